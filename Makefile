@@ -1,0 +1,50 @@
+# Four commands to know: `make demo`, `make test`, `make lint`, `make lock`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export RAY_USAGE_STATS_ENABLED := 0
+# Bytecode is compiled once, at install: without it every process that Ray starts compiles again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@echo "Installing Harmonia and what it needs into $(VENV) …"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --editable .
+	@$(BIN)/python -m compileall -q harmonia_actors harmonia_serve persistence
+	@touch $(STAMP)
+
+install: $(STAMP) ## Make .venv with everything in it
+
+demo: $(STAMP) ## Watch a workflow fetch data, analyse it and write a PDF report
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## Run all the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into its one format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: ## Resolve requirements.lock again from the ranges in pyproject.toml
+	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet 'uv>=0.9,<1')
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	  --no-emit-find-links --no-header --group dev -o requirements.lock pyproject.toml
+
+clean: ## Remove what install and tests made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

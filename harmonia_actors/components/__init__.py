@@ -1,0 +1,1 @@
+"""Components: what tasks call. The contract and the registry, and those that ship with Harmonia."""

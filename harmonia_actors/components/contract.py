@@ -1,0 +1,246 @@
+"""What a component is: named actions, each a typed Python function, and the context they are given.
+
+    component = Component("greeter", description="Says hello")
+
+    @component.action
+    def greet(name: str, *, context: TaskContext) -> dict[str, str]:
+        '''Greet somebody.'''
+        context.progress(0.5, "warming up")
+        return {"greeting": f"Hello {name}"}
+
+The signature is the input schema: parameters without a default are required, annotations are
+checked and coerced by pydantic, a parameter named `context` receives the TaskContext and is not
+part of the input. `async def` actions share one process with others and must not block; `def`
+actions have a process of their own while they run, which is killed if they do not stop when told.
+
+This module must not know Ray, the store or the core.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel as _Model
+
+__all__ = [
+    "Action",
+    "ActionError",
+    "Component",
+    "TaskContext",
+    "WorkspaceLike",
+]
+
+
+class ActionError(Exception):
+    """Raised by an action to fail its attempt with a code and details that clients see.
+
+    `code` is UPPER_SNAKE_CASE, as in `FILE_NOT_FOUND`. With `retriable=False` no retry is made,
+    whatever the retry policy says.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "ACTION_FAILED",
+        details: Mapping[str, Any] | None = None,
+        retriable: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.details = dict(details or {})
+        self.retriable = retriable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_action_error, (self.message, self.code, self.details, self.retriable)
+
+
+def _rebuild_action_error(
+    message: str, code: str, details: dict[str, Any], retriable: bool
+) -> ActionError:
+    return ActionError(message, code=code, details=details, retriable=retriable)
+
+
+class WorkspaceLike(Protocol):
+    """The directory of an execution, and which other directories its actions may touch."""
+
+    @property
+    def directory(self) -> Path:
+        """Absolute path of the execution's working directory; it exists."""
+        ...
+
+    def resolve(self, path: str, *, write: bool) -> Path:
+        """The absolute path that `path` means, symlinks and `..` resolved.
+
+        Relative paths live in the workspace. Raises ActionError (code PATH_NOT_ALLOWED) if it is
+        neither in the workspace nor in a configured directory.
+        """
+        ...
+
+
+class TaskContext(Protocol):
+    """What an action can know and do besides computing. Safe to use from any thread."""
+
+    @property
+    def execution_id(self) -> str: ...
+
+    @property
+    def workflow_id(self) -> str: ...
+
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first try of this task; grows with each retry and each lost attempt."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """`execution/task`: the same for all attempts of one task of one execution."""
+        ...
+
+    @property
+    def workspace(self) -> WorkspaceLike: ...
+
+    @property
+    def allowed_commands(self) -> frozenset[str] | None:
+        """Programs that commands may run; None means any."""
+        ...
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the attempt is to stop: cancelled or timed out. Poll it in long loops."""
+        ...
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` (from another thread, at most once) when the attempt is to stop.
+
+        It is called at once if that has happened already.
+        """
+        ...
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Report progress, 0.0 to 1.0. Cheap: reports are coalesced, the latest one wins."""
+        ...
+
+    def log(self, message: str) -> None:
+        """Write a line to the service's log, under this attempt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Action:
+    """A callable of a component, with what its signature says of its input."""
+
+    name: str
+    function: Callable[..., Any]
+    description: str
+    is_async: bool
+    #: True if it reads or writes files in the workspace, so that it must run where that is.
+    uses_files: bool
+    takes_context: bool
+    model: type[_Model]
+    #: Keys whose text is not one value but made of words split before substitution (argv).
+    argv_inputs: frozenset[str] = frozenset()
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of the input."""
+        return self.model.model_json_schema()
+
+    def parse(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Check and coerce an input. Raises ActionError (code INVALID_INPUT, not retriable)."""
+        try:
+            parsed = self.model.model_validate(dict(raw))
+        except ValidationError as error:
+            problems = [
+                {"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
+                for item in error.errors(include_url=False, include_input=False)
+            ]
+            first = problems[0]
+            raise ActionError(
+                f"input of action '{self.name}' is not valid: {first['field']}: {first['message']}",
+                code="INVALID_INPUT",
+                details={"errors": problems},
+                retriable=False,
+            ) from None
+        return {name: getattr(parsed, name) for name in type(parsed).model_fields}
+
+
+@dataclass
+class Component:
+    """A named set of actions. Registered by the entry point group `harmonia.components`."""
+
+    name: str
+    description: str = ""
+    actions: dict[str, Action] = field(default_factory=dict)
+
+    @overload
+    def action(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...
+
+    @overload
+    def action(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        uses_files: bool = False,
+        argv_inputs: tuple[str, ...] = (),
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+
+    def action(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        uses_files: bool = False,
+        argv_inputs: tuple[str, ...] = (),
+    ) -> Any:
+        """Register a function as an action, under its own name unless `name` is given."""
+
+        def register(target: Callable[..., Any]) -> Callable[..., Any]:
+            made = _make_action(name or target.__name__, target, uses_files, argv_inputs)
+            if made.name in self.actions:
+                raise ValueError(f"component '{self.name}' already has an action '{made.name}'")
+            self.actions[made.name] = made
+            return target
+
+        return register if function is None else register(function)
+
+
+def _make_action(
+    name: str, function: Callable[..., Any], uses_files: bool, argv_inputs: tuple[str, ...]
+) -> Action:
+    signature = inspect.signature(function, eval_str=True)
+    fields: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        if parameter.name == "context":
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"action '{name}': *args and **kwargs have no schema; name each input")
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (annotation, default)
+    try:
+        model = create_model(f"{name}_input", __config__=ConfigDict(extra="forbid"), **fields)
+        TypeAdapter(model).json_schema()
+    except PydanticUserError as error:
+        raise TypeError(f"action '{name}' has an input that has no JSON Schema: {error}") from error
+    return Action(
+        name=name,
+        function=function,
+        description=inspect.getdoc(function) or "",
+        is_async=inspect.iscoroutinefunction(function),
+        uses_files=uses_files,
+        takes_context="context" in signature.parameters,
+        model=model,
+        argv_inputs=frozenset(argv_inputs),
+    )

@@ -1,0 +1,187 @@
+"""Every setting and limit of Harmonia: its name, its unit, its default and why it is there.
+
+Read from the environment once (`HARMONIA_` and the name in capitals) by whoever starts Harmonia,
+then handed on as one frozen object: actors and replicas never read the environment themselves.
+The README's configuration table is made from this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """All settings. Units are in the names: `_ms`, `_s`, `_bytes`, `_max` (a count)."""
+
+    model_config = SettingsConfigDict(env_prefix="HARMONIA_", frozen=True, extra="ignore")
+
+    # Where things are
+    namespace: str = Field(
+        "harmonia",
+        pattern=r"^[a-z][a-z0-9-]{0,31}$",
+        description="Prefix of every key in Redis and every actor's name, so that several "
+        "installations can share a Redis or a Ray cluster.",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="The durable store: a Redis-protocol server, one primary, no cluster mode.",
+    )
+    data_dir: Path = Field(
+        Path(".harmonia"),
+        description="What `harmonia up` keeps: the embedded store, blobs, workspaces, logs.",
+    )
+    blob_url: str = Field(
+        "",
+        description="Where large outputs go: a file:// or fsspec URL (s3://…). "
+        "Empty: the data directory.",
+    )
+    workspace_dir: str = Field(
+        "",
+        description="Directory of the executions' working directories. Empty: the data directory.",
+    )
+    workspace_shared: bool = Field(
+        False,
+        description="True if `workspace_dir` is one and the same on every node. If not, the tasks "
+        "of an execution that use files all run on one node.",
+    )
+    allowed_dirs: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("/tmp",),  # noqa: S108 - the API reference's own examples write there
+        description="Directories besides the workspace that actions may read and write, "
+        "comma-separated.",
+    )
+    allow_commands: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Programs that commands may run, comma-separated. Unset: any. "
+        "Required when the service is bound beyond loopback.",
+    )
+    components: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Modules with further components, comma-separated, besides the entry points.",
+    )
+
+    # HTTP
+    host: str = Field("127.0.0.1", description="Address that REST, WebSocket and SSE listen on.")
+    port: int = Field(8002, ge=1, le=65535, description="Port they listen on.")
+    rest_replicas: int = Field(1, ge=1, description="Replicas of the REST deployment.")
+    stream_replicas: int = Field(
+        1, ge=1, description="Replicas of the WebSocket and of the SSE deployment, each."
+    )
+    body_bytes_max: int = Field(10_000_000, description="Largest request body.")
+    json_depth_max: int = Field(64, description="Deepest nesting of a request's JSON.")
+    sync_wait_s_max: int = Field(
+        300, description='Longest wait of a request with "async": false; then 202.'
+    )
+    page_limit_max: int = Field(100, description="Most items on one page of a list.")
+    rate_limit_per_s: float = Field(
+        1000.0, gt=0, description="Requests a second per key, unless the key has its own limit."
+    )
+    rate_limit_burst_s: float = Field(
+        2.0, gt=0, description="How many seconds' worth of requests may come at once."
+    )
+    failed_auth_per_s: float = Field(
+        20.0, gt=0, description="Failed authentications a second from one address."
+    )
+    query_keys: bool = Field(
+        True,
+        description="Whether `?api_key=` is taken on WebSocket and SSE, as the reference has it.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins besides the service's own from which browsers may open WebSockets, "
+        "comma-separated.",
+    )
+    stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
+    stream_age_s_max: float = Field(
+        3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
+    )
+    streams_per_replica_max: int = Field(4000, description="Open streams one replica holds.")
+
+    # Workflows
+    workflow_tasks_max: int = Field(10_000, description="Tasks of one workflow.")
+    workflow_edges_max: int = Field(100_000, description="Dependencies of one workflow.")
+    name_length_max: int = Field(128, description="Characters of a name or an id.")
+    description_length_max: int = Field(10_000, description="Characters of a description.")
+    references_per_task_max: int = Field(20_000, description="References in one task's input.")
+    resolved_input_bytes_max: int = Field(
+        16_000_000, description="Size of a task's input once its references are resolved, as JSON."
+    )
+    output_bytes_max: int = Field(256_000_000, description="Size of one task's output, as JSON.")
+    inline_output_bytes_max: int = Field(
+        65_536, description="Largest output kept in Redis; larger ones go to the blob store."
+    )
+    response_outputs_bytes_max: int = Field(
+        1_000_000, description="Outputs shown in one response; beyond it they are references."
+    )
+    status_tasks_max: int = Field(
+        1_000, description="Tasks shown in an execution's status; /tasks pages through all."
+    )
+
+    # Executions and tasks
+    execution_timeout_s_max: float = Field(
+        30 * 86_400.0, gt=0, description="Ceiling of every execution's timeout."
+    )
+    retries_max: int = Field(100, description="Largest `max_retries` a policy may ask for.")
+    lost_attempts_max: int = Field(
+        5, description="How often a task is started again after its process died under it."
+    )
+    cancel_grace_ms: int = Field(
+        3_000, description="Time an attempt has to stop by itself before its process is killed."
+    )
+    progress_interval_ms: int = Field(
+        200, description="Shortest time between two progress reports of one attempt."
+    )
+    start_report_ms: int = Field(
+        5, description="A start is told at once if the attempt runs longer than this."
+    )
+    events_per_execution_max: int = Field(
+        200_000, description="Progress events stop beyond this many events of one execution."
+    )
+    output_cache_bytes: int = Field(
+        64_000_000, description="Outputs an execution actor keeps in memory for resolving."
+    )
+
+    # Pools
+    execution_actors_min: int = Field(2, ge=1, description="Execution actors kept warm.")
+    execution_actors_max: int = Field(
+        8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
+    )
+    executions_per_actor_max: int = Field(
+        2_000, description="Live executions one execution actor hosts."
+    )
+    task_actors_min: int = Field(
+        0, description="Task actors of the default class kept warm. 0: one per CPU, 2 at least."
+    )
+    task_actors_max: int = Field(0, description="Ceiling of task actors. 0: four times the CPUs.")
+    task_actor_idle_s: float = Field(
+        60.0, description="Idle time after which a task actor beyond the warm floor ends."
+    )
+    async_attempts_max: int = Field(
+        1_000, description="Attempts of async actions that one actor runs at a time."
+    )
+    batch_target_ms: int = Field(
+        20, description="Work handed to a task actor in one call, by how long its actions take."
+    )
+    batch_attempts_max: int = Field(256, description="Attempts handed over in one call.")
+    lease_ms: int = Field(
+        10_000, description="Lease of an execution actor on its executions, renewed at a third."
+    )
+
+    @field_validator(
+        "allowed_dirs", "allow_commands", "components", "allowed_origins", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Comma-separated text becomes a tuple."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    def for_display(self) -> dict[str, object]:
+        """All settings, without secrets, for `harmonia status` and logs."""
+        return self.model_dump(mode="json", exclude={"redis_url"})

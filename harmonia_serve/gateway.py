@@ -1,0 +1,233 @@
+"""All that the routes need of the engine, as one protocol.
+
+Methods take values that are already parsed and return JSON objects in the API reference's shapes,
+ready to be sent. They raise the errors of `harmonia_actors.core.errors` and nothing else on
+purpose. Routes translate HTTP to these calls and back; they know no store, no Ray, no actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = [
+    "SCOPES",
+    "ExecutionReply",
+    "FileContent",
+    "Gateway",
+    "JsonObject",
+    "PageRequest",
+    "Principal",
+    "StreamEvent",
+]
+
+JsonObject = dict[str, Any]
+
+#: What a key may be allowed: look, run executions, change definitions, manage keys.
+SCOPES = ("read", "execute", "write", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sends a request: a key, by its public id (never the secret), and what it may do."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page of a list is asked for; `page` counts from 1."""
+
+    page: int
+    limit: int
+    sort_by: str = "created_at"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionReply:
+    """Answer to a start. `ended` is True if the request waited and the execution has ended."""
+
+    document: JsonObject
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of an execution, as the log holds it.
+
+    `body` is the WebSocket envelope as UTF-8 JSON: type, timestamp, execution_id, data, seq,
+    timestamp_ms. `data` is the UTF-8 JSON of its `data` member alone, for SSE.
+    `last` is True for the event that ends the execution: no other follows.
+    """
+
+    seq: int
+    type: str
+    body: bytes
+    data: bytes
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file of a workspace, to be streamed."""
+
+    name: str
+    size: int
+    chunks: AsyncIterator[bytes]
+
+
+class Gateway(Protocol):
+    """The engine, as the routes see it."""
+
+    # Keys and limits ---------------------------------------------------------------------------
+
+    async def authenticate(self, secret: str) -> Principal:
+        """Who has this key. Raises AuthenticationFailed (unknown, malformed or revoked)."""
+        ...
+
+    async def admit(self, principal: Principal) -> None:
+        """Count one request against the key's rate limit. Raises RateLimitExceeded."""
+        ...
+
+    async def admit_anonymous(self, address: str) -> None:
+        """Count one failed authentication from an address. Raises RateLimitExceeded."""
+        ...
+
+    async def create_key(
+        self, *, name: str, scopes: Sequence[str], rate_limit_per_s: float | None
+    ) -> JsonObject:
+        """Make a key: {key_id, name, scopes, rate_limit_per_s, created_at, api_key}.
+
+        `api_key` is the secret, shown this once.
+        """
+        ...
+
+    async def list_keys(self, page: PageRequest) -> JsonObject:
+        """Keys without their secrets: {items, total, page, limit}."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> JsonObject:
+        """End a key at once. Raises ResourceNotFound."""
+        ...
+
+    # Workflows ---------------------------------------------------------------------------------
+
+    async def create_workflow(self, definition: JsonObject) -> JsonObject:
+        """Validate and store a definition. Raises ValidationFailed."""
+        ...
+
+    async def get_workflow(self, workflow_id: str) -> JsonObject: ...
+
+    async def replace_workflow(self, workflow_id: str, definition: JsonObject) -> JsonObject: ...
+
+    async def delete_workflow(self, workflow_id: str) -> None: ...
+
+    async def list_workflows(self, page: PageRequest) -> JsonObject:
+        """`sort_by`: created_at, updated_at, name or version."""
+        ...
+
+    # Executions --------------------------------------------------------------------------------
+
+    async def execute(
+        self, workflow_id: str, input_values: JsonObject, options: JsonObject
+    ) -> ExecutionReply:
+        """Start an execution. `options` is the request's `execution_options`, unchecked.
+
+        With `async: false` it waits (bounded) and, if the execution failed, raises
+        ComponentFailed or ExecutionFailed.
+        """
+        ...
+
+    async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject: ...
+
+    async def list_executions(
+        self, page: PageRequest, *, workflow_id: str | None, status: str | None
+    ) -> JsonObject: ...
+
+    async def cancel_execution(self, execution_id: str) -> JsonObject:
+        """Ask for a cancel. Raises Conflict if the execution has ended."""
+        ...
+
+    async def list_tasks(self, execution_id: str, page: PageRequest) -> JsonObject:
+        """Tasks in the order of definition: {items: [{task_name, status, ...}], total, ...}."""
+        ...
+
+    async def get_task_output(self, execution_id: str, task_name: str) -> bytes:
+        """The whole output of a task, as UTF-8 JSON. Raises ResourceNotFound."""
+        ...
+
+    async def list_files(self, execution_id: str) -> JsonObject:
+        """Files of the workspace: {items: [{path, size, modified_at}], total}."""
+        ...
+
+    async def open_file(self, execution_id: str, path: str) -> FileContent:
+        """A file of the workspace. Raises ResourceNotFound; never leaves the workspace."""
+        ...
+
+    def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
+        """Events with seq > `after`: first the history, then live, in batches, until the last.
+
+        Raises ExecutionNotFound before the first batch. An empty batch is a sign of life that
+        may come when nothing happens; it carries no meaning.
+        """
+        ...
+
+    # Templates ---------------------------------------------------------------------------------
+
+    async def create_template(self, request: JsonObject) -> JsonObject:
+        """From `workflow_id` or from a `definition`; `name`, `description`, `parameters`."""
+        ...
+
+    async def get_template(self, template_id: str) -> JsonObject: ...
+
+    async def list_templates(self, page: PageRequest) -> JsonObject: ...
+
+    async def delete_template(self, template_id: str) -> None: ...
+
+    async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
+        """Make a workflow that has `parameter_values` as defaults of its input."""
+        ...
+
+    # State -------------------------------------------------------------------------------------
+
+    async def create_checkpoint(
+        self, execution_id: str, *, name: str, description: str
+    ) -> JsonObject: ...
+
+    async def get_checkpoint(self, checkpoint_id: str) -> JsonObject: ...
+
+    async def list_checkpoints(
+        self, page: PageRequest, *, execution_id: str | None
+    ) -> JsonObject: ...
+
+    async def delete_checkpoint(self, checkpoint_id: str) -> None: ...
+
+    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+        """Make a new execution from a checkpoint and start it."""
+        ...
+
+    # Components and service --------------------------------------------------------------------
+
+    async def list_components(self) -> JsonObject:
+        """{items: [{name, description, actions: [{name, description, input_schema, ...}]}]}."""
+        ...
+
+    async def get_component(self, name: str) -> JsonObject:
+        """One of them. Raises ResourceNotFound."""
+        ...
+
+    async def health(self, *, detailed: bool) -> JsonObject:
+        """{status: "ok"}; detailed adds version, durability, promise, pools and counts."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether requests can be served now: the store answers and can write."""
+        ...
+
+    async def metrics(self) -> Mapping[str, float]:
+        """Gauges by Prometheus name (`harmonia_executions_running`), read at bounded cost."""
+        ...

@@ -1,0 +1,389 @@
+"""The store's contract: what Harmonia needs from durable storage, as a protocol of plain data.
+
+Every write is atomic and may be repeated: a caller that lost the reply sends the same call again
+and gets the same answer. Writes to an execution are fenced by (`epoch`, `version`): the epoch is
+raised by each claim, the version by each commit. Ids, index names and field names are opaque.
+
+One set of contract tests (tests/contract) runs through every implementation. This module must not
+know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = [
+    "Commit",
+    "Document",
+    "Durability",
+    "Grant",
+    "InboxEntry",
+    "IndexEntry",
+    "Loaded",
+    "NewExecution",
+    "OwnerLoad",
+    "Page",
+    "Snapshot",
+    "Store",
+    "StoredEvent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """Membership of a document or execution in a sorted list.
+
+    Lists are ordered by `score`, then by `text`, then by id. A list by time uses the score alone
+    (milliseconds), a list by name the text alone.
+    """
+
+    index: str
+    score: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: ids in order, and how many the whole list holds."""
+
+    ids: tuple[str, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A stored document. `version` starts at 1 and grows by one with each put."""
+
+    document_id: str
+    body: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """An execution to be created. Its first commit is number 1, made under epoch 1 if it is
+    assigned to an owner at once, else version 1 under epoch 0.
+    """
+
+    execution_id: str
+    #: Digest of the definition it runs; must have been put before (`put_definition`).
+    definition: str
+    #: Fields of the execution: some never change (input), some are replaced by commits (head).
+    fields: Mapping[str, bytes]
+    rows: Mapping[str, bytes] = field(default_factory=dict)
+    #: Events 1..n.
+    events: Sequence[bytes] = ()
+    indexes: Sequence[IndexEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEntry:
+    """Something that a non-owner wants the owner to take in. `entry_id` is the sender's: appending
+    the same id twice keeps the first body only, also after the owner has acknowledged it.
+    """
+
+    entry_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a claim returns: the whole state as of the last commit, and the unread inbox."""
+
+    execution_id: str
+    epoch: int
+    version: int
+    #: Seq of the last event; 0 if there is none.
+    seq: int
+    definition: str
+    fields: Mapping[str, bytes]
+    rows: Mapping[str, bytes]
+    inbox: Sequence[InboxEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All that one decision changes, written in one atomic step.
+
+    Refused with StaleOwner if the stored epoch is not `epoch`. Refused with VersionConflict if the
+    stored version is neither `version - 1` (apply) nor `version` (already applied: success).
+    """
+
+    execution_id: str
+    owner: str
+    epoch: int
+    #: The number of this commit: one more than the last.
+    version: int
+    #: Seq of the first event in `events`.
+    first_seq: int
+    fields: Mapping[str, bytes] = field(default_factory=dict)
+    rows: Mapping[str, bytes] = field(default_factory=dict)
+    #: Immutable: a key is written once, and only read afterwards.
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+    events: Sequence[bytes] = ()
+    #: Ids of inbox entries whose effect this commit holds; they are removed.
+    inbox_done: Sequence[str] = ()
+    #: If not None, the execution's index entries are replaced by these.
+    indexes: Sequence[IndexEntry] | None = None
+    #: The execution has ended: it is taken from its owner's load and has no owner any more.
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A consistent reading of an execution or a checkpoint at one seq."""
+
+    seq: int
+    version: int
+    epoch: int
+    #: Name of the owner; empty if nobody owns it.
+    owner: str
+    definition: str
+    fields: Mapping[str, bytes]
+    rows: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as the log holds it."""
+
+    seq: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLoad:
+    """An owner, how many executions it has, and whether its lease has run out."""
+
+    owner: str
+    load: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Answer of the rate limiter: tokens granted, or how long until there is one."""
+
+    tokens: int
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What the server's own configuration allows Harmonia to promise.
+
+    `promise` is "always" (a write is on disk before it is acknowledged), "everysec" (at most the
+    last second is lost) or "none". `detail` says in a sentence why.
+    """
+
+    promise: str
+    detail: str
+
+
+class Store(Protocol):
+    """Durable storage. Every method may raise StoreUnavailable."""
+
+    async def ping(self) -> None:
+        """Return if the server answers and can write."""
+        ...
+
+    async def time_ms(self) -> int:
+        """The server's clock: the only clock that leases use."""
+        ...
+
+    async def durability(self) -> Durability:
+        """Read the server's configuration and say what it allows. Raises UnsuitableServer."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections. The store is not used afterwards."""
+        ...
+
+    # Documents: workflows, templates, keys and the like -------------------------------------
+
+    async def put_definition(self, digest: str, body: bytes) -> None:
+        """Keep `body` under its digest; a digest that is there already is left as it is."""
+        ...
+
+    async def get_definition(self, digest: str) -> bytes | None:
+        """The body under a digest."""
+        ...
+
+    async def put_document(
+        self,
+        kind: str,
+        document_id: str,
+        body: bytes,
+        indexes: Sequence[IndexEntry] = (),
+        *,
+        definition: str | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        """Write a document with its index entries (which replace its former ones).
+
+        `definition` is the digest that the document refers to (DefinitionMissing if not stored);
+        a definition is dropped with the last document, execution or checkpoint that refers to it.
+        `expected_version` 0 means it must be new (AlreadyExists, unless the stored body is the
+        very same: then version 1 is returned); n means the stored version must be n
+        (VersionConflict; Missing if there is none); None writes whatever is there.
+        Returns the new version.
+        """
+        ...
+
+    async def get_document(self, kind: str, document_id: str) -> Document | None:
+        """The document with this id."""
+        ...
+
+    async def get_documents(self, kind: str, ids: Sequence[str]) -> list[Document | None]:
+        """Several documents in one round trip, in the order asked."""
+        ...
+
+    async def delete_document(self, kind: str, document_id: str) -> bool:
+        """Remove a document and its index entries. False if it was not there."""
+        ...
+
+    async def page(self, index: str, *, offset: int, limit: int, descending: bool) -> Page:
+        """One page of a list, at a cost bounded by `limit` (and the logarithm of the length)."""
+        ...
+
+    # Executions ------------------------------------------------------------------------------
+
+    async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
+        """Store a new execution and assign an owner, all at once.
+
+        The owner is a registered one without load if there is any; else, if there are at least
+        `owners_max` live owners, the least loaded one; else nobody: the execution then waits in
+        the list that `claim_next` serves. Returns the owner's name, or "".
+        Repeating the call returns the owner first assigned. Raises DefinitionMissing.
+        """
+        ...
+
+    async def claim(self, execution_id: str, owner: str) -> Loaded | None:
+        """Make `owner` the owner: raise the epoch and return the state.
+
+        Returns None if the execution has ended (was released). Raises Missing.
+        Claiming again as the same owner raises the epoch too.
+        """
+        ...
+
+    async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
+        """Claim the oldest execution that waits for an owner, if this owner may take one.
+
+        It may if it has no load, or if there are at least `owners_max` live owners. None if there
+        is nothing to take or it may not.
+        """
+        ...
+
+    async def commit(self, commit: Commit) -> None:
+        """Write a commit. Raises StaleOwner, VersionConflict, Missing."""
+        ...
+
+    async def commit_many(self, commits: Sequence[Commit]) -> list[Exception | None]:
+        """Commits of different executions in one round trip, each atomic by itself.
+
+        Per commit None, or the StoreError that `commit` would have raised.
+        """
+        ...
+
+    async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
+        """A consistent reading of fields and (if asked) rows."""
+        ...
+
+    async def read_executions(
+        self, ids: Sequence[str], fields: Sequence[str]
+    ) -> list[Mapping[str, bytes] | None]:
+        """Some fields of several executions in one round trip, in the order asked."""
+        ...
+
+    async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """The rows with these names, those that exist."""
+        ...
+
+    async def read_outputs(
+        self, references: Sequence[tuple[str, str]]
+    ) -> list[bytes | None]:
+        """Outputs by (execution id, output key) in one round trip, in the order asked."""
+        ...
+
+    async def read_events(
+        self, execution_id: str, *, after: int, limit: int
+    ) -> list[StoredEvent]:
+        """Events with seq > `after`, at most `limit`, in order. Raises Missing."""
+        ...
+
+    async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
+        """Leave something for the owner. Returns the owner's name ("" if there is none).
+
+        Raises Missing if there is no such execution, and AlreadyExists never: the same entry id
+        again changes nothing. An execution that has ended takes nothing in: Conflict is raised as
+        VersionConflict.
+        """
+        ...
+
+    async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
+        """Unread entries, oldest first, at most 1,000."""
+        ...
+
+    async def inboxes_waiting(self, owner: str) -> list[str]:
+        """Ids of this owner's executions with unread inbox entries, at most 1,000."""
+        ...
+
+    # Owners ------------------------------------------------------------------------------------
+
+    async def renew_owner(self, owner: str, *, lease_ms: int) -> None:
+        """Register an owner or renew its lease, by the server's clock."""
+        ...
+
+    async def retire_owner(self, owner: str) -> bool:
+        """Remove an owner that has no load. False (and nothing done) if it has some."""
+        ...
+
+    async def owners(self) -> list[OwnerLoad]:
+        """All registered owners."""
+        ...
+
+    async def orphan(self, owner: str, *, limit: int) -> int:
+        """Take up to `limit` executions from an owner that is dead, put them in the list that
+        `claim_next` serves, and remove the owner once it has none. It gets no new ones from the
+        first call on. Returns how many were moved; call until 0.
+        """
+        ...
+
+    async def waiting_executions(self) -> int:
+        """How many executions wait for an owner."""
+        ...
+
+    # Checkpoints -------------------------------------------------------------------------------
+
+    async def create_checkpoint(
+        self,
+        checkpoint_id: str,
+        execution_id: str,
+        body: bytes,
+        indexes: Sequence[IndexEntry],
+        note: InboxEntry | None,
+    ) -> Snapshot:
+        """Copy an execution's fields and rows as of now, atomically, with a document about it.
+
+        The document is kept as kind "checkpoint" and is read, listed and deleted like any other;
+        deleting it drops the copy. `note` goes into the execution's inbox unless it has ended.
+        Repeating the call returns the first copy. Raises Missing if the execution does not exist.
+        """
+        ...
+
+    async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
+        """The copy, as it was at the checkpoint."""
+        ...
+
+    # Rate limits -------------------------------------------------------------------------------
+
+    async def take_tokens(
+        self, bucket: str, *, tokens: int, rate_per_s: float, burst: int
+    ) -> Grant:
+        """Lease up to `tokens` tokens from a bucket that fills at `rate_per_s` up to `burst`.
+
+        Grants as many as there are (at least one), or none with the wait until the next one.
+        """
+        ...
