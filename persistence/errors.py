@@ -1,14 +1,15 @@
 """The errors a store can raise, as one tree.
 
-    StoreError
-    ├── StoreUnavailable      the server cannot be reached or is loading; nothing can be said of a
-    │                         write that was under way: repeat it, every write here may be repeated
-    ├── StaleOwner            another owner has claimed the execution: stop, never retry
-    ├── AlreadyExists         a create found its id taken
-    ├── VersionConflict       a conditional write found another version
-    ├── Missing               what the call names is not there
-    ├── DefinitionMissing     the definition a create refers to is not stored: put it, then repeat
-    └── UnsuitableServer      the server's configuration breaks a promise (eviction, cluster mode)
+StoreError
+├── StoreUnavailable      the server cannot be reached or is loading; nothing can be said of a
+│                         write that was under way: repeat it, every write here may be repeated
+├── StaleOwner            another owner has claimed the execution: stop, never retry
+├── AlreadyExists         a create found its id taken
+├── VersionConflict       a conditional write found another version
+├── Missing               what the call names is not there
+├── DefinitionMissing     the definition a create refers to is not stored: put it, then repeat
+├── UnsuitableServer      the server's configuration breaks a promise (eviction, cluster mode)
+└── ServerFailed          the embedded server did not start; the end of its log says why
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "AlreadyExists",
     "DefinitionMissing",
     "Missing",
+    "ServerFailed",
     "StaleOwner",
     "StoreError",
     "StoreUnavailable",
@@ -55,3 +57,7 @@ class DefinitionMissing(StoreError):
 
 class UnsuitableServer(StoreError):
     """The server is configured so that Harmonia could not keep its promise."""
+
+
+class ServerFailed(StoreError):
+    """The embedded server could not be started, or another process holds its directory."""

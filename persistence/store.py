@@ -63,8 +63,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """An execution to be created. Its first commit is number 1, made under epoch 1 if it is
-    assigned to an owner at once, else version 1 under epoch 0.
+    """An execution to be created. Creating it is its commit number 1: it is then at version 1,
+    under epoch 1 if it is assigned to an owner at once, else under epoch 0. The owner's first
+    commit is number 2, under the epoch that its claim returned (or 1 if it never claimed).
     """
 
     execution_id: str
@@ -90,7 +91,9 @@ class InboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a claim returns: the whole state as of the last commit, and the unread inbox."""
+    """What a claim returns: the whole state as of the last commit, and the unread inbox (its
+    oldest 1,000 entries; `read_inbox` gives the next once these are acknowledged).
+    """
 
     execution_id: str
     epoch: int
@@ -108,7 +111,8 @@ class Commit:
     """All that one decision changes, written in one atomic step.
 
     Refused with StaleOwner if the stored epoch is not `epoch`. Refused with VersionConflict if the
-    stored version is neither `version - 1` (apply) nor `version` (already applied: success).
+    stored version is neither `version - 1` (apply) nor `version` (already applied: success), or
+    if `first_seq` does not follow the last event. After a release nothing more is taken: StaleOwner.
     """
 
     execution_id: str
@@ -204,7 +208,10 @@ class Store(Protocol):
     # Documents: workflows, templates, keys and the like -------------------------------------
 
     async def put_definition(self, digest: str, body: bytes) -> None:
-        """Keep `body` under its digest; a digest that is there already is left as it is."""
+        """Keep `body` under its digest; a digest that is there already is left as it is.
+
+        One that nothing has ever referred to is kept for a day after it was last put.
+        """
         ...
 
     async def get_definition(self, digest: str) -> bytes | None:
@@ -227,7 +234,8 @@ class Store(Protocol):
         a definition is dropped with the last document, execution or checkpoint that refers to it.
         `expected_version` 0 means it must be new (AlreadyExists, unless the stored body is the
         very same: then version 1 is returned); n means the stored version must be n
-        (VersionConflict; Missing if there is none); None writes whatever is there.
+        (VersionConflict, unless it is n + 1 with the very same body: a repeat; Missing if there
+        is none); None writes whatever is there.
         Returns the new version.
         """
         ...
@@ -253,9 +261,9 @@ class Store(Protocol):
     async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
         """Store a new execution and assign an owner, all at once.
 
-        The owner is a registered one without load if there is any; else, if there are at least
-        `owners_max` live owners, the least loaded one; else nobody: the execution then waits in
-        the list that `claim_next` serves. Returns the owner's name, or "".
+        The owner is a live one (its lease has not run out) without load if there is any; else, if
+        there are at least `owners_max` live owners, the least loaded one; else nobody: the
+        execution then waits in the list that `claim_next` serves. Returns the owner's name, or "".
         Repeating the call returns the owner first assigned. Raises DefinitionMissing.
         """
         ...
@@ -264,15 +272,17 @@ class Store(Protocol):
         """Make `owner` the owner: raise the epoch and return the state.
 
         Returns None if the execution has ended (was released). Raises Missing.
-        Claiming again as the same owner raises the epoch too.
+        Claiming again as the same owner raises the epoch too. An owner that is not registered is
+        then listed in `owners` with its lease run out, so that nothing it holds can be forgotten.
         """
         ...
 
     async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
         """Claim the oldest execution that waits for an owner, if this owner may take one.
 
-        It may if it has no load, or if there are at least `owners_max` live owners. None if there
-        is nothing to take or it may not.
+        The oldest is the one created first. The owner may if it has no load, or if there are at
+        least `owners_max` live owners. None if there is nothing to take or it may not. A repeat
+        after a lost reply takes the next one: what the lost reply named is in `owned_executions`.
         """
         ...
 
@@ -301,15 +311,11 @@ class Store(Protocol):
         """The rows with these names, those that exist."""
         ...
 
-    async def read_outputs(
-        self, references: Sequence[tuple[str, str]]
-    ) -> list[bytes | None]:
+    async def read_outputs(self, references: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Outputs by (execution id, output key) in one round trip, in the order asked."""
         ...
 
-    async def read_events(
-        self, execution_id: str, *, after: int, limit: int
-    ) -> list[StoredEvent]:
+    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
         """Events with seq > `after`, at most `limit`, in order. Raises Missing."""
         ...
 
@@ -344,10 +350,18 @@ class Store(Protocol):
         """All registered owners."""
         ...
 
+    async def owned_executions(self, owner: str, *, limit: int) -> list[str]:
+        """Ids of the executions that are this owner's, oldest first, at most `limit`.
+
+        An owner compares them with what it runs, and claims what it was never told of: the reply
+        or the call that should have told it may have been lost.
+        """
+        ...
+
     async def orphan(self, owner: str, *, limit: int) -> int:
         """Take up to `limit` executions from an owner that is dead, put them in the list that
         `claim_next` serves, and remove the owner once it has none. It gets no new ones from the
-        first call on. Returns how many were moved; call until 0.
+        first call on, whatever it renews. Returns how many were moved; call until 0.
         """
         ...
 
@@ -369,7 +383,8 @@ class Store(Protocol):
 
         The document is kept as kind "checkpoint" and is read, listed and deleted like any other;
         deleting it drops the copy. `note` goes into the execution's inbox unless it has ended.
-        Repeating the call returns the first copy. Raises Missing if the execution does not exist.
+        Repeating the call returns the first copy. Raises Missing if the execution does not exist,
+        AlreadyExists if such a document was put without a copy.
         """
         ...
 
