@@ -1,0 +1,159 @@
+"""The async transport: drives flows and streams with httpx.AsyncClient. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import SSEError, aconnect_sse
+
+from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
+from harmonia_serve.client.events import Event, EventCursor
+from harmonia_serve.client.execution import AsyncExecution
+from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
+from harmonia_serve.client.location import locate
+from harmonia_serve.client.operations import Operations, definition_of
+from harmonia_serve.client.wire import (
+    STREAM_TIMEOUT,
+    client_options,
+    destination_file,
+    reply_of,
+    request_options,
+    unreachable,
+    whole_or_nothing,
+)
+
+__all__ = ["AsyncHarmoniaClient"]
+
+_T = TypeVar("_T")
+
+
+class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
+    """The async client: the methods of HarmoniaClient, awaited; `async with` closes it."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        location = locate(url, api_key, data_dir)
+        self.url = location.url
+        self._http = httpx.AsyncClient(**client_options(location, timeout))
+
+    async def __aenter__(self) -> AsyncHarmoniaClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def run(
+        self,
+        workflow: str | os.PathLike[str] | Mapping[str, Any],
+        input_values: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> AsyncExecution:
+        """Execute a workflow: an id, a definition, or the path of a JSON file with one."""
+        definition = await asyncio.to_thread(definition_of, workflow)
+        flow = run_flow(definition, dict(input_values or {}), dict(options or {}))
+        return AsyncExecution(self, await self._drive(flow))
+
+    async def execution(self, execution_id: str) -> AsyncExecution:
+        """An execution that is there already. Raises ExecutionNotFound."""
+        return AsyncExecution(self, await self.get_execution(execution_id))
+
+    async def events(self, execution_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends.
+
+        A broken stream is resumed after the last event; after several breaks in a row the
+        error is raised.
+        """
+        cursor = EventCursor(execution_id, after)
+        while not cursor.ended:
+            error: ServiceUnreachable | ApiError | None = None
+            try:
+                with unreachable(self.url):
+                    async for event in self._stream(cursor):
+                        yield event
+                if not cursor.ended:
+                    state = await self.get_execution(execution_id, outputs=False)
+                    cursor.note_status(state["status"])
+            except (ServiceUnreachable, ApiError) as caught:
+                error = caught
+            if not cursor.ended:
+                await asyncio.sleep(cursor.pause_after_break(error))
+
+    async def _stream(self, cursor: EventCursor) -> AsyncIterator[Event]:
+        async with aconnect_sse(
+            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=STREAM_TIMEOUT
+        ) as source:
+            if source.response.status_code != 200:
+                raise api_error(source.response.status_code, await source.response.aread())
+            try:
+                async for sent in source.aiter_sse():
+                    event = cursor.take(sent.id, sent.event, sent.data)
+                    if event is not None:
+                        yield event
+                    if cursor.ended:
+                        return
+            except SSEError as error:
+                raise ServiceUnreachable(self.url, str(error), sent=True) from error
+
+    async def download_file(self, execution_id: str, path: str, destination: Path) -> Path:
+        """Stream a file of a workspace to `destination` (a file or a directory)."""
+        target = await asyncio.to_thread(destination_file, path, destination)
+        url = self.file_path(execution_id, path)
+        with unreachable(self.url):
+            async with self._http.stream("GET", url) as response:
+                if response.status_code != 200:
+                    raise api_error(response.status_code, await response.aread())
+                with whole_or_nothing(target) as partial:
+                    file = await asyncio.to_thread(partial.open, "wb")
+                    try:
+                        async for chunk in response.aiter_bytes():
+                            await asyncio.to_thread(file.write, chunk)
+                    finally:
+                        await asyncio.to_thread(file.close)
+        return target
+
+    def _document(self, flow: Flow[JsonObject]) -> Awaitable[JsonObject]:
+        return self._drive(flow)
+
+    def _bytes(self, flow: Flow[bytes]) -> Awaitable[bytes]:
+        return self._drive(flow)
+
+    async def _drive(self, flow: Flow[_T]) -> _T:
+        answer: Answer = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            answer = await self._perform(step)
+
+    async def _perform(self, step: Call | Pause) -> Answer:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            with unreachable(self.url):
+                return reply_of(await self._http.request(**request_options(step)))
+        except ServiceUnreachable as error:
+            return error

@@ -1,0 +1,131 @@
+"""One execution as its client holds it: what it was when last seen, and what can be done with it.
+
+Written once for both clients, like `operations`; only the event loops differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from harmonia_serve.client.errors import ExecutionEndedBadly
+from harmonia_serve.client.events import Event
+from harmonia_serve.client.flows import Flow, JsonObject, wait_flow
+from harmonia_serve.client.operations import BytesT, DocumentT, Operations
+
+if TYPE_CHECKING:
+    from harmonia_serve.client.asynchronous import AsyncHarmoniaClient
+    from harmonia_serve.client.synchronous import HarmoniaClient
+
+__all__ = ["AsyncExecution", "Execution"]
+
+
+class _ExecutionOperations(Generic[DocumentT, BytesT]):
+    """What can be done with an execution, in either client."""
+
+    _client: Operations[DocumentT, BytesT]
+
+    def __init__(self, document: JsonObject) -> None:
+        #: The execution as it was when it was started or last waited for.
+        self.document = document
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+        return str(self.document["execution_id"])
+
+    @property
+    def status(self) -> str:
+        """The status when last seen; `wait` and `refresh` look again."""
+        return str(self.document["status"])
+
+    def refresh(self, *, outputs: bool = True) -> DocumentT:
+        """The state of the execution now."""
+        return self._client.get_execution(self.id, outputs=outputs)
+
+    def wait(self, timeout: float | None = None) -> DocumentT:
+        """Wait until the execution has ended, however it ends; its final state.
+
+        Raises WaitTimedOut after `timeout` seconds (None: wait for ever).
+        """
+        return self._client._document(self._wait(timeout))
+
+    def result(self, timeout: float | None = None) -> DocumentT:
+        """Wait for the execution's output.
+
+        Raises ExecutionEndedBadly if it failed or was cancelled, WaitTimedOut after `timeout`
+        seconds.
+        """
+        return self._client._document(self._result(timeout))
+
+    def cancel(self) -> DocumentT:
+        """Ask for a cancel. Raises Conflict if the execution has ended."""
+        return self._client.cancel_execution(self.id)
+
+    def tasks(self, *, page: int = 1, limit: int = 100) -> DocumentT:
+        """The tasks, by page."""
+        return self._client.list_tasks(self.id, page=page, limit=limit)
+
+    def task_output(self, task_name: str) -> BytesT:
+        """The whole output of a task, as UTF-8 JSON."""
+        return self._client.get_task_output(self.id, task_name)
+
+    def files(self) -> DocumentT:
+        """The files of the workspace."""
+        return self._client.list_files(self.id)
+
+    def read_file(self, path: str) -> BytesT:
+        """A file of the workspace, in memory."""
+        return self._client.read_file(self.id, path)
+
+    def checkpoint(self, name: str, *, description: str = "") -> DocumentT:
+        """Keep the present state of the execution."""
+        return self._client.create_checkpoint(self.id, name, description=description)
+
+    def _wait(self, timeout_s: float | None) -> Flow[JsonObject]:
+        self.document = yield from wait_flow(self.id, timeout_s)
+        return self.document
+
+    def _result(self, timeout_s: float | None) -> Flow[JsonObject]:
+        final = yield from self._wait(timeout_s)
+        if final["status"] != "completed":
+            raise ExecutionEndedBadly(final)
+        output: Any = final.get("output")
+        return output if isinstance(output, dict) else {"output": output}
+
+
+class Execution(_ExecutionOperations[JsonObject, bytes]):
+    """An execution of the sync client."""
+
+    _client: HarmoniaClient
+
+    def __init__(self, client: HarmoniaClient, document: JsonObject) -> None:
+        super().__init__(document)
+        self._client = client
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends."""
+        return self._client.events(self.id, after=after)
+
+    def download(self, path: str, destination: Path) -> Path:
+        """Stream a file of the workspace to `destination` (a file or a directory)."""
+        return self._client.download_file(self.id, path, destination)
+
+
+class AsyncExecution(_ExecutionOperations[Any, Any]):
+    """An execution of the async client: what `Execution` returns, this one's methods await."""
+
+    _client: AsyncHarmoniaClient
+
+    def __init__(self, client: AsyncHarmoniaClient, document: JsonObject) -> None:
+        super().__init__(document)
+        self._client = client
+
+    def events(self, after: int = 0) -> AsyncIterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends."""
+        return self._client.events(self.id, after=after)
+
+    async def download(self, path: str, destination: Path) -> Path:
+        """Stream a file of the workspace to `destination` (a file or a directory)."""
+        return await self._client.download_file(self.id, path, destination)

@@ -1,0 +1,186 @@
+"""What the client says to the service and what it makes of the answers, without any I/O.
+
+A flow is a generator: it yields a `Call` to be sent or a `Pause` to be slept through, is sent the
+`Reply` (or the ServiceUnreachable that happened instead), and returns its result. The two
+transports only drive flows, so that there is one place for paths, retries and waiting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from harmonia_serve.client.errors import (
+    ServiceUnreachable,
+    WaitTimedOut,
+    api_error,
+)
+
+__all__ = [
+    "API",
+    "ENDED",
+    "Answer",
+    "Call",
+    "Flow",
+    "JsonObject",
+    "Pause",
+    "Reply",
+    "api_path",
+    "content",
+    "document",
+    "pause_before_retry",
+    "run_flow",
+    "wait_flow",
+]
+
+JsonObject = dict[str, Any]
+
+API = "/api/harmonia"
+
+#: Statuses that an execution never leaves.
+ENDED = frozenset({"completed", "failed", "cancelled"})
+
+#: A request is sent so often at most, and a retry waits so long at most.
+_ATTEMPTS_MAX = 5
+_PAUSE_S_MAX = 30.0
+_FIRST_PAUSE_S = 0.1
+
+_WAIT_FIRST_S = 0.05
+_WAIT_S_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `repeatable`: sending it twice does what sending it once does."""
+
+    method: str
+    path: str
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    body: JsonObject | None = None
+    #: Seconds to wait for the answer; None: the client's own timeout.
+    timeout_s: float | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        return self.method in ("GET", "PUT")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so long before going on."""
+
+    seconds: float
+
+
+Answer = Reply | ServiceUnreachable | None
+_T = TypeVar("_T")
+Flow = Generator[Call | Pause, Answer, _T]
+
+
+def api_path(*segments: str) -> str:
+    """A path below the API's root; each segment is escaped whole, a slash in it included."""
+    return "/".join([API, *(quote(segment, safe="") for segment in segments)])
+
+
+def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None:
+    """Seconds to wait before sending `call` again after its `attempt`-th answer; None: do not.
+
+    429 and 503 are tried again when they say when (Retry-After): the request was refused whole.
+    Otherwise only what may be repeated is, and only if the connection failed.
+    """
+    if attempt >= _ATTEMPTS_MAX:
+        return None
+    grown = min(_FIRST_PAUSE_S * 2.0 ** (attempt - 1), _PAUSE_S_MAX)
+    if isinstance(answer, ServiceUnreachable):
+        # A connection that was refused at once will be refused again: one more try is enough.
+        tries = _ATTEMPTS_MAX if answer.sent else 2
+        return grown if call.repeatable and attempt < tries else None
+    if answer is not None and answer.status in (429, 503):
+        try:
+            asked = float(answer.headers.get("retry-after", ""))
+        except ValueError:
+            return None
+        return max(grown, asked) if 0 <= asked <= _PAUSE_S_MAX else None
+    return None
+
+
+def _exchange(call: Call) -> Flow[Reply]:
+    """Send a call, again if that is safe, and return the good answer or raise the bad one."""
+    attempt = 0
+    while True:
+        attempt += 1
+        answer = yield call
+        pause = pause_before_retry(call, answer, attempt)
+        if pause is None:
+            break
+        yield Pause(pause)
+    if isinstance(answer, ServiceUnreachable):
+        raise answer
+    if not isinstance(answer, Reply):
+        raise TypeError(f"a transport answered a call with {answer!r}")
+    if answer.status >= 400:
+        raise api_error(answer.status, answer.content)
+    return answer
+
+
+def document(call: Call) -> Flow[JsonObject]:
+    """Send a call whose answer is a JSON object."""
+    reply = yield from _exchange(call)
+    try:
+        found = json.loads(reply.content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise api_error(reply.status, reply.content)
+    return found
+
+
+def content(call: Call) -> Flow[bytes]:
+    """Send a call whose answer is bytes."""
+    reply = yield from _exchange(call)
+    return reply.content
+
+
+def run_flow(
+    workflow: str | JsonObject, input_values: JsonObject, options: JsonObject
+) -> Flow[JsonObject]:
+    """Create the workflow (unless it is an id) and execute it. Returns the execution."""
+    workflow_id = workflow
+    if isinstance(workflow, dict):
+        created = yield from document(Call("POST", api_path("workflows"), body=workflow))
+        workflow_id = created["workflow_id"]
+    body = {"workflow_id": workflow_id, "input": input_values, "execution_options": options}
+    return (yield from document(Call("POST", api_path("executions"), body=body)))
+
+
+def wait_flow(execution_id: str, timeout_s: float | None) -> Flow[JsonObject]:
+    """Ask until the execution has ended, ever less often; returns its final state, whole.
+
+    Time is counted by the pauses, so that no clock is needed. Raises WaitTimedOut.
+    """
+    status_only: dict[str, str | int] = {"outputs": "none"}
+    path = api_path("executions", execution_id)
+    waited, pause = 0.0, _WAIT_FIRST_S
+    while True:
+        state = yield from document(Call("GET", path, query=status_only))
+        if state["status"] in ENDED:
+            return (yield from document(Call("GET", path)))
+        if timeout_s is not None:
+            if waited >= timeout_s:
+                raise WaitTimedOut(execution_id, timeout_s)
+            pause = min(pause, timeout_s - waited)
+        yield Pause(pause)
+        waited += pause
+        pause = min(pause * 1.5, _WAIT_S_MAX)

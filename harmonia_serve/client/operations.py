@@ -1,0 +1,277 @@
+"""Every operation of the API, written once for the sync and the async client.
+
+`Operations` is generic in what its methods give back: `JsonObject` and `bytes` in the sync client,
+awaitables of them in the async one. What a method says to the service is in `flows`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from harmonia_serve.client.flows import Call, Flow, JsonObject, api_path, content, document
+
+__all__ = ["BytesT", "DocumentT", "Operations", "definition_of"]
+
+DocumentT = TypeVar("DocumentT")
+BytesT = TypeVar("BytesT")
+
+_Query = dict[str, str | int]
+
+#: A request with "async": false is held by the service for so long; the client waits longer.
+_SYNC_WAIT_S = 330.0
+
+
+def definition_of(workflow: str | os.PathLike[str] | Mapping[str, Any]) -> str | JsonObject:
+    """What is to be run: a workflow id as it is; a definition, or the path of one, as JSON.
+
+    Raises OSError or ValueError (with the file's name) for a file that is no JSON object.
+    """
+    if isinstance(workflow, Mapping):
+        return dict(workflow)
+    if isinstance(workflow, str) and workflow.startswith("wf-") and not workflow.endswith(".json"):
+        return workflow
+    path = Path(workflow)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object, but a {type(found).__name__}")  # noqa: TRY004
+    return found
+
+
+def _options_timeout(options: Mapping[str, Any] | None) -> float | None:
+    return _SYNC_WAIT_S if options and options.get("async") is False else None
+
+
+def _page(page: int, limit: int, **filters: str | None) -> _Query:
+    query: _Query = {"page": page, "limit": limit}
+    query.update({name: value for name, value in filters.items() if value is not None})
+    return query
+
+
+class Operations(ABC, Generic[DocumentT, BytesT]):
+    """The REST API, one method per operation. All may raise the errors of `client.errors`."""
+
+    @abstractmethod
+    def _document(self, flow: Flow[JsonObject]) -> DocumentT: ...
+
+    @abstractmethod
+    def _bytes(self, flow: Flow[bytes]) -> BytesT: ...
+
+    def _send(
+        self,
+        method: str,
+        *segments: str,
+        query: _Query | None = None,
+        body: JsonObject | None = None,
+        timeout_s: float | None = None,
+    ) -> DocumentT:
+        call = Call(method, api_path(*segments), query or {}, body, timeout_s)
+        return self._document(document(call))
+
+    # Workflows
+
+    def create_workflow(self, definition: Mapping[str, Any]) -> DocumentT:
+        """Store a definition; the answer has its `workflow_id`."""
+        return self._send("POST", "workflows", body=dict(definition))
+
+    def get_workflow(self, workflow_id: str) -> DocumentT:
+        """A definition."""
+        return self._send("GET", "workflows", workflow_id)
+
+    def replace_workflow(self, workflow_id: str, definition: Mapping[str, Any]) -> DocumentT:
+        """Replace a definition; what runs is not touched."""
+        return self._send("PUT", "workflows", workflow_id, body=dict(definition))
+
+    def delete_workflow(self, workflow_id: str) -> DocumentT:
+        """Delete a definition; what runs is not touched."""
+        return self._send("DELETE", "workflows", workflow_id)
+
+    def list_workflows(
+        self,
+        *,
+        page: int = 1,
+        limit: int = 20,
+        sort_by: str = "created_at",
+        sort_order: str = "desc",
+    ) -> DocumentT:
+        """{items, total, page, limit}; `sort_by`: created_at, updated_at, name or version."""
+        query = _page(page, limit, sort_by=sort_by, sort_order=sort_order)
+        return self._send("GET", "workflows", query=query)
+
+    # Executions
+
+    def execute(
+        self,
+        workflow_id: str,
+        input_values: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> DocumentT:
+        """Start an execution. `options`: async, timeout (s), retry_policy."""
+        body = {
+            "workflow_id": workflow_id,
+            "input": dict(input_values or {}),
+            "execution_options": dict(options or {}),
+        }
+        return self._send("POST", "executions", body=body, timeout_s=_options_timeout(options))
+
+    def get_execution(self, execution_id: str, *, outputs: bool = True) -> DocumentT:
+        """The state of an execution; `outputs=False` leaves the tasks' outputs out."""
+        query: _Query = {} if outputs else {"outputs": "none"}
+        return self._send("GET", "executions", execution_id, query=query)
+
+    def list_executions(
+        self,
+        *,
+        workflow_id: str | None = None,
+        status: str | None = None,
+        page: int = 1,
+        limit: int = 20,
+    ) -> DocumentT:
+        """{items, total, page, limit}, newest first."""
+        query = _page(page, limit, workflow_id=workflow_id, status=status)
+        return self._send("GET", "executions", query=query)
+
+    def cancel_execution(self, execution_id: str) -> DocumentT:
+        """Ask for a cancel. Raises Conflict if the execution has ended."""
+        return self._send("POST", "executions", execution_id, "cancel")
+
+    def list_tasks(self, execution_id: str, *, page: int = 1, limit: int = 100) -> DocumentT:
+        """The tasks of an execution in the order of definition, by page."""
+        return self._send("GET", "executions", execution_id, "tasks", query=_page(page, limit))
+
+    def get_task_output(self, execution_id: str, task_name: str) -> BytesT:
+        """The whole output of a task, as UTF-8 JSON."""
+        path = api_path("executions", execution_id, "tasks", task_name, "output")
+        return self._bytes(content(Call("GET", path)))
+
+    def list_files(self, execution_id: str) -> DocumentT:
+        """Files of an execution's workspace: {items: [{path, size, modified_at}], total}."""
+        return self._send("GET", "executions", execution_id, "files")
+
+    def read_file(self, execution_id: str, path: str) -> BytesT:
+        """A file of the workspace, in memory; `download_file` streams it to disk."""
+        return self._bytes(content(Call("GET", self.file_path(execution_id, path))))
+
+    @staticmethod
+    def file_path(execution_id: str, path: str) -> str:
+        """Where a file of a workspace is served."""
+        return api_path("executions", execution_id, "files", *path.split("/"))
+
+    # Templates
+
+    def create_template(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, Any],
+        workflow_id: str | None = None,
+        definition: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> DocumentT:
+        """Make a template from a stored workflow or from a definition."""
+        body: JsonObject = {
+            "name": name,
+            "description": description,
+            "parameters": dict(parameters),
+        }
+        if workflow_id is not None:
+            body["workflow_id"] = workflow_id
+        if definition is not None:
+            body["definition"] = dict(definition)
+        return self._send("POST", "templates", body=body)
+
+    def get_template(self, template_id: str) -> DocumentT:
+        """A template."""
+        return self._send("GET", "templates", template_id)
+
+    def list_templates(self, *, page: int = 1, limit: int = 20) -> DocumentT:
+        """{items, total, page, limit}, newest first."""
+        return self._send("GET", "templates", query=_page(page, limit))
+
+    def delete_template(self, template_id: str) -> DocumentT:
+        """Delete a template; workflows made from it stay."""
+        return self._send("DELETE", "templates", template_id)
+
+    def instantiate_template(
+        self,
+        template_id: str,
+        name: str,
+        parameter_values: Mapping[str, Any],
+        *,
+        description: str = "",
+    ) -> DocumentT:
+        """Make a workflow that has these values as defaults of its input."""
+        body = {
+            "name": name,
+            "description": description,
+            "parameter_values": dict(parameter_values),
+        }
+        return self._send("POST", "templates", template_id, "instantiate", body=body)
+
+    # State
+
+    def create_checkpoint(
+        self, execution_id: str, name: str, *, description: str = ""
+    ) -> DocumentT:
+        """Keep the present state of an execution."""
+        body = {"execution_id": execution_id, "name": name, "description": description}
+        return self._send("POST", "state", "checkpoints", body=body)
+
+    def get_checkpoint(self, checkpoint_id: str) -> DocumentT:
+        """A checkpoint."""
+        return self._send("GET", "state", "checkpoints", checkpoint_id)
+
+    def list_checkpoints(
+        self, *, execution_id: str | None = None, page: int = 1, limit: int = 20
+    ) -> DocumentT:
+        """{items, total, page, limit}, newest first."""
+        query = _page(page, limit, execution_id=execution_id)
+        return self._send("GET", "state", "checkpoints", query=query)
+
+    def delete_checkpoint(self, checkpoint_id: str) -> DocumentT:
+        """Delete a checkpoint; executions restored from it stay."""
+        return self._send("DELETE", "state", "checkpoints", checkpoint_id)
+
+    def restore(self, checkpoint_id: str, options: Mapping[str, Any] | None = None) -> DocumentT:
+        """Make a new execution from a checkpoint and start it."""
+        body = {"checkpoint_id": checkpoint_id, "execution_options": dict(options or {})}
+        timeout_s = _options_timeout(options)
+        return self._send("POST", "state", "restore", body=body, timeout_s=timeout_s)
+
+    # Components, keys, service
+
+    def list_components(self) -> DocumentT:
+        """The catalogue: {items: [{name, description, actions}]}."""
+        return self._send("GET", "components")
+
+    def get_component(self, name: str) -> DocumentT:
+        """One component with its actions and their input schemas."""
+        return self._send("GET", "components", name)
+
+    def create_key(
+        self, name: str, scopes: Sequence[str], *, rate_limit_per_s: float | None = None
+    ) -> DocumentT:
+        """Make a key; `api_key` in the answer is the secret, shown this once."""
+        body: JsonObject = {"name": name, "scopes": list(scopes)}
+        if rate_limit_per_s is not None:
+            body["rate_limit_per_s"] = rate_limit_per_s
+        return self._send("POST", "keys", body=body)
+
+    def list_keys(self, *, page: int = 1, limit: int = 20) -> DocumentT:
+        """Keys without their secrets."""
+        return self._send("GET", "keys", query=_page(page, limit))
+
+    def revoke_key(self, key_id: str) -> DocumentT:
+        """End a key at once."""
+        return self._send("DELETE", "keys", key_id)
+
+    def health(self) -> DocumentT:
+        """{status}; with a key also version, durability, promise, pools and counts."""
+        return self._send("GET", "health")

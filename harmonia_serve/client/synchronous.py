@@ -1,0 +1,156 @@
+"""The sync transport: drives flows and streams with httpx.Client. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import SSEError, connect_sse
+
+from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
+from harmonia_serve.client.events import Event, EventCursor
+from harmonia_serve.client.execution import Execution
+from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
+from harmonia_serve.client.location import locate
+from harmonia_serve.client.operations import Operations, definition_of
+from harmonia_serve.client.wire import (
+    STREAM_TIMEOUT,
+    client_options,
+    destination_file,
+    reply_of,
+    request_options,
+    unreachable,
+    whole_or_nothing,
+)
+
+__all__ = ["HarmoniaClient"]
+
+_T = TypeVar("_T")
+
+
+class HarmoniaClient(Operations[JsonObject, bytes]):
+    """A client of one service. Finds it as `location.locate` says; use it as a context manager.
+
+    with HarmoniaClient() as client:
+        execution = client.run("workflow.json", {"name": "Ada"})
+        print(execution.result(timeout=60))
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        location = locate(url, api_key, data_dir)
+        self.url = location.url
+        self._http = httpx.Client(**client_options(location, timeout))
+
+    def __enter__(self) -> HarmoniaClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def run(
+        self,
+        workflow: str | os.PathLike[str] | Mapping[str, Any],
+        input_values: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Execute a workflow: an id, a definition, or the path of a JSON file with one."""
+        flow = run_flow(definition_of(workflow), dict(input_values or {}), dict(options or {}))
+        return Execution(self, self._drive(flow))
+
+    def execution(self, execution_id: str) -> Execution:
+        """An execution that is there already. Raises ExecutionNotFound."""
+        return Execution(self, self.get_execution(execution_id))
+
+    def events(self, execution_id: str, *, after: int = 0) -> Iterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends.
+
+        A broken stream is resumed after the last event; after several breaks in a row the
+        error is raised.
+        """
+        cursor = EventCursor(execution_id, after)
+        while not cursor.ended:
+            error: ServiceUnreachable | ApiError | None = None
+            try:
+                with unreachable(self.url):
+                    yield from self._stream(cursor)
+                if not cursor.ended:
+                    cursor.note_status(self.get_execution(execution_id, outputs=False)["status"])
+            except (ServiceUnreachable, ApiError) as caught:
+                error = caught
+            if not cursor.ended:
+                time.sleep(cursor.pause_after_break(error))
+
+    def _stream(self, cursor: EventCursor) -> Iterator[Event]:
+        with connect_sse(
+            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=STREAM_TIMEOUT
+        ) as source:
+            if source.response.status_code != 200:
+                raise api_error(source.response.status_code, source.response.read())
+            try:
+                for sent in source.iter_sse():
+                    event = cursor.take(sent.id, sent.event, sent.data)
+                    if event is not None:
+                        yield event
+                    if cursor.ended:
+                        return
+            except SSEError as error:
+                raise ServiceUnreachable(self.url, str(error), sent=True) from error
+
+    def download_file(self, execution_id: str, path: str, destination: Path) -> Path:
+        """Stream a file of a workspace to `destination` (a file or a directory)."""
+        target = destination_file(path, destination)
+        url = self.file_path(execution_id, path)
+        with unreachable(self.url), self._http.stream("GET", url) as response:
+            if response.status_code != 200:
+                raise api_error(response.status_code, response.read())
+            with whole_or_nothing(target) as partial, partial.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+        return target
+
+    def _document(self, flow: Flow[JsonObject]) -> JsonObject:
+        return self._drive(flow)
+
+    def _bytes(self, flow: Flow[bytes]) -> bytes:
+        return self._drive(flow)
+
+    def _drive(self, flow: Flow[_T]) -> _T:
+        answer: Answer = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            answer = self._perform(step)
+
+    def _perform(self, step: Call | Pause) -> Answer:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            with unreachable(self.url):
+                return reply_of(self._http.request(**request_options(step)))
+        except ServiceUnreachable as error:
+            return error

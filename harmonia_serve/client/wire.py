@@ -1,0 +1,108 @@
+"""From the client's own terms to httpx's and back: shared by both transports, without I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from harmonia_serve.client.errors import ServiceUnreachable
+from harmonia_serve.client.flows import Call, Reply
+from harmonia_serve.client.location import Location
+
+__all__ = [
+    "STREAM_TIMEOUT",
+    "client_options",
+    "destination_file",
+    "reply_of",
+    "request_options",
+    "unreachable",
+    "whole_or_nothing",
+]
+
+_CONNECT_S = 5.0
+
+#: The service sends a sign of life every 15 s; a stream that is silent for longer is broken.
+STREAM_TIMEOUT = httpx.Timeout(_CONNECT_S, read=60.0)
+
+
+def client_options(location: Location, timeout_s: float) -> dict[str, Any]:
+    """Arguments of an httpx client. The key goes into a header and nowhere else."""
+    headers = {"X-API-Key": location.api_key} if location.api_key else {}
+    return {
+        "base_url": location.url,
+        "headers": headers,
+        "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S),
+        "follow_redirects": False,
+        # A proxy named in the environment is for the outside, not for this machine.
+        "trust_env": not _is_loopback(location.url),
+    }
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def request_options(call: Call) -> dict[str, Any]:
+    """Arguments of `request` for a call."""
+    options: dict[str, Any] = {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.query),
+    }
+    if call.body is not None:
+        options["json"] = call.body
+    if call.timeout_s is not None:
+        options["timeout"] = httpx.Timeout(call.timeout_s, connect=_CONNECT_S)
+    return options
+
+
+def reply_of(response: httpx.Response) -> Reply:
+    """A response whose body has been read."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status_code, headers, response.content)
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """Turn what httpx raises when a connection fails into ServiceUnreachable."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise ServiceUnreachable(url, _reason(error), sent=False) from error
+    except httpx.TransportError as error:
+        raise ServiceUnreachable(url, _reason(error), sent=True) from error
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
+
+
+def destination_file(path: str, destination: Path) -> Path:
+    """Where a file of a workspace is saved: `destination`, or a file of its name in it."""
+    return destination / PurePosixPath(path).name if destination.is_dir() else destination
+
+
+@contextmanager
+def whole_or_nothing(target: Path) -> Iterator[Path]:
+    """A path to write to that becomes `target` if all goes well, and vanishes if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
