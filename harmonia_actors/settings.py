@@ -8,7 +8,7 @@ The README's configuration table is made from this file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -68,12 +68,23 @@ class Settings(BaseSettings):
     # HTTP
     host: str = Field("127.0.0.1", description="Address that REST, WebSocket and SSE listen on.")
     port: int = Field(8002, ge=1, le=65535, description="Port they listen on.")
+    ingress: Literal["auto", "haproxy", "python"] = Field(
+        "auto",
+        description="What takes the requests on a cluster that Harmonia starts: HAProxy, several "
+        "times faster, or Serve's proxy in Python. auto: HAProxy where it can be run.",
+    )
     rest_replicas: int = Field(1, ge=1, description="Replicas of the REST deployment.")
     stream_replicas: int = Field(
         1, ge=1, description="Replicas of the WebSocket and of the SSE deployment, each."
     )
     body_bytes_max: int = Field(10_000_000, description="Largest request body.")
     json_depth_max: int = Field(64, description="Deepest nesting of a request's JSON.")
+    json_integer_digits_max: int = Field(
+        1_000, ge=20, le=4_000, description="Digits of an integer in a request's JSON."
+    )
+    body_read_timeout_s: float = Field(
+        30.0, gt=0, description="Time a request's body may take to arrive."
+    )
     sync_wait_s_max: int = Field(
         300, description='Longest wait of a request with "async": false; then 202.'
     )
@@ -101,6 +112,12 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
     )
     streams_per_replica_max: int = Field(4000, description="Open streams one replica holds.")
+    stream_send_timeout_s: float = Field(
+        20.0, gt=0, description="Time one send to a subscriber may take before it is cut off."
+    )
+    stream_messages_max: int = Field(
+        1_000, description="Messages a WebSocket client may send in vain before it is cut off."
+    )
 
     # Workflows
     workflow_tasks_max: int = Field(10_000, description="Tasks of one workflow.")
