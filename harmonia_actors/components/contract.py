@@ -21,11 +21,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, BinaryIO, Protocol, overload
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic import BaseModel as _Model
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 
 __all__ = [
     "Action",
@@ -80,6 +81,20 @@ class WorkspaceLike(Protocol):
 
         Relative paths live in the workspace. Raises ActionError (code PATH_NOT_ALLOWED) if it is
         neither in the workspace nor in a configured directory.
+        """
+        ...
+
+    def open_read(self, path: str) -> BinaryIO:
+        """Open a regular file for reading; safe against a path that changes after the check.
+
+        Raises ActionError (PATH_NOT_ALLOWED, FILE_NOT_FOUND, FILE_NOT_READABLE).
+        """
+        ...
+
+    def write_file(self, path: str, content: bytes) -> Path:
+        """Put a file there whole, or not at all; returns its absolute path.
+
+        Missing directories are made. Raises ActionError (PATH_NOT_ALLOWED, FILE_NOT_WRITABLE).
         """
         ...
 
@@ -160,10 +175,7 @@ class Action:
         try:
             parsed = self.model.model_validate(dict(raw))
         except ValidationError as error:
-            problems = [
-                {"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
-                for item in error.errors(include_url=False, include_input=False)
-            ]
+            problems = self._describe(error)
             first = problems[0]
             raise ActionError(
                 f"input of action '{self.name}' is not valid: {first['field']}: {first['message']}",
@@ -173,6 +185,43 @@ class Action:
             ) from None
         return {name: getattr(parsed, name) for name in type(parsed).model_fields}
 
+    def problems(
+        self, template: Mapping[str, Any], is_dynamic: Callable[[Any], bool]
+    ) -> list[dict[str, str]]:
+        """What is wrong with an input before its references have values: [{field, message}].
+
+        A value for which `is_dynamic` is true is not judged, only that its key exists.
+        """
+        try:
+            self.model.model_validate(dict(template))
+        except ValidationError as error:
+            return [
+                problem
+                for problem, item in zip(self._describe(error), error.errors(), strict=True)
+                if item["type"] in ("missing", "extra_forbidden")
+                or not is_dynamic(template.get(str(item["loc"][0])))
+            ]
+        return []
+
+    def _describe(self, error: ValidationError) -> list[dict[str, str]]:
+        described = []
+        for item in error.errors(include_url=False, include_input=False):
+            field_path = ".".join(str(part) for part in item["loc"])
+            message = item["msg"]
+            if item["type"] == "missing":
+                message = f"action '{self.name}' needs it"
+            elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+                message = self._unknown_input(field_path)
+            described.append({"field": field_path, "message": message})
+        return described
+
+    def _unknown_input(self, key: str) -> str:
+        known = list(self.model.model_fields)
+        near = get_close_matches(key, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        takes = ", ".join(known) or "none"
+        return f"action '{self.name}' has no such input{hint} It takes: {takes}"
+
 
 @dataclass
 class Component:
@@ -181,6 +230,8 @@ class Component:
     name: str
     description: str = ""
     actions: dict[str, Action] = field(default_factory=dict)
+    #: Imports what its actions need and is slow to load; called in processes kept warm.
+    preload: Callable[[], None] | None = None
 
     @overload
     def action(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...
@@ -216,6 +267,10 @@ class Component:
         return register if function is None else register(function)
 
 
+#: Action parameters may be called `model_name` and the like; JSON has neither NaN nor Infinity.
+_INPUT_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
 def _make_action(
     name: str, function: Callable[..., Any], uses_files: bool, argv_inputs: tuple[str, ...]
 ) -> Action:
@@ -230,7 +285,7 @@ def _make_action(
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (annotation, default)
     try:
-        model = create_model(f"{name}_input", __config__=ConfigDict(extra="forbid"), **fields)
+        model = create_model(f"{name}_input", __config__=_INPUT_CONFIG, **fields)
         TypeAdapter(model).json_schema()
     except PydanticUserError as error:
         raise TypeError(f"action '{name}' has an input that has no JSON Schema: {error}") from error
