@@ -63,8 +63,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """An execution to be created. Creating it is its commit number 1: it is then at version 1,
-    under epoch 1 if it is assigned to an owner at once, else under epoch 0. The owner's first
+    """An execution to be created.
+
+    Creating it is its commit number 1: it is then at version 1, under epoch 1 if it is assigned to an owner at once, else under epoch 0. The owner's first
     commit is number 2, under the epoch that its claim returned (or 1 if it never claimed).
     """
 
@@ -81,8 +82,9 @@ class NewExecution:
 
 @dataclass(frozen=True, slots=True)
 class InboxEntry:
-    """Something that a non-owner wants the owner to take in. `entry_id` is the sender's: appending
-    the same id twice keeps the first body only, also after the owner has acknowledged it.
+    """Something that a non-owner wants the owner to take in.
+
+    `entry_id` is the sender's: appending the same id twice keeps the first body only, also after the owner has acknowledged it.
     """
 
     entry_id: str
@@ -91,8 +93,9 @@ class InboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a claim returns: the whole state as of the last commit, and the unread inbox (its
-    oldest 1,000 entries; `read_inbox` gives the next once these are acknowledged).
+    """What a claim returns.
+
+    That is the whole state as of the last commit, and the unread inbox (its oldest 1,000 entries; `read_inbox` gives the next once these are acknowledged).
     """
 
     execution_id: str
@@ -112,7 +115,8 @@ class Commit:
 
     Refused with StaleOwner if the stored epoch is not `epoch`. Refused with VersionConflict if the
     stored version is neither `version - 1` (apply) nor `version` (already applied: success), or
-    if `first_seq` does not follow the last event. After a release nothing more is taken: StaleOwner.
+    if `first_seq` does not follow the last event. After a release nothing more is taken
+    (StaleOwner).
     """
 
     execution_id: str
@@ -359,8 +363,10 @@ class Store(Protocol):
         ...
 
     async def orphan(self, owner: str, *, limit: int) -> int:
-        """Take up to `limit` executions from an owner that is dead, put them in the list that
-        `claim_next` serves, and remove the owner once it has none. It gets no new ones from the
+        """Give on what a dead owner has.
+
+        Takes up to `limit` executions from it, puts them in the list that `claim_next` serves,
+        and removes the owner once it has none. It gets no new ones from the
         first call on, whatever it renews. Returns how many were moved; call until 0.
         """
         ...

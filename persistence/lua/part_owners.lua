@@ -1,0 +1,49 @@
+-- Owners and what they have. An owner's load is the size of its set, so that it cannot drift; an
+-- owner that has something is always on the roster, so that what it has cannot be forgotten.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function note_load(owner)
+  redis.call('ZADD', OWNERS, redis.call('ZCARD', OWNED .. owner), owner)
+end
+
+local function give(id, number, owner)
+  redis.call('ZADD', OWNED .. owner, number, id)
+  note_load(owner)
+  redis.call('ZADD', LEASES, 'NX', 1, owner)
+end
+
+local function take_from(id, owner)
+  redis.call('ZREM', OWNED .. owner, id)
+  redis.call('ZREM', MAIL .. owner, id)
+  note_load(owner)
+end
+
+local function live_owners(now)
+  return redis.call('ZCOUNT', LEASES, '(' .. string.format('%d', now), '+inf')
+end
+
+-- The least loaded live owner and its load. Owners whose lease has run out are passed over: they
+-- are few, and soon taken off the roster.
+local function least_loaded(now)
+  local from = 0
+  while true do
+    local roster = redis.call('ZRANGE', OWNERS, from, from + 15, 'WITHSCORES')
+    if #roster == 0 then return nil end
+    for at = 1, #roster, 2 do
+      local lease = redis.call('ZSCORE', LEASES, roster[at])
+      if lease and tonumber(lease) > now then return roster[at], tonumber(roster[at + 1]) end
+    end
+    from = from + 16
+  end
+end
+
+local function choose_owner(owners_max)
+  local now = now_ms()
+  local owner, load = least_loaded(now)
+  if owner and (load == 0 or live_owners(now) >= owners_max) then return owner end
+  return ''
+end
