@@ -1,0 +1,4 @@
+"""The `harmonia` command: one file per group of commands, all of them clients of the HTTP API.
+
+Only `installation` starts processes, and only its Ray process imports Ray.
+"""

@@ -19,11 +19,12 @@ from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, r
 from harmonia_serve.client.location import locate
 from harmonia_serve.client.operations import Operations, definition_of
 from harmonia_serve.client.wire import (
-    STREAM_TIMEOUT,
     client_options,
     destination_file,
+    fell_silent,
     reply_of,
     request_options,
+    stream_timeout,
     unreachable,
     whole_or_nothing,
 )
@@ -78,30 +79,36 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         """An execution that is there already. Raises ExecutionNotFound."""
         return AsyncExecution(self, await self.get_execution(execution_id))
 
-    async def events(self, execution_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+    async def events(
+        self, execution_id: str, *, after: int = 0, idle_s: float | None = None
+    ) -> AsyncIterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
         A broken stream is resumed after the last event; after several breaks in a row the
-        error is raised.
+        error is raised. With `idle_s` it also ends once nothing has happened for so long.
         """
         cursor = EventCursor(execution_id, after)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
             try:
                 with unreachable(self.url):
-                    async for event in self._stream(cursor):
+                    async for event in self._stream(cursor, idle_s):
                         yield event
                 if not cursor.ended:
                     state = await self.get_execution(execution_id, outputs=False)
                     cursor.note_status(state["status"])
-            except (ServiceUnreachable, ApiError) as caught:
+            except ServiceUnreachable as caught:
+                if idle_s is not None and fell_silent(caught):
+                    return
+                error = caught
+            except ApiError as caught:
                 error = caught
             if not cursor.ended:
                 await asyncio.sleep(cursor.pause_after_break(error))
 
-    async def _stream(self, cursor: EventCursor) -> AsyncIterator[Event]:
+    async def _stream(self, cursor: EventCursor, idle_s: float | None) -> AsyncIterator[Event]:
         async with aconnect_sse(
-            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=STREAM_TIMEOUT
+            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout(idle_s)
         ) as source:
             if source.response.status_code != 200:
                 raise api_error(source.response.status_code, await source.response.aread())

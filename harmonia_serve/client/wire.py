@@ -17,11 +17,12 @@ from harmonia_serve.client.flows import Call, Reply
 from harmonia_serve.client.location import Location
 
 __all__ = [
-    "STREAM_TIMEOUT",
     "client_options",
     "destination_file",
+    "fell_silent",
     "reply_of",
     "request_options",
+    "stream_timeout",
     "unreachable",
     "whole_or_nothing",
 ]
@@ -29,7 +30,7 @@ __all__ = [
 _CONNECT_S = 5.0
 
 #: The service sends a sign of life every 15 s; a stream that is silent for longer is broken.
-STREAM_TIMEOUT = httpx.Timeout(_CONNECT_S, read=60.0)
+_SILENCE_S = 60.0
 
 
 def client_options(location: Location, timeout_s: float) -> dict[str, Any]:
@@ -67,6 +68,16 @@ def request_options(call: Call) -> dict[str, Any]:
     if call.timeout_s is not None:
         options["timeout"] = httpx.Timeout(call.timeout_s, connect=_CONNECT_S)
     return options
+
+
+def stream_timeout(idle_s: float | None) -> httpx.Timeout:
+    """How long a stream may be silent: until it counts as broken, or as having no more to say."""
+    return httpx.Timeout(_CONNECT_S, read=_SILENCE_S if idle_s is None else idle_s)
+
+
+def fell_silent(error: ServiceUnreachable) -> bool:
+    """Whether a stream was left because nothing came, not because it broke."""
+    return isinstance(error.__cause__, httpx.ReadTimeout)
 
 
 def reply_of(response: httpx.Response) -> Reply:

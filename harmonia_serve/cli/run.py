@@ -1,0 +1,154 @@
+"""`harmonia run`: create a workflow, execute it, watch it, print its output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from harmonia_serve.cli.follow import follow
+from harmonia_serve.cli.options import (
+    AsJson,
+    DataDir,
+    InputFile,
+    Inputs,
+    Url,
+    connect,
+    read_inputs,
+    read_json_object,
+)
+from harmonia_serve.cli.output import duration_text, elapsed_ms, out, plain, show_json
+from harmonia_serve.client import Conflict, HarmoniaClient
+from harmonia_serve.client.flows import JsonObject
+
+__all__ = ["execution_options", "follow_to_end", "run"]
+
+_INTERRUPTED = 130
+
+
+def execution_options(
+    timeout: float | None, max_retries: int | None, retry_interval: float | None
+) -> JsonObject:
+    """The `execution_options` of a request, as the reference has them."""
+    options: JsonObject = {"async": True}
+    if timeout is not None:
+        options["timeout"] = timeout
+    policy = {"max_retries": max_retries, "retry_interval": retry_interval}
+    given = {name: value for name, value in policy.items() if value is not None}
+    return {**options, "retry_policy": given} if given else options
+
+
+def run(
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKFLOW",
+            help="A JSON file with a definition, or the id of a stored workflow (wf-…).",
+            show_default=False,
+        ),
+    ],
+    inputs: Inputs = None,
+    input_file: InputFile = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds the execution may take.", show_default=False),
+    ] = None,
+    max_retries: Annotated[
+        int | None,
+        typer.Option(min=0, help="How often a failed task is tried again.", show_default=False),
+    ] = None,
+    retry_interval: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between tries.", show_default=False)
+    ] = None,
+    cancel_on_interrupt: Annotated[
+        bool,
+        typer.Option(
+            "--cancel-on-interrupt",
+            help="Ctrl-C cancels the execution. By default it goes on without you.",
+        ),
+    ] = False,
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a workflow: create it, execute it, show its progress, print its output.
+
+    Exit code 0 if it completed, 1 if it failed or was cancelled.
+
+    Example: harmonia run workflow.json --input name=Ada --input count=3
+    """
+    values = read_inputs(inputs, input_file)
+    is_id = workflow.startswith("wf-") and not Path(workflow).exists()
+    definition: str | JsonObject = workflow if is_id else read_json_object(workflow)
+    options = execution_options(timeout, max_retries, retry_interval)
+    with connect(url, data_dir) as client:
+        execution = client.run(definition, values, options)
+        final = follow_to_end(
+            client, execution.id, quiet=as_json, cancel_on_interrupt=cancel_on_interrupt
+        )
+    if as_json:
+        show_json(final)
+    raise typer.Exit(0 if final["status"] == "completed" else 1)
+
+
+def follow_to_end(
+    client: HarmoniaClient,
+    execution_id: str,
+    *,
+    quiet: bool = False,
+    cancel_on_interrupt: bool = False,
+) -> JsonObject:
+    """Follow an execution, print how it ended, and return its final state.
+
+    Ctrl-C leaves it running (or cancels it, if asked to); then typer.Exit(130) is raised.
+    """
+    # What a program reads from stdout is the output alone; progress goes to stderr then.
+    console = Console(stderr=True, highlight=False, quiet=quiet)
+    console.print(Text(f"Execution {plain(execution_id)}", style="dim"))
+    try:
+        _follow_and_cancel(client, execution_id, console, cancel_on_interrupt)
+        final = client.execution(execution_id).wait()
+    except KeyboardInterrupt:
+        console.print()
+        console.print(Text(f"Execution {plain(execution_id)} goes on without you."))
+        console.print(Text(f"  Follow it again: harmonia executions follow {execution_id}"))
+        console.print(Text(f"  Cancel it:       harmonia executions cancel {execution_id}"))
+        raise typer.Exit(_INTERRUPTED) from None
+    if not quiet:
+        _print_end(final, console)
+    return final
+
+
+def _follow_and_cancel(
+    client: HarmoniaClient, execution_id: str, console: Console, cancel_on_interrupt: bool
+) -> None:
+    try:
+        follow(client, execution_id, console)
+    except KeyboardInterrupt:
+        if not cancel_on_interrupt:
+            raise
+        console.print(Text("Cancelling; Ctrl-C again leaves it to itself.", style="yellow"))
+        try:
+            client.cancel_execution(execution_id)
+        except Conflict:
+            # It ended in the meantime: there is nothing to cancel, and its end is shown.
+            return
+        follow(client, execution_id, console)
+
+
+def _print_end(final: dict[str, Any], console: Console) -> None:
+    took = duration_text(elapsed_ms(final))
+    status = str(final["status"])
+    if status == "completed":
+        console.print(Text(f"Completed in {took}", style="green"))
+        out().print_json(data=final.get("output"), ensure_ascii=False)
+        return
+    error = final.get("error") or {}
+    reason = f": {plain(error.get('message', ''))}" if isinstance(error, dict) and error else ""
+    console.print(Text(f"{status.capitalize()} after {took}{reason}", style="red"))
+    console.print(
+        Text(f"See it: harmonia executions show {plain(final['execution_id'])}", style="dim")
+    )
