@@ -189,6 +189,24 @@ class Settings(BaseSettings):
         10_000, description="Lease of an execution actor on its executions, renewed at a third."
     )
 
+    # What `harmonia up` watches over
+    up_start_s_max: float = Field(
+        180.0, gt=0, description="Longest silence of a part that starts, until it is given up."
+    )
+    up_stop_s_max: float = Field(
+        60.0, gt=0, description="Time Ray and Serve have to stop by themselves, then are killed."
+    )
+    up_health_interval_s: float = Field(
+        5.0, gt=0, description="Time between two looks at whether the service answers."
+    )
+    up_unanswered_s_max: float = Field(
+        90.0, gt=0, description="A service that does not answer for so long is started again."
+    )
+    up_restarts_max: int = Field(
+        5, ge=0, description="Restarts within `up_restart_window_s`, after which `up` gives up."
+    )
+    up_restart_window_s: float = Field(600.0, gt=0, description="See `up_restarts_max`.")
+
     @field_validator(
         "allowed_dirs", "allow_commands", "components", "allowed_origins", mode="before"
     )
