@@ -65,8 +65,9 @@ class Document:
 class NewExecution:
     """An execution to be created.
 
-    Creating it is its commit number 1: it is then at version 1, under epoch 1 if it is assigned to an owner at once, else under epoch 0. The owner's first
-    commit is number 2, under the epoch that its claim returned (or 1 if it never claimed).
+    Creating it is its commit number 1: it is then at version 1, under epoch 1 if it is assigned
+    to an owner at once, else under epoch 0. The owner's first commit is number 2, under the epoch
+    that its claim returned (or 1 if it never claimed).
     """
 
     execution_id: str
@@ -84,7 +85,8 @@ class NewExecution:
 class InboxEntry:
     """Something that a non-owner wants the owner to take in.
 
-    `entry_id` is the sender's: appending the same id twice keeps the first body only, also after the owner has acknowledged it.
+    `entry_id` is the sender's: appending the same id twice keeps the first body only, also after
+    the owner has acknowledged it.
     """
 
     entry_id: str
@@ -95,7 +97,8 @@ class InboxEntry:
 class Loaded:
     """What a claim returns.
 
-    That is the whole state as of the last commit, and the unread inbox (its oldest 1,000 entries; `read_inbox` gives the next once these are acknowledged).
+    That is the whole state as of the last commit, and the unread inbox (its oldest 1,000 entries;
+    `read_inbox` gives the next once these are acknowledged).
     """
 
     execution_id: str

@@ -1,0 +1,438 @@
+"""The store's reference implementation: in this process's memory, lost with it.
+
+It says by plain code what the contract says in words, and drives simulations and unit tests. It
+never awaits anything, so that each call is one step. Documents, owners and rate limits, which
+know nothing of executions, are in `memory_parts`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from persistence import checks
+from persistence.errors import (
+    AlreadyExists,
+    Missing,
+    StaleOwner,
+    StoreError,
+    VersionConflict,
+)
+from persistence.memory_parts import Definitions, Documents, Indexes, Roster, TokenBuckets
+from persistence.store import (
+    Commit,
+    Document,
+    Durability,
+    Grant,
+    InboxEntry,
+    IndexEntry,
+    Loaded,
+    NewExecution,
+    OwnerLoad,
+    Page,
+    Snapshot,
+    StoredEvent,
+)
+
+__all__ = ["MemoryStore"]
+
+#: Most inbox entries, and most executions with unread ones, that one call returns.
+INBOX_MAX = 1_000
+
+
+@dataclass(slots=True)
+class _Execution:
+    """All that is stored of one execution."""
+
+    execution_id: str
+    #: Its place in the order of creation.
+    number: int
+    definition: str
+    first_owner: str
+    owner: str
+    epoch: int
+    fields: dict[str, bytes]
+    rows: dict[str, bytes]
+    #: Event n is at n - 1.
+    events: list[bytes]
+    indexes: tuple[IndexEntry, ...]
+    version: int = 1
+    ended: bool = False
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    #: Unread entries in order of arrival.
+    inbox: dict[str, bytes] = field(default_factory=dict)
+    #: Ids of all entries there ever were.
+    seen: set[str] = field(default_factory=set)
+
+
+class MemoryStore:
+    """`Store` in memory. `now_ms` is the clock that leases and rate limits use."""
+
+    def __init__(self, now_ms: Callable[[], int] | None = None) -> None:
+        self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self._indexes = Indexes()
+        self._definitions = Definitions(self._now_ms)
+        self._documents = Documents(self._definitions, self._indexes)
+        self._roster = Roster(self._now_ms)
+        self._buckets = TokenBuckets(self._now_ms)
+        self._executions: dict[str, _Execution] = {}
+        #: Executions without an owner.
+        self._waiting: set[str] = set()
+        self._checkpoints: dict[str, Snapshot] = {}
+
+    # The server ------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Return: memory always answers."""
+
+    async def time_ms(self) -> int:
+        """The clock that the store was given."""
+        return self._now_ms()
+
+    async def durability(self) -> Durability:
+        """Nothing is promised."""
+        return Durability("none", "kept in memory: lost when the process ends")
+
+    async def close(self) -> None:
+        """Return: nothing is open."""
+
+    # Documents -------------------------------------------------------------------------------
+
+    async def put_definition(self, digest: str, body: bytes) -> None:
+        """See `Store.put_definition`."""
+        checks.check_name("digest", digest)
+        checks.check_bodies("body", (body,))
+        self._definitions.put(digest, body)
+
+    async def get_definition(self, digest: str) -> bytes | None:
+        """See `Store.get_definition`."""
+        return self._definitions.get(digest)
+
+    async def put_document(
+        self,
+        kind: str,
+        document_id: str,
+        body: bytes,
+        indexes: Sequence[IndexEntry] = (),
+        *,
+        definition: str | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        """See `Store.put_document`."""
+        checks.check_put(kind, document_id, body, indexes, definition, expected_version)
+        return self._documents.put(
+            kind, document_id, body, indexes, definition=definition, expected=expected_version
+        )
+
+    async def get_document(self, kind: str, document_id: str) -> Document | None:
+        """See `Store.get_document`."""
+        return self._documents.get(kind, document_id)
+
+    async def get_documents(self, kind: str, ids: Sequence[str]) -> list[Document | None]:
+        """See `Store.get_documents`."""
+        return [self._documents.get(kind, document_id) for document_id in ids]
+
+    async def delete_document(self, kind: str, document_id: str) -> bool:
+        """See `Store.delete_document`."""
+        if not self._documents.delete(kind, document_id):
+            return False
+        copy = self._checkpoints.pop(document_id, None) if kind == "checkpoint" else None
+        if copy is not None:
+            self._definitions.drop_reference(copy.definition)
+        return True
+
+    async def page(self, index: str, *, offset: int, limit: int, descending: bool) -> Page:
+        """See `Store.page`."""
+        checks.check_count("offset", offset, 0)
+        checks.check_count("limit", limit)
+        return self._indexes.page(index, offset, limit, descending=descending)
+
+    # Executions ------------------------------------------------------------------------------
+
+    async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
+        """See `Store.create_execution`."""
+        checks.check_new(new)
+        stored = self._executions.get(new.execution_id)
+        if stored is not None:
+            return stored.first_owner
+        self._definitions.refer(new.definition, f"execution {new.execution_id!r}")
+        owner = self._roster.choose(owners_max)
+        execution = _Execution(
+            execution_id=new.execution_id,
+            number=len(self._executions) + 1,
+            definition=new.definition,
+            first_owner=owner,
+            owner=owner,
+            epoch=1 if owner else 0,
+            fields=dict(new.fields),
+            rows=dict(new.rows),
+            events=list(new.events),
+            indexes=tuple(new.indexes),
+        )
+        self._executions[new.execution_id] = execution
+        self._indexes.replace(new.execution_id, (), new.indexes)
+        if owner:
+            self._roster.give(owner, new.execution_id)
+        else:
+            self._waiting.add(new.execution_id)
+        return owner
+
+    async def claim(self, execution_id: str, owner: str) -> Loaded | None:
+        """See `Store.claim`."""
+        checks.check_name("owner", owner)
+        execution = self._existing(execution_id)
+        return None if execution.ended else self._claim(execution, owner)
+
+    async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
+        """See `Store.claim_next`."""
+        checks.check_name("owner", owner)
+        if not self._waiting or not self._roster.may_take(owner, owners_max):
+            return None
+        return self._claim(min(self._by_number(self._waiting), key=_number), owner)
+
+    async def commit(self, commit: Commit) -> None:
+        """See `Store.commit`."""
+        checks.check_commit(commit)
+        execution = self._existing(commit.execution_id)
+        if not self._must_write(execution, commit):
+            return
+        execution.fields.update(commit.fields)
+        execution.rows.update(commit.rows)
+        for key, body in commit.outputs.items():
+            execution.outputs.setdefault(key, body)
+        execution.events.extend(commit.events)
+        for entry_id in commit.inbox_done:
+            execution.inbox.pop(entry_id, None)
+        if commit.indexes is not None:
+            self._indexes.replace(execution.execution_id, execution.indexes, commit.indexes)
+            execution.indexes = tuple(commit.indexes)
+        if commit.release:
+            self._take_from_owner(execution)
+            execution.ended = True
+        execution.version = commit.version
+
+    async def commit_many(self, commits: Sequence[Commit]) -> list[Exception | None]:
+        """See `Store.commit_many`."""
+        for commit in commits:
+            checks.check_commit(commit)
+        outcomes: list[Exception | None] = []
+        for commit in commits:
+            try:
+                await self.commit(commit)
+            except StoreError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        return outcomes
+
+    async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
+        """See `Store.read_execution`."""
+        execution = self._executions.get(execution_id)
+        return None if execution is None else _snapshot(execution, rows=rows)
+
+    async def read_executions(
+        self, ids: Sequence[str], fields: Sequence[str]
+    ) -> list[Mapping[str, bytes] | None]:
+        """See `Store.read_executions`."""
+        found = (self._executions.get(one) for one in ids)
+        return [
+            None
+            if one is None
+            else {name: one.fields[name] for name in fields if name in one.fields}
+            for one in found
+        ]
+
+    async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """See `Store.read_rows`."""
+        execution = self._executions.get(execution_id)
+        rows = {} if execution is None else execution.rows
+        return {name: rows[name] for name in names if name in rows}
+
+    async def read_outputs(self, references: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """See `Store.read_outputs`."""
+        found = ((self._executions.get(one), output) for one, output in references)
+        return [None if one is None else one.outputs.get(output) for one, output in found]
+
+    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        """See `Store.read_events`."""
+        checks.check_count("after", after, 0)
+        checks.check_count("limit", limit)
+        bodies = self._existing(execution_id).events[after : after + limit]
+        return [StoredEvent(after + at, body) for at, body in enumerate(bodies, start=1)]
+
+    async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
+        """See `Store.append_inbox`."""
+        checks.check_bodies("body", (entry.body,))
+        execution = self._existing(execution_id)
+        if entry.entry_id not in execution.seen:
+            if execution.ended:
+                raise VersionConflict(f"execution {execution_id!r} has ended and takes nothing in")
+            execution.seen.add(entry.entry_id)
+            execution.inbox[entry.entry_id] = entry.body
+        return execution.owner
+
+    async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
+        """See `Store.read_inbox`."""
+        execution = self._executions.get(execution_id)
+        return [] if execution is None else _unread(execution)
+
+    async def inboxes_waiting(self, owner: str) -> list[str]:
+        """See `Store.inboxes_waiting`."""
+        owned = self._by_number(self._roster.owned(owner))
+        return [one.execution_id for one in owned if one.inbox][:INBOX_MAX]
+
+    # Owners ----------------------------------------------------------------------------------
+
+    async def renew_owner(self, owner: str, *, lease_ms: int) -> None:
+        """See `Store.renew_owner`."""
+        checks.check_name("owner", owner)
+        checks.check_count("lease_ms", lease_ms)
+        self._roster.renew(owner, lease_ms)
+
+    async def retire_owner(self, owner: str) -> bool:
+        """See `Store.retire_owner`."""
+        return self._roster.retire(owner)
+
+    async def owners(self) -> list[OwnerLoad]:
+        """See `Store.owners`."""
+        return self._roster.loads()
+
+    async def owned_executions(self, owner: str, *, limit: int) -> list[str]:
+        """See `Store.owned_executions`."""
+        checks.check_count("limit", limit)
+        owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
+        return [one.execution_id for one in owned[:limit]]
+
+    async def orphan(self, owner: str, *, limit: int) -> int:
+        """See `Store.orphan`."""
+        checks.check_count("limit", limit)
+        moved = await self.owned_executions(owner, limit=limit)
+        self._roster.start_emptying(owner)
+        for execution_id in moved:
+            self._take_from_owner(self._executions[execution_id])
+            self._waiting.add(execution_id)
+        self._roster.retire(owner)
+        return len(moved)
+
+    async def waiting_executions(self) -> int:
+        """See `Store.waiting_executions`."""
+        return len(self._waiting)
+
+    # Checkpoints -----------------------------------------------------------------------------
+
+    async def create_checkpoint(
+        self,
+        checkpoint_id: str,
+        execution_id: str,
+        body: bytes,
+        indexes: Sequence[IndexEntry],
+        note: InboxEntry | None,
+    ) -> Snapshot:
+        """See `Store.create_checkpoint`."""
+        checks.check_put("checkpoint", checkpoint_id, body, indexes, None, None)
+        if checkpoint_id in self._checkpoints:
+            return _copy(self._checkpoints[checkpoint_id])
+        execution = self._existing(execution_id)
+        if self._documents.get("checkpoint", checkpoint_id) is not None:
+            raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
+        copy = _snapshot(execution, rows=True)
+        self._checkpoints[checkpoint_id] = copy
+        self._definitions.refer(execution.definition, f"checkpoint {checkpoint_id!r}")
+        self._documents.put("checkpoint", checkpoint_id, body, indexes)
+        if note is not None and not execution.ended:
+            await self.append_inbox(execution_id, note)
+        return _copy(copy)
+
+    async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
+        """See `Store.read_checkpoint`."""
+        copy = self._checkpoints.get(checkpoint_id)
+        return None if copy is None else _copy(copy)
+
+    # Rate limits -----------------------------------------------------------------------------
+
+    async def take_tokens(
+        self, bucket: str, *, tokens: int, rate_per_s: float, burst: int
+    ) -> Grant:
+        """See `Store.take_tokens`."""
+        checks.check_tokens(tokens, rate_per_s, burst)
+        return self._buckets.take(bucket, tokens, rate_per_s, burst)
+
+    # -----------------------------------------------------------------------------------------
+
+    def _existing(self, execution_id: str) -> _Execution:
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            raise Missing(f"execution {execution_id!r} does not exist")
+        return execution
+
+    def _by_number(self, ids: set[str]) -> list[_Execution]:
+        return [self._executions[one] for one in ids]
+
+    def _must_write(self, execution: _Execution, commit: Commit) -> bool:
+        """False for a repeat of the last commit; raises if the commit has no place here."""
+        subject = f"execution {commit.execution_id!r}, commit {commit.version}"
+        if commit.epoch != execution.epoch:
+            raise StaleOwner(
+                f"{subject}: made under epoch {commit.epoch}, now it is {execution.epoch}"
+            )
+        if commit.version == execution.version:
+            return False
+        if execution.ended:
+            raise StaleOwner(f"{subject}: the execution ended with commit {execution.version}")
+        if commit.version != execution.version + 1:
+            raise VersionConflict(f"{subject}: the last one stored is {execution.version}")
+        seq = len(execution.events)
+        if commit.events and commit.first_seq != seq + 1:
+            raise VersionConflict(
+                f"{subject}: its first event is {commit.first_seq}, the last stored is {seq}"
+            )
+        return True
+
+    def _claim(self, execution: _Execution, owner: str) -> Loaded:
+        self._take_from_owner(execution)
+        execution.owner = owner
+        execution.epoch += 1
+        self._roster.give(owner, execution.execution_id)
+        return Loaded(
+            execution_id=execution.execution_id,
+            epoch=execution.epoch,
+            version=execution.version,
+            seq=len(execution.events),
+            definition=execution.definition,
+            fields=dict(execution.fields),
+            rows=dict(execution.rows),
+            inbox=_unread(execution),
+        )
+
+    def _take_from_owner(self, execution: _Execution) -> None:
+        self._waiting.discard(execution.execution_id)
+        if execution.owner:
+            self._roster.take(execution.owner, execution.execution_id)
+        execution.owner = ""
+
+
+def _number(execution: _Execution) -> int:
+    return execution.number
+
+
+def _unread(execution: _Execution) -> list[InboxEntry]:
+    entries = list(execution.inbox.items())[:INBOX_MAX]
+    return [InboxEntry(entry_id, body) for entry_id, body in entries]
+
+
+def _snapshot(execution: _Execution, *, rows: bool) -> Snapshot:
+    return Snapshot(
+        seq=len(execution.events),
+        version=execution.version,
+        epoch=execution.epoch,
+        owner=execution.owner,
+        definition=execution.definition,
+        fields=dict(execution.fields),
+        rows=dict(execution.rows) if rows else {},
+    )
+
+
+def _copy(snapshot: Snapshot) -> Snapshot:
+    """A copy that its reader may change without changing what is stored."""
+    return replace(snapshot, fields=dict(snapshot.fields), rows=dict(snapshot.rows))
