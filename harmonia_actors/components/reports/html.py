@@ -1,0 +1,46 @@
+"""A report as one HTML file: no script, nothing loaded from elsewhere, charts inlined."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harmonia_actors.components.reports import charts
+from harmonia_actors.components.reports.model import Chart, Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["render_html"]
+
+
+def render_html(report: Report) -> bytes:
+    """The report as UTF-8 HTML. All text is escaped; none of it is ever template code."""
+    pictures = {id(chart): _inlined(chart) for chart in report.charts()}
+    template = _environment().get_template("report.html.jinja")
+    rendered: str = template.render(
+        report=report,
+        kind=lambda block: type(block).__name__,
+        picture=lambda chart: pictures[id(chart)],
+    )
+    return rendered.encode("utf-8", "replace")
+
+
+def _inlined(chart: Chart) -> str:
+    encoded = base64.b64encode(charts.svg(chart.drawing)).decode("ascii")
+    return f"data:image/svg+xml;base64,{encoded}"
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

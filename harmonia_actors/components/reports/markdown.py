@@ -1,0 +1,82 @@
+"""A report as Markdown, with its charts as PNG files beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harmonia_actors.components.reports.model import (
+    Bullets,
+    Chart,
+    KeyFigures,
+    Paragraph,
+    Report,
+    Table,
+)
+
+__all__ = ["render_markdown"]
+
+#: Characters that could be read as mark-up, wherever they stand.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|~#$&])")
+#: At a line's start, these make lists, rules, quotes and numbered items.
+_LINE_START = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)]))")
+
+
+def render_markdown(report: Report, chart_files: Mapping[str, str]) -> bytes:
+    """The report as UTF-8 Markdown. `chart_files` has each chart's file, relative to this one."""
+    lines = [f"# {_plain(report.title)}", ""]
+    for fact in report.facts:
+        lines += [f"{_plain(fact)}  "]
+    lines.append("")
+    figures = 0
+    for section in report.sections:
+        lines += [f"## {_plain(section.title)}", ""]
+        for block in section.blocks:
+            if isinstance(block, Chart):
+                figures += 1
+                caption = _plain(f"Figure {figures}. {block.caption}")
+                lines += [f"![{caption}]({chart_files[block.name]})", "", f"*{caption}*"]
+            else:
+                lines += _block(block)
+            lines.append("")
+    return ("\n".join(lines).rstrip() + "\n").encode("utf-8", "replace")
+
+
+def _block(block: Any) -> Iterator[str]:
+    match block:
+        case Paragraph():
+            for line in block.text.splitlines():
+                yield _plain(line) + ("  " if "\n" in block.text else "")
+        case Bullets():
+            yield from (f"- {_plain(item)}" for item in block.items)
+        case KeyFigures():
+            told = (f"**{_plain(value)}** {_plain(label)}" for value, label in block.figures)
+            yield " · ".join(told)
+        case Table():
+            yield _row(block.head)
+            marks = ("---:" if at in block.numeric else "---" for at in range(len(block.head)))
+            yield "| " + " | ".join(marks) + " |"
+            yield from (_row(row) for row in block.rows)
+            if block.caption:
+                yield ""
+                yield f"*{_plain(block.caption)}*"
+        case _:
+            raise TypeError(f"no such block: {type(block).__name__}")
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """One line of text in which nothing is mark-up."""
+    joined = " ".join(text.split())
+    escaped = _MARKUP.sub(r"\\\1", joined)
+    return _LINE_START.sub(_escape_start, escaped)
+
+
+def _escape_start(match: re.Match[str]) -> str:
+    space, mark = match.groups()
+    # A number is no mark-up: what makes it an item is the point after it.
+    return f"{space}{mark}\u200b" if mark.isdigit() else f"{space}\\{mark}"

@@ -1,0 +1,287 @@
+"""A report as PDF, set with reportlab's platypus."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from harmonia_actors.components.reports import charts, fonts
+from harmonia_actors.components.reports.model import (
+    Bullets,
+    Chart,
+    KeyFigures,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from reportlab.platypus import Flowable
+
+__all__ = ["render_pdf"]
+
+_INK, _FAINT, _RULE, _BAND = "#22303c", "#6b7884", "#d5dce2", "#f4f6f8"
+_ACCENT = charts.PALETTE[0]
+_MARGIN_MM = 21
+#: A cell that is longer is cut: a row must fit on a page.
+_CELL_LENGTH_MAX = 600
+
+
+def render_pdf(report: Report) -> bytes:
+    """The report as a PDF file. Title, headings and page numbers are in its outline."""
+    from reportlab.lib.pagesizes import A4
+    from reportlab.lib.units import mm
+    from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate
+
+    fonts.register()
+    target = io.BytesIO()
+    margin = _MARGIN_MM * mm
+    document = BaseDocTemplate(
+        target,
+        pagesize=A4,
+        title=report.title,
+        author="Harmonia",
+        lang="en",
+        leftMargin=margin,
+        rightMargin=margin,
+    )
+    width = A4[0] - 2 * margin
+    frame = Frame(margin, 20 * mm, width, A4[1] - 40 * mm, 0, 0, 0, 0, id="body")
+    page = PageTemplate(id="page", frames=[frame], onPage=_furniture(report.title))
+    document.addPageTemplates([page])
+    story = _Story(width)
+    story.title(report)
+    for number, section in enumerate(report.sections, start=1):
+        story.section(number, section)
+    document.build(story.flowables, canvasmaker=_counting_canvas())
+    return target.getvalue()
+
+
+def _furniture(title: str) -> Any:
+    """Draws what every page has besides its text: from the second page on, the title on top."""
+
+    def draw(canvas: Any, document: Any) -> None:
+        if document.page == 1:
+            return
+        width, height = canvas._pagesize
+        margin = document.leftMargin
+        canvas.setFont(fonts.BODY, 7)
+        canvas.setFillColor(_FAINT)
+        shown = fonts.drawable(title)
+        canvas.drawString(margin, height - 38, shown if len(shown) < 90 else shown[:89] + "…")
+        canvas.setStrokeColor(_RULE)
+        canvas.setLineWidth(0.5)
+        canvas.line(margin, height - 44, width - margin, height - 44)
+
+    return draw
+
+
+def _counting_canvas() -> Any:
+    """A canvas that writes `page of pages`, for which all pages must be known first."""
+    from reportlab.pdfgen.canvas import Canvas
+
+    class CountingCanvas(Canvas):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            self._pages: list[dict[str, Any]] = []
+
+        def showPage(self) -> None:  # noqa: N802 - reportlab's name
+            self._pages.append(dict(self.__dict__))
+            self._startPage()  # type: ignore[attr-defined]
+
+        def save(self) -> None:
+            for number, page in enumerate(self._pages, start=1):
+                self.__dict__.update(page)
+                self.setFont(fonts.BODY, 7)
+                self.setFillColor(_FAINT)
+                width = self._pagesize[0]  # type: ignore[attr-defined]
+                self.drawCentredString(width / 2, 32, f"{number} / {len(self._pages)}")
+                super().showPage()
+            super().save()
+
+    return CountingCanvas
+
+
+class _Story:
+    """Collects flowables of one text width."""
+
+    def __init__(self, width: float) -> None:
+        self.flowables: list[Flowable] = []
+        self._width = width
+        self._styles = _styles()
+        self._figures = 0
+
+    def title(self, report: Report) -> None:
+        from reportlab.platypus import HRFlowable, Spacer
+
+        self.flowables += [
+            self._text(report.title, "title"),
+            *(self._text(fact, "fact") for fact in report.facts),
+            Spacer(1, 9),
+            HRFlowable(width="100%", thickness=1.4, color=_ACCENT, spaceBefore=0, spaceAfter=4),
+        ]
+
+    def section(self, number: int, section: Section) -> None:
+        from reportlab.platypus import CondPageBreak, KeepTogether
+
+        heading = _outlined(self._text(section.title, "heading"), section.title, f"s{number}")
+        blocks = [self._block(block) for block in section.blocks]
+        self.flowables.append(CondPageBreak(90))
+        first = blocks[0] if blocks else []
+        self.flowables.append(KeepTogether([heading, *first]))
+        for block in blocks[1:]:
+            self.flowables += block
+
+    def _block(self, block: Any) -> list[Flowable]:
+        match block:
+            case Paragraph():
+                return [self._text(block.text, "body")]
+            case Bullets():
+                return [self._text(item, "bullet", bullet=True) for item in block.items]
+            case KeyFigures():
+                return self._key_figures(block)
+            case Table():
+                return self._table(block)
+            case Chart():
+                return self._chart(block)
+        raise TypeError(f"no such block: {type(block).__name__}")
+
+    def _key_figures(self, block: KeyFigures) -> list[Flowable]:
+        from reportlab.platypus import Spacer
+        from reportlab.platypus import Table as Grid
+
+        row = [
+            [self._text(value, "figure"), self._text(label, "figure_label")]
+            for value, label in block.figures
+        ]
+        grid = Grid([row], colWidths=[self._width / len(row)] * len(row), hAlign="LEFT")
+        grid.setStyle(
+            [
+                ("BACKGROUND", (0, 0), (-1, -1), _BAND),
+                ("LINEAFTER", (0, 0), (-2, -1), 3, "white"),
+                ("TOPPADDING", (0, 0), (-1, -1), 7),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 9),
+                ("LEFTPADDING", (0, 0), (-1, -1), 10),
+            ]
+        )
+        return [grid, Spacer(1, 9)]
+
+    def _table(self, block: Table) -> list[Flowable]:
+        from reportlab.platypus import KeepTogether, Spacer
+        from reportlab.platypus import Table as Grid
+
+        cells = [
+            [
+                self._text(text[:_CELL_LENGTH_MAX], self._cell_style(at in block.numeric, head))
+                for at, text in enumerate(row)
+            ]
+            for head, row in ((n == 0, row) for n, row in enumerate((block.head, *block.rows)))
+        ]
+        grid = Grid(cells, colWidths=self._widths(block), repeatRows=1, hAlign="LEFT")
+        grid.setStyle(
+            [
+                ("LINEBELOW", (0, 0), (-1, 0), 0.9, _INK),
+                ("LINEBELOW", (0, 1), (-1, -1), 0.4, _RULE),
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("TOPPADDING", (0, 0), (-1, -1), 2.5),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 3.5),
+                ("LEFTPADDING", (0, 0), (-1, -1), 3),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 5),
+            ]
+        )
+        parts: list[Flowable] = [grid]
+        if block.caption:
+            parts.append(self._text(block.caption, "caption"))
+        parts.append(Spacer(1, 8))
+        return [KeepTogether(parts)] if len(block.rows) <= 25 else parts
+
+    def _chart(self, block: Chart) -> list[Flowable]:
+        from reportlab.lib.utils import ImageReader
+        from reportlab.platypus import Image, KeepTogether
+
+        picture = charts.png(block.drawing)
+        pixels_wide, pixels_high = ImageReader(io.BytesIO(picture)).getSize()
+        height = self._width * pixels_high / pixels_wide
+        self._figures += 1
+        caption = f"Figure {self._figures}. {block.caption}"
+        image = Image(io.BytesIO(picture), width=self._width, height=height)
+        return [KeepTogether([image, self._text(caption, "caption")])]
+
+    def _cell_style(self, numeric: bool, head: bool) -> str:
+        return ("head" if head else "cell") + ("_right" if numeric else "")
+
+    def _widths(self, block: Table) -> list[float]:
+        """Column widths by the longest text of each, within bounds, stretched to the page."""
+        wanted = []
+        for at in range(len(block.head)):
+            longest = max((len(row[at]) for row in block.rows if at < len(row)), default=0)
+            wanted.append(min(42, max(6, longest, len(block.head[at]))))
+        return [self._width * share / sum(wanted) for share in wanted]
+
+    def _text(self, text: str, style: str, *, bullet: bool = False) -> Any:
+        from reportlab.platypus import Paragraph as Set
+
+        mark = "•" if bullet else None
+        return Set(_markup(text) or "&nbsp;", self._styles[style], bulletText=mark)
+
+
+def _markup(text: str) -> str:
+    """Text as reportlab's mark-up: escaped, line breaks kept, each run in a font that has it."""
+    pieces = []
+    for font, piece in fonts.runs(text):
+        escaped = escape(piece).replace("\n", "<br/>")
+        pieces.append(f'<font name="{font}">{escaped}</font>' if font else escaped)
+    return "".join(pieces)
+
+
+def _outlined(flowable: Any, title: str, key: str) -> Any:
+    """The heading, which also enters itself into the file's outline when it is drawn."""
+    draw = flowable.draw
+
+    def draw_and_enter() -> None:
+        canvas = flowable.canv
+        canvas.bookmarkPage(key)
+        canvas.addOutlineEntry(title, key, level=0, closed=False)
+        draw()
+
+    flowable.draw = draw_and_enter
+    return flowable
+
+
+def _styles() -> dict[str, Any]:
+    from reportlab.lib.enums import TA_RIGHT
+    from reportlab.lib.styles import ParagraphStyle
+
+    def style(name: str, size: float, leading: float, **more: Any) -> ParagraphStyle:
+        options: dict[str, Any] = {"fontName": fonts.BODY, "textColor": _INK}
+        return ParagraphStyle(name, fontSize=size, leading=leading, **(options | more))
+
+    cell = {"fontName": fonts.BODY}
+    head = {"fontName": fonts.BOLD, "textColor": _INK}
+    return {
+        "title": style("title", 22, 27, fontName=fonts.HEADING, spaceAfter=4),
+        "fact": style("fact", 8, 12, textColor=_FAINT),
+        "heading": style(
+            "heading",
+            13,
+            17,
+            fontName=fonts.HEADING,
+            textColor=_ACCENT,
+            spaceBefore=13,
+            spaceAfter=6,
+            keepWithNext=1,
+        ),
+        "body": style("body", 9, 13.5, spaceAfter=5),
+        "bullet": style(
+            "bullet", 9, 13.2, leftIndent=12, bulletIndent=2, bulletColor=_ACCENT, spaceAfter=2.5
+        ),
+        "caption": style("caption", 7.5, 11, textColor=_FAINT, spaceBefore=3, spaceAfter=9),
+        "figure": style("figure", 15, 19, fontName=fonts.BOLD, textColor=_ACCENT),
+        "figure_label": style("figure_label", 7.5, 10, textColor=_FAINT),
+        "cell": style("cell", 7.5, 10, **cell),
+        "cell_right": style("cell_right", 7.5, 10, alignment=TA_RIGHT, **cell),
+        "head": style("head", 7.5, 10, **head),
+        "head_right": style("head_right", 7.5, 10, alignment=TA_RIGHT, **head),
+    }
