@@ -1,0 +1,234 @@
+"""The contract of owners, checkpoints, rate limits and the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from persistence.errors import (
+    AlreadyExists,
+    Missing,
+    StaleOwner,
+)
+from persistence.store import (
+    InboxEntry,
+    IndexEntry,
+    OwnerLoad,
+    Store,
+)
+from tests.contract.builders import (
+    ALL_BYTES,
+    LEASE_MS,
+    ODD_NAMES,
+    claimed,
+    create,
+    ids,
+    loads,
+    new,
+    next_commit,
+)
+
+
+class OwnerContract:
+    async def test_owners_are_listed_with_load_and_lease(self, store: Store):
+        await store.renew_owner("b", lease_ms=LEASE_MS)
+        await store.renew_owner("a", lease_ms=LEASE_MS)
+        await create(store)
+        assert await store.owners() == [
+            OwnerLoad("a", 1, expired=False),
+            OwnerLoad("b", 0, expired=False),
+        ]
+
+    async def test_only_an_idle_owner_retires(self, store: Store):
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await claimed(store)
+        assert await store.retire_owner("o") is False
+        assert await loads(store) == {"o": 1}
+        await store.commit(next_commit(loaded, release=True))
+        assert await store.retire_owner("o") is True
+        assert await store.retire_owner("o") is True
+        assert await store.owners() == []
+
+    async def test_what_a_dead_owner_had_waits_for_another_in_order(self, store: Store):
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        for at in range(5):
+            await create(store, f"e{at}")
+        await store.append_inbox("e1", InboxEntry("i", b""))
+        assert await store.orphan("dead", limit=2) == 2
+        assert await loads(store) == {"dead": 3}
+        assert await store.waiting_executions() == 2
+        assert await create(store, "later") == "", "a dead owner gets nothing new"
+        assert await store.orphan("dead", limit=10) == 3
+        assert await store.owners() == []
+        assert await store.orphan("dead", limit=10) == 0
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        taken = [await store.claim_next("o", owners_max=1) for _ in range(7)]
+        assert [one and one.execution_id for one in taken] == [
+            "e0", "e1", "e2", "e3", "e4", "later", None
+        ]  # fmt: skip
+        assert [one and one.epoch for one in taken[:6]] == [2, 2, 2, 2, 2, 1]
+        assert await store.inboxes_waiting("dead") == []
+        assert await store.inboxes_waiting("o") == ["e1"]
+
+    async def test_an_owner_that_is_being_emptied_cannot_renew_itself_into_new_work(
+        self, store: Store
+    ):
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        await create(store, "e0")
+        await create(store, "e1")
+        await store.orphan("dead", limit=1)
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        assert await store.owners() == [OwnerLoad("dead", 1, expired=True)]
+        assert await create(store, "e2") == ""
+        assert await store.claim_next("dead", owners_max=1) is None
+        await store.orphan("dead", limit=1)
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        assert await store.owners() == [OwnerLoad("dead", 0, expired=False)], "it starts anew"
+
+    async def test_an_orphan_without_owner_is_still_fenced(self, store: Store):
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        loaded = await claimed(store, owner="dead")
+        await store.orphan("dead", limit=10)
+        snapshot = await store.read_execution("e")
+        assert snapshot is not None
+        assert snapshot.owner == ""
+        taken = await store.claim_next("o", owners_max=1)
+        assert taken is not None
+        with pytest.raises(StaleOwner):
+            await store.commit(next_commit(loaded, "dead"))
+        await store.commit(next_commit(taken))
+
+    async def test_the_end_of_a_waiting_execution_takes_it_from_the_list(self, store: Store):
+        loaded = await claimed(store, owner="dead")
+        await store.orphan("dead", limit=10)
+        await store.commit(next_commit(loaded, "dead", release=True))
+        assert await store.waiting_executions() == 0
+        assert await store.claim_next("o", owners_max=1) is None
+
+    async def test_orphaning_an_unknown_owner_moves_nothing(self, store: Store):
+        assert await store.orphan("none", limit=10) == 0
+        assert await store.owners() == []
+
+
+class CheckpointContract:
+    async def test_a_checkpoint_is_a_cut_at_one_seq(self, store: Store):
+        loaded = await claimed(store)
+        await store.commit(next_commit(loaded, rows={"task-1": ALL_BYTES}, events=(b"2",)))
+        index = [IndexEntry("checkpoints", 1)]
+        copy = await store.create_checkpoint("c", "e", b"about", index, None)
+        assert copy == await store.read_execution("e")
+        later = replace(loaded, version=2, seq=2)
+        await store.commit(next_commit(later, rows={"task-2": b"x"}, events=(b"3",)))
+        assert await store.read_checkpoint("c") == copy
+        assert copy.rows == {"task-1": ALL_BYTES, "task-2": b"pending"}
+        assert (copy.seq, copy.version) == (2, 2)
+        document = await store.get_document("checkpoint", "c")
+        assert document is not None
+        assert (document.body, document.version) == (b"about", 1)
+        assert await ids(store, "checkpoints") == ("c",)
+
+    async def test_repeating_a_checkpoint_returns_the_first_copy(self, store: Store):
+        loaded = await claimed(store)
+        note = InboxEntry("note", b"")
+        first = await store.create_checkpoint("c", "e", b"about", [], note)
+        await store.commit(next_commit(loaded, rows={"task-1": b"x"}))
+        assert await store.create_checkpoint("c", "e", b"other", [], note) == first
+        document = await store.get_document("checkpoint", "c")
+        assert document is not None
+        assert (document.body, document.version) == (b"about", 1)
+        assert await store.read_inbox("e") == [note]
+
+    async def test_the_note_reaches_the_inbox_unless_the_execution_has_ended(self, store: Store):
+        loaded = await claimed(store)
+        await store.create_checkpoint("c1", "e", b"", [], InboxEntry("n1", ALL_BYTES))
+        assert await store.read_inbox("e") == [InboxEntry("n1", ALL_BYTES)]
+        assert await store.inboxes_waiting("o") == ["e"]
+        await store.commit(next_commit(loaded, inbox_done=("n1",), release=True))
+        copy = await store.create_checkpoint("c2", "e", b"", [], InboxEntry("n2", b""))
+        assert copy.version == 2
+        assert await store.read_inbox("e") == []
+
+    async def test_deleting_the_document_drops_the_copy(self, store: Store):
+        await create(store)
+        await store.create_checkpoint("c", "e", b"", [IndexEntry("l", 1)], None)
+        assert await store.delete_document("checkpoint", "c") is True
+        assert await store.read_checkpoint("c") is None
+        assert await ids(store, "l") == ()
+        assert await store.delete_document("checkpoint", "c") is False
+        assert await store.get_definition("digest") == b"definition", "the execution holds it"
+
+    async def test_rewriting_its_document_keeps_the_copy(self, store: Store):
+        await create(store)
+        copy = await store.create_checkpoint("c", "e", b"1", [], None)
+        assert await store.put_document("checkpoint", "c", b"2") == 2
+        assert await store.read_checkpoint("c") == copy
+
+    async def test_a_checkpoint_of_nothing_is_an_error(self, store: Store):
+        with pytest.raises(Missing):
+            await store.create_checkpoint("c", "e", b"", [], None)
+        assert await store.get_document("checkpoint", "c") is None
+
+    async def test_a_document_put_without_a_copy_is_not_overwritten(self, store: Store):
+        await create(store)
+        await store.put_document("checkpoint", "c", b"by hand")
+        with pytest.raises(AlreadyExists):
+            await store.create_checkpoint("c", "e", b"", [], None)
+
+    async def test_an_execution_without_rows_has_a_checkpoint_too(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        await store.create_execution(new(rows={}, events=()), owners_max=1)
+        copy = await store.create_checkpoint("c", "e", b"", [], None)
+        assert (copy.rows, copy.seq) == ({}, 0)
+        assert await store.read_checkpoint("c") == copy
+
+
+class TokenContract:
+    async def test_a_bucket_grants_its_burst_and_then_says_when(self, store: Store):
+        async def take(tokens: int) -> tuple[int, bool]:
+            grant = await store.take_tokens("k", tokens=tokens, rate_per_s=0.001, burst=5)
+            return grant.tokens, grant.retry_after_ms > 0
+
+        assert await take(2) == (2, False)
+        assert await take(10) == (3, False)
+        assert await take(1) == (0, True)
+
+    async def test_two_clients_share_a_bucket(self, store: Store):
+        grants = await asyncio.gather(
+            *(store.take_tokens("k", tokens=1, rate_per_s=0.001, burst=7) for _ in range(20))
+        )
+        assert sum(one.tokens for one in grants) == 7
+
+    async def test_buckets_are_apart(self, store: Store):
+        for name in ODD_NAMES:
+            grant = await store.take_tokens(name, tokens=3, rate_per_s=0.001, burst=2)
+            assert grant.tokens == 2
+
+    async def test_the_wait_is_at_most_the_time_of_one_token(self, store: Store):
+        await store.take_tokens("k", tokens=1, rate_per_s=0.5, burst=1)
+        grant = await store.take_tokens("k", tokens=1, rate_per_s=0.5, burst=1)
+        assert grant.tokens == 0
+        assert 0 < grant.retry_after_ms <= 2_000
+
+    @pytest.mark.parametrize(
+        ("tokens", "rate", "burst"), [(0, 1.0, 1), (1, 0.0, 1), (1, float("nan"), 1), (1, 1.0, 0)]
+    )
+    async def test_an_impossible_bucket_is_refused(
+        self, store: Store, tokens: int, rate: float, burst: int
+    ):
+        with pytest.raises(ValueError, match=r"tokens|rate_per_s|burst"):
+            await store.take_tokens("k", tokens=tokens, rate_per_s=rate, burst=burst)
+
+
+class ServerContract:
+    async def test_a_store_that_works_answers_a_ping_and_tells_the_time(self, store: Store):
+        await store.ping()
+        first = await store.time_ms()
+        assert first > 1_500_000_000_000
+        assert await store.time_ms() >= first
+
+    async def test_durability_names_a_promise_and_says_why(self, store: Store):
+        durability = await store.durability()
+        assert durability.promise in {"always", "everysec", "none"}
+        assert durability.detail

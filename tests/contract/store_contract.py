@@ -1,0 +1,33 @@
+"""The store's contract as tests: each store's test module subclasses `StoreContract`.
+
+One test per sentence of `persistence/store.py` that can be proved. `store` is a fixture that the
+subclass gives; nothing here knows which implementation runs.
+"""
+
+from __future__ import annotations
+
+from tests.contract.commit_contract import CommitContract, InboxContract
+from tests.contract.document_contract import DocumentContract, PageContract
+from tests.contract.execution_contract import ClaimContract, CreateContract, ReadContract
+from tests.contract.owner_contract import (
+    CheckpointContract,
+    OwnerContract,
+    ServerContract,
+    TokenContract,
+)
+
+
+class StoreContract(
+    ServerContract,
+    DocumentContract,
+    PageContract,
+    CreateContract,
+    ClaimContract,
+    CommitContract,
+    ReadContract,
+    InboxContract,
+    OwnerContract,
+    CheckpointContract,
+    TokenContract,
+):
+    """All of it: a test module subclasses this and gives the fixture `store`."""
