@@ -171,8 +171,11 @@ class Gateway(Protocol):
     def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events with seq > `after`: first the history, then live, in batches, until the last.
 
-        Raises ExecutionNotFound before the first batch. An empty batch is a sign of life that
-        may come when nothing happens; it carries no meaning.
+        Raises ExecutionNotFound before the first batch. The first batch comes as soon as the
+        execution is known to exist, empty if it has no events yet, so that an answer can begin;
+        there is none at all if the execution has ended and nothing follows `after`. Any other
+        empty batch is a sign of life that may come when nothing happens; it carries no meaning.
+        It is closed with `aclose` when the subscriber leaves, also while it waits.
         """
         ...
 

@@ -1,0 +1,183 @@
+"""The outermost layer of every surface: what holds for each request, whatever it asks for.
+
+It takes query keys out of the scope before anything sees it, works out the path under any
+mounting, turns every error into the one envelope or a close code, sets the security headers and
+counts. This module must not know routes, keys or the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from harmonia_actors.core.errors import HarmoniaError
+from harmonia_serve.credentials import take_query_keys
+from harmonia_serve.observation import Observation
+from harmonia_serve.problems import (
+    CLOSE_INTERNAL,
+    close_code,
+    log_unexpected,
+    problem_response,
+    unexpected_response,
+)
+
+__all__ = ["QUERY_KEYS", "Boundary", "close_reason", "surface_path"]
+
+#: Where the keys that were in the query string wait in the scope for authentication.
+QUERY_KEYS: Final = "harmonia.query_keys"
+
+#: What every answer carries unless the route says otherwise.
+_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+)
+#: A client that reads nothing is not waited for longer when its connection is closed.
+_CLOSE_S_MAX: Final = 5.0
+_CLIENT_CLOSED: Final = 499
+_UNMATCHED: Final = "unmatched"
+
+
+def surface_path(path: str, root_path: str, prefix: str) -> str:
+    """The full path of a request, as the routes have it, under whatever root it is mounted.
+
+    Servers that follow Starlette's rule leave the mount point in `path` and name it in
+    `root_path`; older ones take it out. `prefix` is the surface's own mount point, which may be
+    the end of `root_path` (Ray Serve's route prefix) or not be in it at all.
+    """
+    root = root_path.rstrip("/")
+    if not root:
+        return path
+    mounted = bool(prefix) and root.endswith(prefix)
+    if path == root or path.startswith(root + "/"):
+        rest = path[len(root) :]
+        return prefix + rest if mounted else rest
+    if mounted and not (path == prefix or path.startswith(prefix + "/")):
+        return prefix + path
+    return path
+
+
+def close_reason(message: str) -> str:
+    """A message cut to the 123 bytes that a close frame may carry."""
+    return message.encode()[:123].decode("utf-8", "ignore")
+
+
+class Boundary:
+    """ASGI middleware; `prefix` is the path below which the surface's routes lie."""
+
+    def __init__(self, app: ASGIApp, *, prefix: str, observation: Observation) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._observation = observation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        keys = take_query_keys(scope)
+        path = surface_path(scope["path"], scope.get("root_path", ""), self._prefix)
+        inner = {**scope, "path": path, "root_path": "", QUERY_KEYS: keys}
+        if scope["type"] == "http":
+            await self._serve_http(inner, receive, send)
+        else:
+            await self._serve_websocket(inner, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=list(message.get("headers", [])))
+                for name, value in _HEADERS:
+                    headers.setdefault(name, value)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        try:
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except HarmoniaError as error:
+                if status:
+                    raise
+                await problem_response(error)(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = status or _CLIENT_CLOSED
+        except Exception as error:
+            error_id = log_unexpected(error, f"{scope['method']} {_route(scope)}")
+            if status:
+                # The answer is under way: all that can be said now is that it is not whole.
+                raise
+            await unexpected_response(error_id)(scope, receive, send_with_headers)
+        finally:
+            seconds = time.perf_counter() - started
+            self._observation.note_request(scope["method"], _route(scope), status, seconds)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refusals are an accept and a close, so that browsers can see the code."""
+        started = time.perf_counter()
+        link = _Link(receive, send)
+        code = 1000
+        try:
+            await self._app(scope, link.receive, link.send)
+        except HarmoniaError as error:
+            code = close_code(error)
+            await link.close(code, error.message)
+        except WebSocketDisconnect:
+            code = 1006
+        except Exception as error:
+            code = CLOSE_INTERNAL
+            error_id = log_unexpected(error, f"WebSocket {_route(scope)}")
+            await link.close(code, f"unexpected error {error_id}")
+        finally:
+            seconds = time.perf_counter() - started
+            self._observation.note_request("WS", _route(scope), code, seconds)
+
+
+class _Link:
+    """A WebSocket's two directions, with a note of how far the handshake has come."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._asked = self._accepted = self._closed = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._asked = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._accepted = self._accepted or message["type"] == "websocket.accept"
+        self._closed = self._closed or message["type"] == "websocket.close"
+        await self._send(message)
+
+    async def close(self, code: int, message: str) -> None:
+        """Accept if that has not been done, and close, unless the client has gone."""
+        if self._closed:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S_MAX):
+                if not self._asked:
+                    await self.receive()
+                if not self._accepted:
+                    await self.send({"type": "websocket.accept"})
+                reason = close_reason(message)
+                await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        except (OSError, RuntimeError):
+            # The connection is no more (servers raise either), or it takes nothing in any more.
+            return
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", _UNMATCHED))

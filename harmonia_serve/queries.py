@@ -1,0 +1,161 @@
+"""Query parameters: which there are for each kind of list, and what is wrong with others.
+
+A parameter that a route does not know, or that is given twice, is refused, because a filter that
+is silently ignored answers another question than was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import HTTPConnection
+
+from harmonia_actors.core.errors import Problem, ValidationFailed
+from harmonia_actors.settings import Settings
+from harmonia_serve.gateway import PageRequest
+
+__all__ = [
+    "CheckpointQuery",
+    "ExecutionListQuery",
+    "OutputsQuery",
+    "PageQuery",
+    "SortedQuery",
+    "StreamQuery",
+    "WorkflowListQuery",
+    "check_query",
+    "nearest",
+    "page_request",
+    "query_problems",
+]
+
+ExecutionStatusName = Literal[
+    "pending", "running", "completed", "failed", "cancelling", "cancelled"
+]
+
+
+class _Parameters(BaseModel):
+    """Parameters of one route. What is unknown is found by `check_query`, with a better text."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+class PageQuery(_Parameters):
+    """Which page of a list."""
+
+    page: int = Field(1, ge=1, le=1_000_000_000, description="Page number for pagination")
+    limit: int = Field(20, ge=1, description="Number of items per page")
+
+
+class SortedQuery(PageQuery):
+    """A page of a list that has an order in time."""
+
+    sort_by: Literal["created_at"] = Field("created_at", description="Field to sort by")
+    sort_order: Literal["asc", "desc"] = Field("desc", description="Sort order")
+
+
+class WorkflowListQuery(PageQuery):
+    """A page of the workflows."""
+
+    sort_by: Literal["created_at", "updated_at", "name", "version"] = Field(
+        "created_at", description="Field to sort by"
+    )
+    sort_order: Literal["asc", "desc"] = Field("desc", description="Sort order")
+
+
+class ExecutionListQuery(SortedQuery):
+    """A page of the executions, of one workflow or in one status."""
+
+    workflow_id: str | None = Field(None, description="Filter by workflow ID")
+    status: ExecutionStatusName | None = Field(None, description="Filter by status")
+
+
+class CheckpointQuery(SortedQuery):
+    """A page of the checkpoints, of one execution or of all."""
+
+    execution_id: str | None = Field(None, description="Filter by execution ID")
+
+
+class OutputsQuery(_Parameters):
+    """Whether a status shows the outputs of the tasks."""
+
+    outputs: Literal["all", "none"] = Field("all", description="`none` leaves the outputs out")
+
+
+class StreamQuery(_Parameters):
+    """Where in the log a stream starts."""
+
+    after: Annotated[int | None, Query()] = Field(
+        None,
+        ge=0,
+        le=2**53,
+        description="Only events with a higher seq are sent; the Last-Event-ID header wins",
+    )
+
+
+def page_request(query: PageQuery, settings: Settings) -> PageRequest:
+    """The page that is asked for. Raises ValidationFailed if it is larger than allowed."""
+    if query.limit > settings.page_limit_max:
+        problem = Problem(
+            "limit", f"must be from 1 to {settings.page_limit_max}, not {query.limit}"
+        )
+        raise ValidationFailed("query", [problem])
+    return PageRequest(
+        page=query.page,
+        limit=query.limit,
+        sort_by=getattr(query, "sort_by", "created_at"),
+        descending=getattr(query, "sort_order", "desc") == "desc",
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known word that is like `word`, else an empty text."""
+    close = get_close_matches(word[:200], list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_query(connection: HTTPConnection) -> None:
+    """Raise ValidationFailed for parameters that the route does not have, or that come twice."""
+    items = connection.query_params.multi_items()
+    if not items:
+        return
+    known = _known_parameters(connection.scope["route"])
+    problems: dict[str, Problem] = {}
+    seen: set[str] = set()
+    for name, _ in items:
+        shown = name[:100]
+        if name not in known:
+            there = f"; there are: {', '.join(known)}" if known else ""
+            message = f"there is no such query parameter{nearest(name, known) or there}"
+            problems[shown] = Problem(shown, message)
+        elif name in seen:
+            problems[shown] = Problem(shown, "is given more than once")
+        seen.add(name)
+    if problems:
+        raise ValidationFailed("query", problems.values())
+
+
+def _known_parameters(route: Any) -> tuple[str, ...]:
+    names: list[str] = []
+    for field in route.dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.extend(kind.model_fields)
+        else:
+            names.append(field.alias)
+    return tuple(names)
+
+
+def query_problems(errors: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """FastAPI's complaints about parameters, as problems that name the parameter."""
+    found = []
+    for error in errors:
+        name = str(error["loc"][-1])
+        given = error.get("input")
+        shown = f", not '{given[:100]}'" if isinstance(given, str) else ""
+        message = str(error["msg"]).removeprefix("Input ").removeprefix("should")
+        found.append(Problem(name, f"must{message}{shown}" if message[0] == " " else message))
+    return found

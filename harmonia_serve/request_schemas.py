@@ -1,0 +1,181 @@
+"""The bodies of requests, as pydantic models: a wrong type is found here, and an unknown field.
+
+What a definition means is the gateway's to judge, which is given the document as it was sent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from harmonia_serve.examples import REQUESTS
+
+__all__ = [
+    "CheckpointRequest",
+    "ExecuteRequest",
+    "ExecutionOptions",
+    "InstantiateRequest",
+    "KeyRequest",
+    "RestoreRequest",
+    "TemplateRequest",
+    "WorkflowRequest",
+]
+
+Object = dict[str, Any]
+
+
+def _example(name: str) -> dict[str, Any]:
+    return {"examples": [REQUESTS[name]]}
+
+
+class _Request(BaseModel):
+    """A body: fields that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class RetryPolicy(_Request):
+    """How a failed task is tried again."""
+
+    max_retries: int | None = Field(None, ge=0, description="Tries after the first; default 0")
+    retry_interval: float | None = Field(
+        None, ge=0, description="Seconds before the first retry; default 1"
+    )
+    backoff: float | None = Field(
+        None, description="Factor by which each wait is longer than the one before; default 1"
+    )
+    max_interval: float | None = Field(None, ge=0, description="Longest wait in seconds")
+    jitter: float | None = Field(None, description="Share by which a wait varies, 0 to 1")
+
+
+class ExecutionOptions(_Request):
+    """How an execution is run."""
+
+    async_: bool | None = Field(
+        None, alias="async", description="false: answer when the execution has ended"
+    )
+    timeout: float | None = Field(None, description="Seconds until the execution fails")
+    retry_policy: RetryPolicy | None = Field(
+        None, description="For every task that has no policy of its own"
+    )
+
+
+class TaskDefinition(BaseModel):
+    """A task. Its meaning is checked with the whole workflow, and so are unknown fields."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    name: str | None = Field(None, description="The task's key in `tasks`, repeated")
+    description: str | None = None
+    component: str | None = Field(None, description="Component that runs it; required")
+    action: str | None = Field(None, description="What the component does; required")
+    input: Object | None = Field(None, description="Inputs; may hold ${…} references")
+    depends_on: list[str] | None = Field(None, description="Tasks that must complete before")
+    timeout: float | None = Field(None, description="Seconds one attempt may take")
+    retry_policy: Object | None = None
+    resources: Object | None = Field(
+        None, description="num_cpus, num_gpus, memory or custom Ray resources"
+    )
+    metadata: Object | None = None
+
+
+class WorkflowRequest(_Request):
+    """A workflow definition. What a stored one shows besides may be sent back, and is ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("WorkflowRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    name: str
+    description: str | None = None
+    version: str | None = None
+    tasks: dict[str, TaskDefinition]
+    input_schema: Object | None = Field(
+        None, description="Properties by name, or a whole JSON Schema object"
+    )
+    output: Any = Field(None, description="References that make up the execution's output")
+    timeout: float | None = Field(None, description="Seconds until an execution fails")
+    retry_policy: Object | None = None
+    metadata: Object | None = None
+    workflow_id: Any = Field(None, exclude=True, description="Ignored")
+    template_id: Any = Field(None, exclude=True, description="Ignored")
+    created_at: Any = Field(None, exclude=True, description="Ignored")
+    updated_at: Any = Field(None, exclude=True, description="Ignored")
+
+
+class ExecuteRequest(_Request):
+    """What to execute, with which input."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("ExecuteRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    workflow_id: str
+    input: Object | None = None
+    execution_options: ExecutionOptions | None = None
+
+
+class TemplateRequest(_Request):
+    """A template: from a workflow, or from a definition of its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("TemplateRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    name: str
+    description: str | None = None
+    workflow_id: str | None = Field(None, description="Workflow to copy; or give `definition`")
+    definition: WorkflowRequest | None = Field(
+        None, description="Definition to use; or give `workflow_id`"
+    )
+    parameters: Object | None = None
+
+
+class InstantiateRequest(_Request):
+    """Values for a template's parameters."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("InstantiateRequest"),
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    name: str
+    description: str | None = None
+    parameter_values: Object | None = None
+
+
+class CheckpointRequest(_Request):
+    """Which execution to checkpoint."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("CheckpointRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    execution_id: str
+    name: str
+    description: str | None = None
+
+
+class RestoreRequest(_Request):
+    """Which checkpoint to restore."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("RestoreRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    checkpoint_id: str
+    execution_options: ExecutionOptions | None = None
+
+
+class KeyRequest(_Request):
+    """An API key to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example("KeyRequest"), extra="forbid", hide_input_in_errors=True
+    )
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    scopes: Annotated[list[Literal["read", "execute", "write", "admin"]], Field(min_length=1)]
+    rate_limit_per_s: float | None = Field(None, gt=0, description="Requests a second")

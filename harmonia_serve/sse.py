@@ -1,0 +1,143 @@
+"""Server-Sent Events: an execution's events as one endless answer.
+
+Events come from the log already encoded and are framed, never parsed. Neither of the libraries for
+SSE is used: the loop, the deadlines and the checks are the same as for WebSocket (`streams`), and
+framing three fields is all that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from harmonia_actors.core.errors import HarmoniaError
+from harmonia_serve import identifiers
+from harmonia_serve.auth import Caller, caller_of
+from harmonia_serve.gateway import StreamEvent
+from harmonia_serve.problems import log_unexpected
+from harmonia_serve.queries import StreamQuery
+from harmonia_serve.routes.context import Context, ContextOf, needs
+from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+
+__all__ = ["PREFIX", "frame", "router"]
+
+PREFIX: Final = "/events/harmonia"
+
+#: Milliseconds after which a client that lost the stream asks again.
+_RETRY: Final = b"retry: 2000\n\n"
+_SIGN_OF_LIFE: Final = b": alive\n\n"
+#: An answer begins after so long even if the gateway has not said yet that the execution exists.
+_OPEN_WAIT_S: Final = 5.0
+
+router = APIRouter(prefix=PREFIX, tags=["Server-Sent Events"])
+
+
+@router.get(
+    "/executions/{execution_id}",
+    summary="Events of an execution",
+    response_class=Response,
+    response_model=None,
+    responses={
+        200: {"description": "The events, live", "content": {"text/event-stream": {}}},
+        204: {"description": "There are no events after the one named: do not ask again"},
+    },
+    dependencies=needs(SCOPE),
+)
+async def stream_events(
+    execution_id: str,
+    query: Annotated[StreamQuery, Query()],
+    request: Request,
+    context: ContextOf,
+) -> Response:
+    """Every event of an execution: what has happened, then live, until it ends."""
+    execution_id = identifiers.execution_id(execution_id)
+    after = start_after(query.after, request.headers)
+    return _EventStream(context, caller_of(request), execution_id, after)
+
+
+def frame(event: StreamEvent) -> bytes:
+    """An event in the wire format of SSE."""
+    data = event.data
+    if b"\n" in data or b"\r" in data:
+        # White space between JSON tokens: a line break there means no more than a space.
+        data = data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
+
+
+class _EventStream(Response):
+    """An answer that goes on for as long as the execution does."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, context: Context, caller: Caller, execution_id: str, after: int) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._context = context
+        self._caller = caller
+        self._execution_id = execution_id
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the subscription, so that errors are still an answer of their own, then stream."""
+        context = self._context
+        with context.slots.take(), context.observation.open_stream("sse"):
+            subscription = Subscription(
+                context.gateway, context.settings, self._execution_id, self._after
+            )
+            try:
+                if not await subscription.open(_OPEN_WAIT_S):
+                    await Response(status_code=204)(scope, receive, send)
+                    return
+                await self._stream(subscription, receive, send)
+            finally:
+                await subscription.aclose()
+
+    async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        sink = _Sink(send)
+        try:
+            await sink.send_bytes(_RETRY)
+            ending = await subscription.run(sink, _left(receive), self._caller)
+            farewell = b""
+        except HarmoniaError as error:
+            farewell = b": %s\n\n" % error.code.encode()
+        except (OSError, SlowReader):
+            # What is left unsent stays unsent: the client resumes after the last event it has.
+            return
+        except Exception as error:
+            error_id = log_unexpected(error, "an event stream")
+            farewell = b": internal_error %s\n\n" % error_id.encode()
+        else:
+            if ending is Ending.GONE:
+                return
+        with suppress(SlowReader):
+            closing = send({"type": "http.response.body", "body": farewell, "more_body": False})
+            await in_time(closing, self._context.settings.stream_send_timeout_s)
+
+
+class _Sink:
+    """Sends frames as chunks of the answer."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+        await self.send_bytes(b"".join(map(frame, events)))
+
+    async def send_sign_of_life(self) -> None:
+        await self.send_bytes(_SIGN_OF_LIFE)
+
+    async def send_bytes(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _left(receive: Receive) -> None:
+    """Completes when the client has left."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,118 @@
+"""WebSocket: an execution's events as text messages, closed with a code that says why.
+
+What clients send is ignored, but not without end. Refusals before the stream are made by the
+boundary: an accept and a close with 4400, 4401, 4403, 4404 or 4429.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from harmonia_actors.core.errors import ResourceNotFound
+from harmonia_serve import identifiers
+from harmonia_serve.auth import caller_of
+from harmonia_serve.boundary import close_reason
+from harmonia_serve.gateway import StreamEvent
+from harmonia_serve.problems import (
+    CLOSE_ENDED,
+    CLOSE_EXPIRED,
+    CLOSE_TOO_BIG,
+    CLOSE_UNWELCOME,
+)
+from harmonia_serve.queries import StreamQuery
+from harmonia_serve.routes.context import ContextOf, needs
+from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+
+__all__ = ["PREFIX", "catch_all", "router"]
+
+PREFIX: Final = "/ws/harmonia"
+_MESSAGE_BYTES_MAX: Final = 4_096
+_CLOSE_S_MAX: Final = 2.0
+
+router = APIRouter(prefix=PREFIX)
+#: Accepts and refuses every other path, in place of the server's bare 403. It needs no guard: it
+#: has nothing to give, and authentication comes before it.
+catch_all = APIRouter()
+
+
+@router.websocket("/executions/{execution_id}", dependencies=needs(SCOPE))
+async def stream_events(
+    socket: WebSocket,
+    execution_id: str,
+    query: Annotated[StreamQuery, Query()],
+    context: ContextOf,
+) -> None:
+    """Every event of an execution: what has happened, then live, until it ends."""
+    execution_id = identifiers.execution_id(execution_id)
+    after = start_after(query.after, socket.headers)
+    with context.slots.take(), context.observation.open_stream("websocket"):
+        await socket.accept()
+        subscription = Subscription(context.gateway, context.settings, execution_id, after)
+        sink = _Sink(socket)
+        try:
+            gone = _left(socket, context.settings.stream_messages_max)
+            ending = await subscription.run(sink, gone, caller_of(socket))
+        except SlowReader:
+            await sink.close(CLOSE_UNWELCOME, f"slow_consumer: resume with ?after={sink.sent}")
+        except _Unwelcome as error:
+            await sink.close(error.code, str(error))
+        else:
+            if ending is Ending.LAST_EVENT:
+                await sink.close(CLOSE_ENDED, ending.value)
+            elif ending is Ending.EXPIRED:
+                await sink.close(CLOSE_EXPIRED, f"{ending.value}: resume with ?after={sink.sent}")
+        finally:
+            await subscription.aclose()
+
+
+@catch_all.websocket("/{path:path}")
+async def unknown_path(_socket: WebSocket, path: str) -> None:
+    """There is nothing here."""
+    shown = f"/{path[:100]}"
+    raise ResourceNotFound(f"There is no WebSocket at '{shown}'", {"path": shown})
+
+
+class _Unwelcome(Exception):
+    """A client sends more than it may."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Sink:
+    """Sends events as text messages; `sent` is the seq of the last one."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.sent = 0
+
+    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+        for event in events:
+            await self._socket.send_text(event.body.decode())
+            self.sent = event.seq
+
+    async def send_sign_of_life(self) -> None:
+        """Nothing: the server sends pings of its own."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close, unless the client has gone meanwhile or takes nothing in any more."""
+        with suppress(RuntimeError, WebSocketDisconnect, SlowReader):
+            await in_time(self._socket.close(code, close_reason(reason)), _CLOSE_S_MAX)
+
+
+async def _left(socket: WebSocket, messages_max: int) -> None:
+    """Completes when the client has left. Raises _Unwelcome for too many or too long messages."""
+    for _ in range(messages_max):
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        size = len(message.get("bytes") or message.get("text") or b"")
+        if size > _MESSAGE_BYTES_MAX:
+            raise _Unwelcome(CLOSE_TOO_BIG, f"messages are ignored, and {size} bytes are too many")
+    raise _Unwelcome(CLOSE_UNWELCOME, f"more than {messages_max} messages were sent in vain")

