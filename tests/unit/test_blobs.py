@@ -1,0 +1,165 @@
+"""Blobs: kept whole, found by URL, and nothing outside the store's own root is touched."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from persistence.blobs import BlobStore, FileBlobs, FsspecBlobs, blob_store
+from persistence.errors import Missing, StoreUnavailable
+
+ALL_BYTES = bytes(range(256)) * 3
+BAD_NAMES = [
+    "", ".", "..", "a/../b", "/etc/passwd", "a//b", "a/", ".hidden", "a b", "a\\b", "a%2fb",
+    "a\x00", "a\n", "é", "x" * 201, "/".join("abcdefghi"), "~", "a:b", "a?b", "a#b",
+]  # fmt: skip
+
+
+@pytest.fixture(params=["file", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "file":
+        return blob_store((tmp_path / "bläbs here").as_uri())
+    return blob_store(f"memory://{secrets.token_hex(8)}/blobs")
+
+
+def test_a_blob_is_found_under_its_url(blobs: BlobStore):
+    url = blobs.put("exec-1/task.1/2", ALL_BYTES)
+    assert url.endswith("/exec-1/task.1/2")
+    assert blobs.get(url) == ALL_BYTES
+    assert blobs.get(blobs.put("empty", b"")) == b""
+
+
+def test_a_second_put_replaces_the_first(blobs: BlobStore):
+    url = blobs.put("a", b"first, and longer")
+    assert blobs.put("a", b"second") == url
+    assert blobs.get(url) == b"second"
+
+
+def test_part_of_a_blob_can_be_read(blobs: BlobStore):
+    url = blobs.put("a", b"0123456789")
+    assert blobs.get_range(url, 0, 4) == b"0123"
+    assert blobs.get_range(url, 8, 100) == b"89"
+    assert blobs.get_range(url, 10, 1) == b""
+    assert blobs.get_range(url, 3, 0) == b""
+    with pytest.raises(ValueError, match="negative"):
+        blobs.get_range(url, -1, 2)
+
+
+def test_a_deleted_blob_is_missing_and_deleting_again_is_fine(blobs: BlobStore):
+    url = blobs.put("a/b", b"1")
+    blobs.delete(url)
+    blobs.delete(url)
+    with pytest.raises(Missing):
+        blobs.get(url)
+    with pytest.raises(Missing):
+        blobs.get_range(url, 0, 1)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_could_lead_elsewhere_is_refused(blobs: BlobStore, name: str):
+    with pytest.raises(ValueError, match="blob name"):
+        blobs.put(name, b"x")
+    url = blobs.put("good", b"x").removesuffix("good") + name
+    for use in (blobs.get, blobs.delete):
+        with pytest.raises(ValueError, match="blob name"):
+            use(url)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "s3://b/k", "", "memory://x"])
+def test_a_url_outside_the_root_is_refused(blobs: BlobStore, url: str):
+    for use in (blobs.get, blobs.delete):
+        with pytest.raises(ValueError, match="is not in the blob store"):
+            use(url)
+
+
+def test_a_root_whose_name_only_begins_alike_is_another(tmp_path: Path):
+    other = FileBlobs(tmp_path / "blobs-other").put("a", b"x")
+    with pytest.raises(ValueError, match="is not in the blob store"):
+        FileBlobs(tmp_path / "blobs").get(other)
+
+
+def test_links_do_not_lead_out(tmp_path: Path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    blobs = FileBlobs(tmp_path / "blobs")
+    url = blobs.put("dir/a", b"x")
+    (tmp_path / "blobs/dir/link").symlink_to(secret)
+    with pytest.raises(StoreUnavailable):
+        blobs.get(url.replace("/a", "/link"))
+    (tmp_path / "blobs/out").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="leads out"):
+        blobs.get(url.replace("dir/a", "out/secret"))
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path):
+    mask = os.umask(0)
+    try:
+        FileBlobs(tmp_path / "blobs").put("d/a", b"x")
+    finally:
+        os.umask(mask)
+    modes = {
+        path.relative_to(tmp_path).as_posix(): stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "blobs", tmp_path / "blobs/d", tmp_path / "blobs/d/a")
+    }
+    assert modes == {"blobs": 0o700, "blobs/d": 0o700, "blobs/d/a": 0o600}
+
+
+def test_writers_of_one_name_never_show_a_mixture(tmp_path: Path):
+    blobs = FileBlobs(tmp_path)
+    bodies = [bytes([at]) * 100_000 for at in range(8)]
+    url = blobs.put("a", bodies[0])
+    writers = [threading.Thread(target=blobs.put, args=("a", body)) for body in bodies]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert blobs.get(url) in bodies
+    for writer in writers:
+        writer.join()
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_a_failed_put_leaves_the_former_blob_and_no_rest(tmp_path: Path):
+    blobs = FileBlobs(tmp_path)
+    url = blobs.put("a", b"former")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/child").touch()
+    with pytest.raises(StoreUnavailable):
+        blobs.put("b", b"a directory is in the way")
+    assert blobs.get(url) == b"former"
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_what_killed_writers_left_is_swept(tmp_path: Path):
+    blobs = FileBlobs(tmp_path)
+    blobs.put("a", b"x")
+    old, young = tmp_path / ".unfinished/old", tmp_path / ".unfinished/young"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    blobs.put("b", b"x")
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_a_path_or_a_file_url_is_a_directory_of_files(tmp_path: Path):
+    url = blob_store(str(tmp_path)).put("a", b"x")
+    assert blob_store(tmp_path.as_uri() + "/").get(url) == b"x"
+    with pytest.raises(ValueError, match="absolute"):
+        blob_store("some/directory")
+
+
+def test_a_file_system_that_fsspec_lacks_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"blob_url.*fsspec"):
+        blob_store("nosuch://bucket/prefix")
+
+
+def test_fsspec_makes_directories_where_they_are_real(tmp_path: Path):
+    blobs = FsspecBlobs(f"local://{tmp_path}/deep")
+    url = blobs.put("a/b", ALL_BYTES)
+    assert blobs.get(url) == ALL_BYTES
+    assert (tmp_path / "deep/a/b").read_bytes() == ALL_BYTES
