@@ -1,0 +1,127 @@
+"""Which proxy takes the requests, and what is set for it before Ray starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from harmonia_actors.settings import Settings
+from harmonia_serve.ingress import (
+    IngressError,
+    choose_ingress,
+    private_directory,
+    serve_environment,
+)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place for private directories that is short enough for sockets."""
+    found = Path("/tmp") / f"hm-test-{os.getpid()}"  # noqa: S108 - sockets need a short path
+    found.mkdir(mode=0o700, exist_ok=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(found))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _emptied(short: Path) -> object:
+    yield
+    for directory in short.iterdir():
+        directory.rmdir()
+    short.rmdir()
+
+
+def settings(data_dir: Path, **given: object) -> Settings:
+    return Settings.model_validate({"data_dir": data_dir, **given})
+
+
+def test_haproxy_is_the_default_and_serve_itself_stays_on_loopback(tmp_path: Path) -> None:
+    for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 - the front's, not bound here
+        wanted = settings(tmp_path, host=host, port=8123)
+        assert choose_ingress(wanted).kind == "haproxy"
+        assert choose_ingress(wanted).serve_host == "127.0.0.1"
+        assert serve_environment(wanted)["HARMONIA_INGRESS_LISTEN"] == f"{host}:8123"
+
+
+def test_the_program_before_haproxy_can_be_run(tmp_path: Path) -> None:
+    program = serve_environment(settings(tmp_path))["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    assert os.access(program, os.X_OK)
+
+
+def test_the_fronts_address_may_be_version_6(tmp_path: Path) -> None:
+    environment = serve_environment(settings(tmp_path, host="::1", port=8123))
+    assert environment["HARMONIA_INGRESS_LISTEN"] == "[::1]:8123"
+
+
+def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, ingress="python", host="10.1.2.3")
+    assert choose_ingress(wanted).kind == "python"
+    assert choose_ingress(wanted).serve_host == "10.1.2.3"
+    assert serve_environment(wanted)["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+
+
+def test_where_haproxy_cannot_run_python_steps_in_unless_haproxy_is_demanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    chosen = choose_ingress(settings(tmp_path))
+    assert (chosen.kind, "darwin" in chosen.reason) == ("python", True)
+    with pytest.raises(IngressError, match=r"HARMONIA_INGRESS=haproxy.*darwin.*use auto"):
+        serve_environment(settings(tmp_path, ingress="haproxy"))
+
+
+def test_sockets_lie_in_a_directory_that_only_the_owner_enters(tmp_path: Path) -> None:
+    environment = serve_environment(settings(tmp_path))
+    directory = private_directory(settings(tmp_path))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    paths = [value for name, value in environment.items() if name.endswith(("_PATH", "_LOC"))]
+    paths.remove(environment["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    assert {Path(path).parent for path in paths} == {directory}
+    node_id = "f" * 56
+    for path in paths:
+        longest = Path(path).parent / node_id / (Path(path).name + ".4194304.tmp")
+        assert len(str(longest)) < 108
+
+
+def test_installations_on_one_machine_do_not_share_a_directory(tmp_path: Path) -> None:
+    first, second = settings(tmp_path / "a"), settings(tmp_path / "b")
+    other_name = settings(tmp_path / "a", namespace="other")
+    found = {private_directory(each) for each in (first, second, other_name)}
+    assert len(found) == 3
+    assert private_directory(first) in found
+
+
+def test_a_directory_left_open_is_closed(tmp_path: Path) -> None:
+    directory = private_directory(settings(tmp_path))
+    directory.chmod(0o777)
+    assert stat.S_IMODE(private_directory(settings(tmp_path)).stat().st_mode) == 0o700
+
+
+def test_a_link_laid_in_the_directorys_place_is_refused(tmp_path: Path) -> None:
+    directory = private_directory(settings(tmp_path))
+    directory.rmdir()
+    directory.symlink_to(tmp_path)
+    try:
+        with pytest.raises(IngressError, match="belongs to somebody else"):
+            serve_environment(settings(tmp_path))
+    finally:
+        directory.unlink()
+
+
+def test_a_port_that_is_taken_is_passed_over(tmp_path: Path) -> None:
+    name = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
+    port = int(serve_environment(settings(tmp_path))[name])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        assert int(serve_environment(settings(tmp_path))[name]) != port
+
+
+def test_streams_outlive_a_reload(tmp_path: Path) -> None:
+    environment = serve_environment(settings(tmp_path, stream_age_s_max=7200))
+    assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 7200
+    assert int(environment["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) > 7200
