@@ -100,7 +100,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             routes=list(routes.values()),
         )
         document["components"]["securitySchemes"] = _SECURITY
-        document["components"]["schemas"].update(_request_schemas())
+        document["components"]["schemas"].update(_schemas())
         guards = _scopes(routes.values())
         for path, method, operation in _operations(document):
             _complete(operation, path, guards.get((path, method)))
@@ -119,11 +119,13 @@ def _scopes(routes: Iterable[Any]) -> dict[tuple[str, str], str]:
     }
 
 
-def _request_schemas() -> dict[str, Any]:
-    models = [getattr(request_schemas, name) for name in request_schemas.__all__]
+def _schemas() -> dict[str, Any]:
+    """The schemas of all documents. FastAPI's own lack the requests, and nulls in examples."""
+    models = [
+        getattr(module, name) for module in (request_schemas, schemas) for name in module.__all__
+    ]
     _, definitions = models_json_schema(
-        [(model, "validation") for model in [*models, schemas.ProblemDocument]],
-        ref_template="#/components/schemas/{model}",
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
     found: dict[str, Any] = definitions["$defs"]
     return found
