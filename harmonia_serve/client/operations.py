@@ -273,5 +273,13 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         return self._send("DELETE", "keys", key_id)
 
     def health(self) -> DocumentT:
-        """{status}; with a key also version, durability, promise, pools and counts."""
+        """{status}: whether the service lives. Needs no key."""
         return self._send("GET", "health")
+
+    def ready(self) -> DocumentT:
+        """{status}: whether requests can be served now; ServiceUnavailable if not."""
+        return self._send("GET", "ready")
+
+    def service(self) -> DocumentT:
+        """Version, durability and its promise, pools and counts."""
+        return self._send("GET", "service")

@@ -1,0 +1,265 @@
+"""The process that is Ray's driver: starts or joins a cluster, brings up Harmonia on it, waits.
+
+The only module of the command line that imports Ray. It is told what to do on standard input (one
+JSON line), says how it goes through a pipe, and ends Harmonia in good order once its standard input
+is closed: by the watchdog, or because the watchdog is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harmonia_serve.cli.installation import reports
+from harmonia_serve.cli.installation.plan import Plan
+from harmonia_serve.cli.installation.ports import service_url
+from harmonia_serve.cli.installation.ray_environment import ray_directory
+from harmonia_serve.cli.problems import CommandFailed
+
+__all__ = ["main"]
+
+_SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
+_HEAD_PROCESSES = ("gcs_server", "raylet")
+
+
+def main() -> int:
+    """Run until standard input is closed. The exit code is 0 if all went well."""
+    # Ctrl-C is for the watchdog, which closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report = reports.ReportWriter(int(sys.argv[1]))
+    plan_line = sys.stdin.buffer.readline()
+    lifeline = _take_stdin()
+    if not plan_line:
+        return 1
+    order = json.loads(plan_line)
+    driver = _Driver(Plan.from_json(order["plan"]), report)
+    try:
+        if order["task"] == "take_down":
+            driver.take_down()
+            return 0
+        driver.bring_up()
+    except Exception as error:
+        traceback.print_exc()
+        driver.abandon()
+        report(_failure(error))
+        return 1
+    if driver.leaves_running:
+        return 0
+    while os.read(lifeline, 1):
+        pass
+    driver.end()
+    return 0
+
+
+def _take_stdin() -> int:
+    """Keep standard input to ourselves: what Ray starts gets an empty one."""
+    lifeline = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return lifeline
+
+
+def _failure(error: Exception) -> reports.Failed:
+    if isinstance(error, CommandFailed):
+        return reports.Failed(error.message, error.way_out)
+    return reports.Failed(f"{type(error).__name__}: {error}")
+
+
+class _Driver:
+    """Harmonia on a cluster: brought up, and taken down again."""
+
+    def __init__(self, plan: Plan, report: reports.Show) -> None:
+        self._plan = plan
+        self._report = report
+
+    @property
+    def leaves_running(self) -> bool:
+        """Whether Harmonia is to go on on its cluster without this process."""
+        return bool(self._plan.address) and self._plan.detach
+
+    def bring_up(self) -> None:
+        """Start or join the cluster, start Harmonia's actors and applications."""
+        from harmonia_actors.actors.wiring import ensure_first_key, install
+
+        from harmonia_serve.deployments import deploy
+
+        if self._plan.address:
+            self._join()
+        else:
+            self._start()
+        settings = self._plan.settings
+        with self._step("starting the actors", "actors"):
+            install(settings, progress=self._progress)
+        first_key = ensure_first_key(settings)
+        if first_key is not None:
+            self._report(reports.FirstKey(first_key))
+        url = service_url(settings.host, settings.port)
+        with self._step("starting the service", f"REST, WebSocket and SSE on {url}"):
+            deploy(settings, progress=self._progress)
+        self._report(reports.Ready(url))
+
+    def take_down(self) -> None:
+        """Join the cluster and end Harmonia on it."""
+        self._connect()
+        self.end()
+
+    def end(self) -> None:
+        """End Harmonia's applications and actors, and with a cluster of our own the cluster."""
+        import ray
+        from harmonia_actors.actors.wiring import uninstall
+
+        from harmonia_serve.deployments import undeploy
+
+        namespace = self._plan.settings.namespace
+        with self._step("stopping the service", "service stopped"):
+            undeploy(namespace)
+        with self._step("stopping the actors", "actors stopped"):
+            uninstall(namespace)
+        with self._step("leaving Ray" if self._plan.address else "stopping Ray", "Ray stopped"):
+            ray.shutdown()
+
+    def abandon(self) -> None:
+        """After a failed start: leave nothing of ours on somebody else's cluster."""
+        import ray
+
+        if self._plan.address and ray.is_initialized():
+            try:
+                self.end()
+            except Exception:
+                # The failure that is told is the first one; this one is in the log.
+                traceback.print_exc()
+
+    def _start(self) -> None:
+        with self._step("starting Ray", "Ray", detail=_resources):
+            import ray
+
+            ray.init(
+                address="local",
+                namespace=self._plan.settings.namespace,
+                num_cpus=self._plan.num_cpus,  # type: ignore[arg-type]
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",  # type: ignore[arg-type]
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(ray_directory(self._plan.settings.data_dir)),
+            )
+        self._report(reports.HeadProcesses(_head_pids()))
+
+    def _join(self) -> None:
+        with self._step(f"joining Ray at {self._plan.address}", "Ray", detail=_resources):
+            self._connect()
+        if self._plan.embedded:
+            _require_this_node_only()
+        found = _serve_options()
+        if found is None:
+            self._note("Serve does not run on this cluster yet; it is started with its defaults")
+            return
+        host, port, more = found
+        self._note(f"Serve runs on this cluster already: {host}:{port}{more}; it is used as it is")
+        self._plan = self._plan.with_settings(host=host, port=port)
+
+    def _connect(self) -> None:
+        import ray
+
+        try:
+            ray.init(
+                address=self._plan.address,
+                namespace=self._plan.settings.namespace,
+                log_to_driver=False,
+                logging_level="ERROR",  # type: ignore[arg-type]
+            )
+        except Exception as error:
+            raise CommandFailed(
+                f"cannot join the Ray cluster at {self._plan.address}: {error}",
+                "Is it running, and is its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH?",
+            ) from error
+
+    def _progress(self, text: str) -> None:
+        self._report(reports.Step(text))
+
+    def _note(self, text: str) -> None:
+        self._report(reports.Note(text))
+
+    @contextmanager
+    def _step(self, doing: str, done: str, *, detail: Any = None) -> Iterator[None]:
+        started = time.monotonic()
+        self._report(reports.Step(doing))
+        yield
+        text = done if detail is None else f"{done} {detail()}"
+        self._report(reports.Done(text, round((time.monotonic() - started) * 1000)))
+
+
+def _resources() -> str:
+    import ray
+
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = len(_nodes_alive())
+    parts = [f"{found.get('CPU', 0):g} CPUs", f"{found.get('memory', 0) / 1e9:.1f} GB"]
+    if found.get("GPU"):
+        parts.insert(1, f"{found['GPU']:g} GPUs")
+    if nodes > 1:
+        parts.insert(0, f"{nodes} nodes")
+    return f"{ray.__version__}: {', '.join(parts)}"
+
+
+def _nodes_alive() -> list[str]:
+    """Addresses of the cluster's living nodes."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["NodeManagerAddress"] for node in nodes if node["Alive"]]
+
+
+def _head_pids() -> dict[str, int]:
+    """Process ids of the processes without which a cluster is dead."""
+    from ray._private.worker import _global_node
+
+    started = getattr(_global_node, "all_processes", {})
+    return {
+        kind: infos[0].process.pid for kind, infos in started.items() if kind in _HEAD_PROCESSES
+    }
+
+
+def _require_this_node_only() -> None:
+    """Refuse an embedded store that other nodes could not reach."""
+    import psutil
+
+    alive = _nodes_alive()
+    ours = {address.address for found in psutil.net_if_addrs().values() for address in found}
+    if len(alive) == 1 and alive[0] in ours:
+        return
+    raise CommandFailed(
+        f"the cluster has {len(alive)} node{'s' if len(alive) != 1 else ''} "
+        f"({', '.join(alive[:5])}), and an embedded store listens on this machine's loopback "
+        "only: other nodes could not reach it",
+        "Give the URL of a Redis that all nodes reach: --redis-url, or HARMONIA_REDIS_URL.",
+    )
+
+
+def _serve_options() -> tuple[str, int, str] | None:
+    """Where Serve listens on this cluster, and what else is worth knowing; None: it does not run.
+
+    Asked of its controller, so that nothing is started by asking.
+    """
+    import ray
+
+    name, namespace = _SERVE_CONTROLLER
+    try:
+        controller = ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return None
+    options: Any = ray.get(controller.get_http_config.remote())
+    prefix = f", below {options.root_path}" if getattr(options, "root_path", "") else ""
+    return str(options.host), int(options.port), prefix
+
+
+if __name__ == "__main__":
+    sys.exit(main())
