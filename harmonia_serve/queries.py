@@ -20,6 +20,7 @@ from harmonia_serve.gateway import PageRequest
 
 __all__ = [
     "CheckpointQuery",
+    "EventStreamQuery",
     "ExecutionListQuery",
     "OutputsQuery",
     "PageQuery",
@@ -93,6 +94,16 @@ class StreamQuery(_Parameters):
         ge=0,
         le=2**53,
         description="Only events with a higher seq are sent; the Last-Event-ID header wins",
+    )
+
+
+class EventStreamQuery(StreamQuery):
+    """How an SSE stream is written, besides."""
+
+    envelope: bool = Field(
+        False,
+        description="Whether `data:` holds the whole envelope, with timestamp and execution_id, "
+        "instead of the event's data alone",
     )
 
 

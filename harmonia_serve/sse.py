@@ -7,8 +7,9 @@ framing three fields is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,7 +20,7 @@ from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller, caller_of
 from harmonia_serve.gateway import StreamEvent
 from harmonia_serve.problems import log_unexpected
-from harmonia_serve.queries import StreamQuery
+from harmonia_serve.queries import EventStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs
 from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
 
@@ -49,19 +50,20 @@ router = APIRouter(prefix=PREFIX, tags=["Server-Sent Events"])
 )
 async def stream_events(
     execution_id: str,
-    query: Annotated[StreamQuery, Query()],
+    query: Annotated[EventStreamQuery, Query()],
     request: Request,
     context: ContextOf,
 ) -> Response:
     """Every event of an execution: what has happened, then live, until it ends."""
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, request.headers)
-    return _EventStream(context, caller_of(request), execution_id, after)
+    framing = partial(frame, envelope=query.envelope)
+    return _EventStream(context, caller_of(request), execution_id, after, framing)
 
 
-def frame(event: StreamEvent) -> bytes:
-    """An event in the wire format of SSE."""
-    data = event.data
+def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
+    """An event in the wire format of SSE: its data alone, or in the WebSocket API's envelope."""
+    data = event.body if envelope else event.data
     if b"\n" in data or b"\r" in data:
         # White space between JSON tokens: a line break there means no more than a space.
         data = data.replace(b"\r", b" ").replace(b"\n", b" ")
@@ -73,13 +75,21 @@ class _EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, context: Context, caller: Caller, execution_id: str, after: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        caller: Caller,
+        execution_id: str,
+        after: int,
+        framing: Callable[[StreamEvent], bytes],
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._context = context
         self._caller = caller
         self._execution_id = execution_id
         self._after = after
+        self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the subscription, so that errors are still an answer of their own, then stream."""
@@ -98,7 +108,7 @@ class _EventStream(Response):
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sink = _Sink(send)
+        sink = _Sink(send, self._framing)
         try:
             await sink.send_bytes(_RETRY)
             ending = await subscription.run(sink, _left(receive), self._caller)
@@ -122,11 +132,12 @@ class _EventStream(Response):
 class _Sink:
     """Sends frames as chunks of the answer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes]) -> None:
         self._send = send
+        self._framing = framing
 
     async def send_events(self, events: Sequence[StreamEvent]) -> None:
-        await self.send_bytes(b"".join(map(frame, events)))
+        await self.send_bytes(b"".join(map(self._framing, events)))
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)

@@ -94,9 +94,6 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
                 with unreachable(self.url):
                     async for event in self._stream(cursor, idle_s):
                         yield event
-                if not cursor.ended:
-                    state = await self.get_execution(execution_id, outputs=False)
-                    cursor.note_status(state["status"])
             except ServiceUnreachable as caught:
                 if idle_s is not None and fell_silent(caught):
                     return
@@ -110,6 +107,9 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         async with aconnect_sse(
             self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout(idle_s)
         ) as source:
+            if source.response.status_code == 204:
+                cursor.note_nothing_more()
+                return
             if source.response.status_code != 200:
                 raise api_error(source.response.status_code, await source.response.aread())
             try:

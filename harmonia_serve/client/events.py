@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
-from harmonia_serve.client.flows import ENDED
 
 __all__ = ["Event", "EventCursor"]
 
@@ -45,8 +44,8 @@ class EventCursor:
 
     @property
     def path(self) -> str:
-        """What to GET."""
-        return f"/events/harmonia/executions/{quote(self.execution_id, safe='')}"
+        """What to GET: events in their envelope, because a stream's own fields lack the time."""
+        return f"/events/harmonia/executions/{quote(self.execution_id, safe='')}?envelope=true"
 
     def headers(self) -> dict[str, str]:
         """What to send with it: from where on."""
@@ -72,13 +71,13 @@ class EventCursor:
         self._breaks = 0
         self._taken_since_open += 1
         self.ended = event_type in _LAST_TYPES
-        document = json.loads(text)
+        envelope = json.loads(text)
         return Event(
             seq=seq,
             type=event_type,
-            timestamp=str(document.pop("timestamp", "")),
+            timestamp=envelope["timestamp"],
             execution_id=self.execution_id,
-            data=document,
+            data=envelope["data"],
         )
 
     def pause_after_break(self, error: ServiceUnreachable | ApiError | None) -> float:
@@ -94,11 +93,6 @@ class EventCursor:
             raise ServiceUnreachable(self.path, "the stream closes again and again", sent=True)
         return float(min(_FIRST_PAUSE_S * 2 ** (self._breaks - 1), _PAUSE_S_MAX))
 
-    def note_status(self, status: str) -> None:
-        """Take in the execution's status after the stream closed without its last event.
-
-        If it has ended and the last stream brought nothing, there is nothing more to come: this
-        is so when the subscriber starts behind the last event.
-        """
-        if status in ENDED and not self._taken_since_open:
-            self.ended = True
+    def note_nothing_more(self) -> None:
+        """Take in that the service has no event after the last one (204)."""
+        self.ended = True

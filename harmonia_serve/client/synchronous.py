@@ -97,8 +97,6 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
             try:
                 with unreachable(self.url):
                     yield from self._stream(cursor, idle_s)
-                if not cursor.ended:
-                    cursor.note_status(self.get_execution(execution_id, outputs=False)["status"])
             except ServiceUnreachable as caught:
                 if idle_s is not None and fell_silent(caught):
                     return
@@ -112,6 +110,9 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         with connect_sse(
             self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout(idle_s)
         ) as source:
+            if source.response.status_code == 204:
+                cursor.note_nothing_more()
+                return
             if source.response.status_code != 200:
                 raise api_error(source.response.status_code, source.response.read())
             try:
