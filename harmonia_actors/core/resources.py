@@ -125,6 +125,8 @@ class Capacity:
     node_types: tuple[Mapping[str, float], ...] = ()
     #: Ray's ids of the nodes that are alive.
     node_ids: frozenset[str] = frozenset()
+    #: False while it is not known what nodes may join: then nothing counts as impossible.
+    complete: bool = True
 
     def has_node(self, node_id: str) -> bool:
         """Whether this node is alive."""
@@ -137,7 +139,7 @@ class Capacity:
     def can_ever_meet(self, request: ResourceRequest) -> bool:
         """Whether one node, or one of a type that may be added, has all that is asked for."""
         demand = request.demand()
-        return any(_holds(place, demand) for place in self._places())
+        return not self.complete or any(_holds(place, demand) for place in self._places())
 
     def explain(self, request: ResourceRequest) -> str:
         """Why the request can never be met: what is asked, and the most that there is."""

@@ -169,6 +169,10 @@ def test_a_cluster_without_nodes_is_told_so() -> None:
     assert "no node" in Capacity().explain(ResourceRequest.DEFAULT)
 
 
+def test_nothing_is_impossible_while_it_is_unknown_what_may_join() -> None:
+    assert Capacity(nodes=({"CPU": 1},), complete=False).can_ever_meet(ResourceRequest(num_cpus=9))
+
+
 def test_capacity_knows_its_nodes() -> None:
     capacity = Capacity(nodes=({"CPU": 1.5}, {"CPU": 2}, {}), node_ids=frozenset({"a", "b"}))
     assert capacity.total_cpus() == 3
