@@ -21,6 +21,8 @@ from typing import IO
 
 import psutil
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from persistence.errors import ServerFailed
 
@@ -213,7 +215,11 @@ class EmbeddedServer:
     def _wait_ready(self, deadline: float) -> bool:
         """Whether it came to answer; False if it ended. Raises ServerFailed at the deadline."""
         with redis.Redis(
-            host="127.0.0.1", port=self._port, password=self._password, socket_timeout=2
+            host="127.0.0.1",
+            port=self._port,
+            password=self._password,
+            socket_timeout=1,
+            retry=Retry(NoBackoff(), 0),
         ) as client:
             while self.alive():
                 try:
@@ -249,14 +255,24 @@ def _reap(directory: Path, timeout_s: float) -> int | None:
         return None
     try:
         process.terminate()
-        process.wait(timeout_s)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(timeout_s)
+        if not _ended(process, timeout_s):
+            process.kill()
+            if not _ended(process, timeout_s):
+                raise ServerFailed(f"the server with pid {process.pid} does not end, even killed")
     except psutil.NoSuchProcess:
         pass
     pid_file.unlink(missing_ok=True)
     return process.pid
+
+
+def _ended(process: psutil.Process, timeout_s: float) -> bool:
+    """Whether a process that is not our child ends in time; a zombie has ended."""
+    deadline = time.monotonic() + timeout_s
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _lock(directory: Path) -> IO[str]:

@@ -81,9 +81,9 @@ class RedisClient:
                 timeout=timeout_s,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
-                socket_keepalive=True,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
+                **({} if self.is_local_socket else {"socket_keepalive": True}),
             )
         except (ValueError, TypeError, RedisError):
             raise ValueError(_URL_ADVICE) from None
