@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         cursor = EventCursor(execution_id, after)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
+            opened = time.monotonic()
             try:
                 with unreachable(self.url):
                     async for event in self._stream(cursor, idle_s):
@@ -101,7 +103,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
             except ApiError as caught:
                 error = caught
             if not cursor.ended:
-                await asyncio.sleep(cursor.pause_after_break(error))
+                await asyncio.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
 
     async def _stream(self, cursor: EventCursor, idle_s: float | None) -> AsyncIterator[Event]:
         async with aconnect_sse(

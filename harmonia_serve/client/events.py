@@ -17,6 +17,7 @@ __all__ = ["Event", "EventCursor"]
 _BREAKS_MAX = 8
 _FIRST_PAUSE_S = 0.1
 _PAUSE_S_MAX = 10.0
+_GOOD_STREAM_S = 30.0
 
 #: Types of the events that no other event follows.
 _LAST_TYPES = frozenset({"execution_completed", "execution_failed", "execution_cancelled"})
@@ -80,13 +81,16 @@ class EventCursor:
             data=envelope["data"],
         )
 
-    def pause_after_break(self, error: ServiceUnreachable | ApiError | None) -> float:
+    def pause_after_break(
+        self, error: ServiceUnreachable | ApiError | None, lasted_s: float
+    ) -> float:
         """Seconds until asking again, after the stream broke (or closed early: None).
 
-        Raises the error if it will not go away, or after too many breaks in a row.
+        Raises the error if it will not go away, or after too many breaks in a row. A stream that
+        lasted for a while was a good one: the service ends each at its greatest age.
         """
         lasting = isinstance(error, ApiError) and error.status not in (429, 500, 502, 503, 504)
-        self._breaks += 1
+        self._breaks = 1 if lasted_s > _GOOD_STREAM_S else self._breaks + 1
         if error is not None and (lasting or self._breaks > _BREAKS_MAX):
             raise error
         if self._breaks > _BREAKS_MAX:

@@ -94,6 +94,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         cursor = EventCursor(execution_id, after)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
+            opened = time.monotonic()
             try:
                 with unreachable(self.url):
                     yield from self._stream(cursor, idle_s)
@@ -104,7 +105,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
             except ApiError as caught:
                 error = caught
             if not cursor.ended:
-                time.sleep(cursor.pause_after_break(error))
+                time.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
 
     def _stream(self, cursor: EventCursor, idle_s: float | None) -> Iterator[Event]:
         with connect_sse(

@@ -1,0 +1,310 @@
+"""Both clients against the real HTTP surfaces over a gateway in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harmonia_actors.core.errors import RateLimitExceeded as Limit
+from harmonia_serve.client import (
+    AsyncHarmoniaClient,
+    AuthenticationFailed,
+    ComponentFailed,
+    Conflict,
+    ExecutionEndedBadly,
+    ExecutionNotFound,
+    HarmoniaClient,
+    NotFound,
+    PermissionDenied,
+    RateLimitExceeded,
+    ServiceUnreachable,
+    ValidationFailed,
+)
+from tests.unit.service_thread import SMALL_WORKFLOW, Service, running_service
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Service]:
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared: Service) -> Iterator[Service]:
+    yield shared
+    shared.gateway.failure = None
+    shared.gateway.requests_max = None
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[HarmoniaClient]:
+    with HarmoniaClient(service.url, service.key) as found:
+        yield found
+
+
+def test_workflows_through_their_whole_life(client: HarmoniaClient) -> None:
+    created = client.create_workflow(SMALL_WORKFLOW)
+    workflow_id = created["workflow_id"]
+    assert client.get_workflow(workflow_id)["tasks"] == SMALL_WORKFLOW["tasks"]
+    replaced = client.replace_workflow(workflow_id, {**SMALL_WORKFLOW, "version": "2.0.0"})
+    assert replaced["version"] == "2.0.0"
+    page = client.list_workflows(limit=100, sort_by="name", sort_order="asc")
+    assert workflow_id in [item["workflow_id"] for item in page["items"]]
+    assert client.delete_workflow(workflow_id)["success"] is True
+    with pytest.raises(NotFound) as caught:
+        client.get_workflow(workflow_id)
+    assert caught.value.details == {"requested_id": workflow_id}
+
+
+def test_executions_templates_checkpoints_components_and_keys(
+    service: Service, client: HarmoniaClient
+) -> None:
+    execution = client.run(SMALL_WORKFLOW, {"a": 1})
+    workflow_id = execution.document["workflow_id"]
+    assert client.get_execution(execution.id, outputs=False)["outputs"] is False
+    assert client.list_executions(workflow_id=workflow_id, status="pending")["total"] == 1
+    assert client.list_tasks(execution.id)["total"] == 2
+    service.gateway.outputs[execution.id, "first"] = b'{"x": 1}'
+    assert execution.task_output("first") == b'{"x": 1}'
+
+    checkpoint = execution.checkpoint("before", description="d")
+    checkpoint_id = checkpoint["checkpoint_id"]
+    assert client.get_checkpoint(checkpoint_id)["name"] == "before"
+    assert client.list_checkpoints(execution_id=execution.id)["total"] == 1
+    assert client.restore(checkpoint_id, {"timeout": 5})["checkpoint_id"] == checkpoint_id
+    client.delete_checkpoint(checkpoint_id)
+
+    template = client.create_template("t", parameters={"a": {}}, workflow_id=workflow_id)
+    template_id = template["template_id"]
+    assert client.get_template(template_id)["name"] == "t"
+    assert client.list_templates()["total"] >= 1
+    assert client.instantiate_template(template_id, "i", {"a": 2})["template_id"] == template_id
+    client.delete_template(template_id)
+
+    assert client.list_components()["items"]
+    key = client.create_key("ci", ["read"], rate_limit_per_s=5)
+    assert key["key_id"] in [item["key_id"] for item in client.list_keys(limit=100)["items"]]
+    client.revoke_key(key["key_id"])
+    assert client.health()["status"] == "ok"
+    assert client.ready()["status"] == "ready"
+    assert client.service()
+
+    assert execution.cancel()["status"] == "cancelling"
+
+
+def test_errors_are_typed(service: Service, client: HarmoniaClient) -> None:
+    with pytest.raises(ExecutionNotFound):
+        client.execution(f"exec-{'0' * 8}-0000-4000-8000-{'0' * 12}")
+    with pytest.raises(ValidationFailed) as invalid:
+        client.create_workflow({"name": "x", "tasks": {}})
+    assert invalid.value.details["errors"][0]["field"] == "tasks"
+    workflow = client.create_workflow(SMALL_WORKFLOW)
+    with pytest.raises(ComponentFailed) as failed:
+        client.execute(workflow["workflow_id"], {"fail": True}, {"async": False})
+    assert failed.value.status == 500
+    execution = client.run(workflow["workflow_id"])
+    service.gateway.executions[execution.id]["status"] = "completed"
+    with pytest.raises(Conflict):
+        execution.cancel()
+    with HarmoniaClient(service.url, "hk_wrong") as wrong, pytest.raises(AuthenticationFailed):
+        wrong.list_workflows()
+    reader_key = service.gateway.add_key("read")
+    with HarmoniaClient(service.url, reader_key) as reader, pytest.raises(PermissionDenied):
+        reader.create_workflow(SMALL_WORKFLOW)
+
+
+def test_a_rate_limit_with_a_short_wait_is_waited_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [Limit("too many", 0)]
+
+    async def admit(_: object) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    monkeypatch.setattr(service.gateway, "admit", admit)
+    with HarmoniaClient(service.url, service.key) as client:
+        assert client.list_workflows()["page"] == 1
+    assert refusals == []
+
+
+def test_a_rate_limit_that_lasts_is_raised(service: Service) -> None:
+    service.gateway.failure = Limit("much later", 3600)
+    with (
+        HarmoniaClient(service.url, service.key) as client,
+        pytest.raises(RateLimitExceeded) as caught,
+    ):
+        client.list_workflows()
+    assert caught.value.details["retry_after_seconds"] == 3600
+
+
+def test_nothing_listening_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with (
+            HarmoniaClient(f"http://127.0.0.1:{port}", "k") as client,
+            pytest.raises(ServiceUnreachable) as caught,
+        ):
+            client.list_workflows()
+    assert caught.value.sent is False
+
+
+def test_events_come_with_history_then_live_and_end(
+    service: Service, client: HarmoniaClient
+) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    service.emit(execution.id, "execution_started", workflow_name="small")
+    events = execution.events()
+    assert next(events)["type"] == "execution_started"
+    service.emit(execution.id, "task_started", task_name="first")
+    assert next(events)["data"] == {"task_name": "first"}
+    service.finish(execution.id)
+    assert [event["seq"] for event in events] == [3]
+    assert list(execution.events(after=3)) == []
+    assert [event["seq"] for event in execution.events(after=1)] == [2, 3]
+
+
+def test_events_so_far_end_when_nothing_comes(service: Service, client: HarmoniaClient) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    service.emit(execution.id, "execution_started")
+    assert [event["seq"] for event in client.events(execution.id, idle_s=0.2)] == [1]
+
+
+def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) -> None:
+    with HarmoniaClient(service.url, service.key) as client:
+        execution = client.run(SMALL_WORKFLOW)
+        for number in range(3):
+            service.emit(execution.id, "task_progress", task_name="first", progress=number / 3)
+    with (
+        cutting_proxy(service.url, bytes_each=[700, 700]) as (url, connections),
+        HarmoniaClient(url, service.key) as client,
+    ):
+        seen = []
+        for event in client.events(execution.id):
+            seen.append(event["seq"])
+            if event["seq"] == 3:
+                service.finish(execution.id)
+        assert seen == [1, 2, 3, 4]
+    assert len(connections) >= 3
+
+
+def test_result_gives_the_output_or_says_why_there_is_none(
+    service: Service, client: HarmoniaClient
+) -> None:
+    good = client.run(SMALL_WORKFLOW)
+    service.finish(good.id, output={"answer": 42})
+    assert good.result(timeout=10) == {"answer": 42}
+    assert good.status == "completed"
+    bad = client.run(SMALL_WORKFLOW)
+    service.finish(bad.id, "failed", error={"code": "timeout", "message": "too slow"})
+    with pytest.raises(ExecutionEndedBadly, match="too slow") as caught:
+        bad.result(timeout=10)
+    assert caught.value.document["status"] == "failed"
+
+
+def test_files_are_listed_read_and_streamed_to_disk(
+    service: Service, client: HarmoniaClient, tmp_path: Path
+) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    content = bytes(range(256)) * 100
+    service.gateway.files[execution.id, "out/report.pdf"] = content
+    assert [item["path"] for item in execution.files()["items"]] == ["out/report.pdf"]
+    assert execution.read_file("out/report.pdf") == content
+    saved = execution.download("out/report.pdf", tmp_path)
+    assert saved == tmp_path / "report.pdf"
+    assert saved.read_bytes() == content
+    with pytest.raises(NotFound):
+        execution.download("missing.pdf", tmp_path / "missing.pdf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.pdf"]
+
+
+def test_a_definition_can_come_from_a_file(client: HarmoniaClient, tmp_path: Path) -> None:
+    path = tmp_path / "workflow.json"
+    path.write_text(json.dumps(SMALL_WORKFLOW))
+    assert client.run(path).document["status"] == "pending"
+    assert client.run(str(path)).document["status"] == "pending"
+    path.write_text("[")
+    with pytest.raises(ValueError, match="workflow"):
+        client.run(path)
+
+
+async def test_the_async_client_does_the_same(service: Service, tmp_path: Path) -> None:
+    async with AsyncHarmoniaClient(service.url, service.key) as client:
+        execution = await client.run(SMALL_WORKFLOW, {"a": 1})
+        assert (await execution.refresh())["input"] == {"a": 1}
+        service.gateway.files[execution.id, "a.txt"] = b"text"
+        await asyncio.to_thread(service.emit, execution.id, "execution_started")
+        seen = []
+        async for event in execution.events():
+            seen.append(event["seq"])
+            if event["seq"] == 1:
+                await asyncio.to_thread(service.finish, execution.id, output={"x": 1})
+        assert seen == [1, 2]
+        assert await execution.result(timeout=10) == {"x": 1}
+        assert await execution.read_file("a.txt") == b"text"
+        assert (await execution.download("a.txt", tmp_path)).read_bytes() == b"text"
+        again = await client.execution(execution.id)
+        assert again.status == "completed"
+        with pytest.raises(ExecutionNotFound):
+            await client.cancel_execution(f"exec-{'0' * 8}-0000-4000-8000-{'0' * 12}")
+
+
+def test_the_async_client_has_every_method_of_the_sync_one() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert public(HarmoniaClient) == public(AsyncHarmoniaClient)
+
+
+class cutting_proxy:  # noqa: N801 - used as a context
+    """A TCP proxy that cuts its first connections after so many bytes of the answer each."""
+
+    def __init__(self, target: str, *, bytes_each: list[int]) -> None:
+        host, _, port = target.removeprefix("http://").partition(":")
+        self._target = (host, int(port))
+        self._limits = bytes_each
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[int] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> tuple[str, list[int]]:
+        accepting = threading.Thread(target=self._accept)
+        accepting.start()
+        self._threads.append(accepting)
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._connections
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                incoming, _ = self._listener.accept()
+            except OSError:
+                return
+            number = len(self._connections)
+            self._connections.append(number)
+            limit = self._limits[number] if number < len(self._limits) else 10**9
+            thread = threading.Thread(target=self._relay, args=(incoming, limit))
+            thread.start()
+            self._threads.append(thread)
+
+    def _relay(self, incoming: socket.socket, left: int) -> None:
+        with incoming, socket.create_connection(self._target) as outgoing:
+            outgoing.sendall(incoming.recv(65_536))
+            while left > 0:
+                chunk = outgoing.recv(65_536)
+                if not chunk:
+                    return
+                incoming.sendall(chunk[:left])
+                left -= len(chunk)

@@ -1,0 +1,180 @@
+"""What the client says to the service, without a network."""
+
+from __future__ import annotations
+
+import pytest
+
+from harmonia_serve.client import (
+    ApiError,
+    ClientError,
+    ServiceUnreachable,
+    ValidationFailed,
+    WaitTimedOut,
+    WorkflowNotFound,
+)
+from harmonia_serve.client.errors import api_error
+from harmonia_serve.client.flows import (
+    Answer,
+    Call,
+    Flow,
+    Pause,
+    Reply,
+    api_path,
+    content,
+    document,
+    pause_before_retry,
+    run_flow,
+    wait_flow,
+)
+
+GET = Call("GET", "/x")
+POST = Call("POST", "/x", body={})
+
+
+def reply(status: int, body: bytes = b"{}", **headers: str) -> Reply:
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def drive(flow: Flow, answers: list[Answer]) -> tuple[object, list[Call | Pause]]:
+    """Answer the flow's calls in turn; its result and all that it yielded."""
+    steps: list[Call | Pause] = []
+    left = iter(answers)
+    answer: Answer = None
+    try:
+        while True:
+            step = flow.send(answer)
+            steps.append(step)
+            answer = None if isinstance(step, Pause) else next(left)
+    except StopIteration as stop:
+        return stop.value, steps
+
+
+def test_a_path_segment_is_escaped_whole() -> None:
+    path = api_path("executions", "exec-1", "tasks", "a/b c", "output")
+    assert path == "/api/harmonia/executions/exec-1/tasks/a%2Fb%20c/output"
+
+
+def test_a_good_answer_is_returned_after_one_call() -> None:
+    result, steps = drive(document(GET), [reply(200, b'{"a": 1}')])
+    assert result == {"a": 1}
+    assert steps == [GET]
+
+
+def test_bytes_are_returned_as_they_are() -> None:
+    result, _ = drive(content(GET), [reply(200, b"\x00\xff")])
+    assert result == b"\x00\xff"
+
+
+def test_a_refusal_with_retry_after_is_tried_again_even_for_a_post() -> None:
+    result, steps = drive(document(POST), [reply(429, retry_after="3"), reply(201, b'{"id": 1}')])
+    assert result == {"id": 1}
+    assert steps == [POST, Pause(3.0), POST]
+
+
+def test_a_refusal_without_retry_after_is_not_tried_again() -> None:
+    with pytest.raises(ApiError):
+        drive(document(GET), [reply(503)])
+
+
+def test_a_refusal_that_asks_for_too_long_a_wait_is_not_tried_again() -> None:
+    assert pause_before_retry(GET, reply(429, retry_after="86400"), 1) is None
+    assert pause_before_retry(GET, reply(429, retry_after="Wed, 21 Oct 2015"), 1) is None
+
+
+def test_a_broken_connection_repeats_a_get_but_never_a_post() -> None:
+    broken = ServiceUnreachable("http://x", "reset", sent=True)
+    result, steps = drive(document(GET), [broken, reply(200)])
+    assert result == {}
+    assert [step for step in steps if isinstance(step, Call)] == [GET, GET]
+    with pytest.raises(ServiceUnreachable):
+        drive(document(POST), [broken])
+
+
+def test_retries_are_bounded() -> None:
+    refusals: list[Answer] = [reply(429, retry_after="0")] * 100
+    with pytest.raises(ApiError) as caught:
+        drive(document(GET), refusals)
+    assert caught.value.status == 429
+    pauses = [pause_before_retry(GET, refusals[0], attempt) for attempt in range(1, 10)]
+    assert pauses[4:] == [None] * 5
+
+
+def test_a_refused_connection_is_given_up_soon() -> None:
+    refused = ServiceUnreachable("http://x", "refused", sent=False)
+    assert pause_before_retry(GET, refused, 1) is not None
+    assert pause_before_retry(GET, refused, 2) is None
+
+
+def test_errors_have_the_class_of_their_code() -> None:
+    body = b'{"error": {"code": "workflow_not_found", "message": "no", "details": {"a": 1}}}'
+    error = api_error(404, body)
+    assert isinstance(error, WorkflowNotFound)
+    assert (error.error_code, error.message, error.details, error.status) == (
+        "workflow_not_found",
+        "no",
+        {"a": 1},
+        404,
+    )
+
+
+@pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b"", b"[]", b'{"error": 3}'])
+def test_an_answer_that_is_no_envelope_is_still_an_error(body: bytes) -> None:
+    error = api_error(502, body)
+    assert error.error_code == "http_error"
+    assert "502" in error.message
+
+
+def test_an_answer_that_is_no_object_is_an_error() -> None:
+    with pytest.raises(ApiError):
+        drive(document(GET), [reply(200, b"[1]")])
+
+
+def test_errors_survive_pickling() -> None:
+    import pickle
+
+    for error in (
+        ValidationFailed("validation_error", "bad", {"errors": []}, 422),
+        ServiceUnreachable("http://x", "refused", sent=False),
+        WaitTimedOut("exec-1", 3.0),
+    ):
+        copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        assert type(copied) is type(error)
+        assert isinstance(copied, ClientError)
+        assert str(copied) == str(error)
+
+
+def test_run_creates_a_definition_and_executes_it() -> None:
+    flow = run_flow({"name": "x", "tasks": {}}, {"a": 1}, {"timeout": 3})
+    result, steps = drive(
+        flow, [reply(201, b'{"workflow_id": "wf-1"}'), reply(202, b'{"execution_id": "exec-1"}')]
+    )
+    assert result == {"execution_id": "exec-1"}
+    create, execute = steps
+    assert isinstance(create, Call)
+    assert isinstance(execute, Call)
+    assert create.path == "/api/harmonia/workflows"
+    assert execute.body == {
+        "workflow_id": "wf-1",
+        "input": {"a": 1},
+        "execution_options": {"timeout": 3},
+    }
+
+
+def test_waiting_asks_ever_less_often_and_returns_the_final_state() -> None:
+    running = reply(200, b'{"status": "running"}')
+    done = reply(200, b'{"status": "completed", "output": 1}')
+    result, steps = drive(wait_flow("exec-1", None), [*[running] * 20, done, done])
+    assert result == {"status": "completed", "output": 1}
+    pauses = [step.seconds for step in steps if isinstance(step, Pause)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 1.0
+    first, last = steps[0], steps[-1]
+    assert isinstance(first, Call)
+    assert isinstance(last, Call)
+    assert (first.query, last.query) == ({"outputs": "none"}, {})
+
+
+def test_waiting_gives_up_in_time() -> None:
+    with pytest.raises(WaitTimedOut) as caught:
+        drive(wait_flow("exec-1", 2.0), [reply(200, b'{"status": "running"}')] * 100)
+    assert caught.value.execution_id == "exec-1"
