@@ -32,6 +32,14 @@ class Settings(BaseSettings):
         SecretStr("redis://127.0.0.1:6379/0"),
         description="The durable store: a Redis-protocol server, one primary, no cluster mode.",
     )
+    redis_connections_max: int = Field(
+        32, ge=1, description="Connections to the store that one process opens at most."
+    )
+    redis_timeout_ms: int = Field(
+        10_000,
+        ge=1,
+        description="How long the store may take to answer before it counts as unavailable.",
+    )
     data_dir: Path = Field(
         Path(".harmonia"),
         description="What `harmonia up` keeps: the embedded store, blobs, workspaces, logs.",
