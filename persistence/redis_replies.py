@@ -8,68 +8,87 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgpack
+
 from persistence.errors import Missing, StaleOwner, VersionConflict
 from persistence.redis_client import Argument
 from persistence.redis_keys import index_member
-from persistence.store import Commit, InboxEntry, IndexEntry, Loaded, Snapshot, StoredEvent
+from persistence.store import (
+    Commit,
+    InboxEntry,
+    IndexEntry,
+    Loaded,
+    NewExecution,
+    Snapshot,
+    StoredEvent,
+)
 
 __all__ = [
     "commit_arguments",
+    "create_arguments",
     "events",
     "inbox",
-    "index_arguments",
     "loaded",
     "mapping",
     "no_execution",
-    "pairs",
+    "packed",
+    "packed_indexes",
     "refused_commit",
     "snapshot",
 ]
 
 
-def pairs(mapping: Mapping[str, bytes], prefix: str = "") -> list[bytes]:
+def packed(value: Any) -> bytes:
+    """Many arguments as one: names as UTF-8, bodies untouched, both what Lua calls a string."""
+    return bytes(msgpack.packb(value, use_bin_type=False))
+
+
+def packed_indexes(entry_id: str, indexes: Sequence[IndexEntry]) -> bytes:
+    """Index entries of one id, as scripts take them."""
+    return packed(_index_entries(entry_id, indexes))
+
+
+def _pairs(mapping: Mapping[str, bytes], prefix: str = "") -> list[str | bytes]:
     """Names and bodies, one after the other."""
-    flat: list[bytes] = []
+    flat: list[str | bytes] = []
     for name, body in mapping.items():
-        flat.append((prefix + name).encode())
+        flat.append(prefix + name)
         flat.append(body)
     return flat
 
 
-def index_arguments(entry_id: str, indexes: Sequence[IndexEntry]) -> list[bytes]:
+def _index_entries(entry_id: str, indexes: Sequence[IndexEntry]) -> list[str | bytes]:
     """Index, score and member of each entry, one after the other."""
-    flat: list[bytes] = []
+    flat: list[str | bytes] = []
     for entry in indexes:
-        flat.append(entry.index.encode())
-        flat.append(repr(float(entry.score)).encode())
-        flat.append(index_member(entry.text, entry_id))
+        flat += (entry.index, repr(float(entry.score)), index_member(entry.text, entry_id))
     return flat
+
+
+def create_arguments(new: NewExecution, owners_max: int) -> list[Argument]:
+    """A new execution as `create_execution.lua` takes it."""
+    indexes = _index_entries(new.execution_id, new.indexes)
+    parts = (_pairs(new.fields, "."), _pairs(new.rows), list(new.events), indexes)
+    return [new.execution_id, new.definition, owners_max, packed(parts)]
 
 
 def commit_arguments(commit: Commit) -> list[Argument]:
     """A commit as `commit.lua` takes it."""
-    fields = pairs(commit.fields, ".")
-    rows = pairs(commit.rows)
-    outputs = pairs(commit.outputs)
-    indexes = index_arguments(commit.execution_id, commit.indexes or ())
+    parts = (
+        _pairs(commit.fields, "."),
+        _pairs(commit.rows),
+        _pairs(commit.outputs),
+        list(commit.events),
+        list(commit.inbox_done),
+        commit.indexes is not None and _index_entries(commit.execution_id, commit.indexes),
+    )
     return [
-        commit.execution_id.encode(),
+        commit.execution_id,
         commit.epoch,
         commit.version,
         commit.first_seq,
         1 if commit.release else 0,
-        len(fields),
-        len(rows),
-        len(outputs),
-        len(commit.events),
-        len(commit.inbox_done),
-        -1 if commit.indexes is None else len(indexes),
-        *fields,
-        *rows,
-        *outputs,
-        *commit.events,
-        *(entry_id.encode() for entry_id in commit.inbox_done),
-        *indexes,
+        packed(parts),
     ]
 
 

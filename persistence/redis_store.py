@@ -121,7 +121,7 @@ class RedisStore:
             body,
             definition or "",
             "" if expected_version is None else expected_version,
-            *redis_replies.index_arguments(document_id, indexes),
+            redis_replies.packed_indexes(document_id, indexes),
         )
         subject = f"{kind} {document_id!r}"
         match reason:
@@ -174,23 +174,8 @@ class RedisStore:
     async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
         """See `Store.create_execution`."""
         checks.check_new(new)
-        fields = redis_replies.pairs(new.fields, ".")
-        rows = redis_replies.pairs(new.rows)
-        indexes = redis_replies.index_arguments(new.execution_id, new.indexes)
-        reply = await self._run(
-            "create_execution",
-            new.execution_id,
-            new.definition,
-            owners_max,
-            len(fields),
-            len(rows),
-            len(new.events),
-            len(indexes),
-            *fields,
-            *rows,
-            *new.events,
-            *indexes,
-        )
+        arguments = redis_replies.create_arguments(new, owners_max)
+        reply = await self._run("create_execution", *arguments)
         if reply[0] != b"ok":
             raise DefinitionMissing(
                 f"execution {new.execution_id!r}: definition {new.definition!r} is not stored"
@@ -370,7 +355,7 @@ class RedisStore:
             document_suffix("checkpoint", checkpoint_id),
             body,
             *((1, note.entry_id, note.body) if note else (0, "", "")),
-            *redis_replies.index_arguments(checkpoint_id, indexes),
+            redis_replies.packed_indexes(checkpoint_id, indexes),
         )
         if reply == b"missing":
             raise redis_replies.no_execution(execution_id)

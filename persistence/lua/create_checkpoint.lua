@@ -1,5 +1,5 @@
 -- checkpoint id, execution id, document key suffix, body, whether there is a note, its id, its
--- body, then index entries. Answers the copy's fields and rows, 'missing' or 'exists'.
+-- body, and packed: indexes. Answers the copy's fields and rows, 'missing' or 'exists'.
 local copy, copy_rows = CHECKPOINT .. ARGV[1], CHECKPOINT_ROWS .. ARGV[1]
 local id, document = ARGV[2], DOCUMENT .. ARGV[3]
 if redis.call('EXISTS', copy) == 0 then
@@ -7,10 +7,11 @@ if redis.call('EXISTS', copy) == 0 then
   if not head[1] then return 'missing' end
   if redis.call('EXISTS', document) == 1 then return 'exists' end
 
+  local entries = cmsgpack.unpack(ARGV[8])
   redis.call('COPY', EXECUTION .. id, copy)
   redis.call('COPY', ROWS .. id, copy_rows)
   refer(head[2])
-  redis.call('HSET', document, 'b', ARGV[4], 'v', '1', 'x', enter_indexes(nil, 8, #ARGV))
+  redis.call('HSET', document, 'b', ARGV[4], 'v', '1', 'x', enter_indexes(nil, entries))
   if ARGV[5] == '1' and not head[3] and redis.call('HEXISTS', SEEN .. id, ARGV[6]) == 0 then
     append_entry(id, head[1], ARGV[6], ARGV[7])
   end

@@ -1,21 +1,19 @@
--- id, definition, owners_max, then how many arguments fields, rows, events and indexes take, then
--- these themselves. Answers {'ok', owner} or {'no definition'}.
+-- id, definition, owners_max, and packed: fields, rows, events, indexes.
+-- Answers {'ok', owner} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
 if not definition_is_stored(definition) then return {'no definition'} end
 
+local fields, rows, events, entries = unpack(cmsgpack.unpack(ARGV[4]))
 local owner = choose_owner(tonumber(ARGV[3]))
-local fields_end = 7 + ARGV[4]
-local rows_end = fields_end + ARGV[5]
-local events_end = rows_end + ARGV[6]
-local indexes_end = events_end + ARGV[7]
+
 local number = redis.call('INCR', CREATED)
-set_fields(key, 8, fields_end)
-set_fields(ROWS .. id, fields_end + 1, rows_end)
-local seq = append_events(id, 0, rows_end + 1, events_end)
-local indexes = enter_indexes(nil, events_end + 1, indexes_end)
+set_fields(key, fields)
+set_fields(ROWS .. id, rows)
+local seq = append_events(id, 0, events)
+local indexes = enter_indexes(nil, entries)
 refer(definition)
 local epoch = '0'
 if owner == '' then

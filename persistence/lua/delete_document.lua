@@ -3,7 +3,7 @@ local key = DOCUMENT .. ARGV[1]
 local stored = redis.call('HMGET', key, 'v', 'd', 'x')
 if not stored[1] then return 0 end
 
-enter_indexes(stored[3], 1, 0)
+enter_indexes(stored[3], {})
 redis.call('DEL', key)
 if stored[2] and stored[2] ~= '' then drop_reference(stored[2]) end
 if ARGV[2] ~= '' then

@@ -1,7 +1,7 @@
--- Hashes from flat lists of arguments. unpack is bounded by Lua's stack, so long lists go in parts.
+-- Hashes from flat lists. unpack is bounded by Lua's stack, so long lists go in parts.
 
-local function set_fields(key, first, last)
-  for from = first, last, 4000 do
-    redis.call('HSET', key, unpack(ARGV, from, math.min(from + 3999, last)))
+local function set_fields(key, flat)
+  for from = 1, #flat, 4000 do
+    redis.call('HSET', key, unpack(flat, from, math.min(from + 3999, #flat)))
   end
 end

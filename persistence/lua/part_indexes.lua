@@ -1,10 +1,10 @@
--- Index entries: arguments come as index, score, member, three by three. What was entered is kept
--- packed with its document or execution, so that it can be taken out again.
+-- Index entries: a list has index, score, member, three by three. What was entered is kept packed
+-- with its document or execution, so that it can be taken out again.
 
-local function enter_indexes(old, first, last)
+local function enter_indexes(old, list)
   local entries, kept, at = {}, {}, 0
-  for from = first, last, 3 do
-    local index, member = ARGV[from], ARGV[from + 2]
+  for from = 1, #list, 3 do
+    local index, member = list[from], list[from + 2]
     entries[at + 1], entries[at + 2], at = index, member, at + 2
     kept[#index .. ':' .. index .. member] = true
   end
@@ -17,8 +17,8 @@ local function enter_indexes(old, first, last)
       end
     end
   end
-  for from = first, last, 3 do
-    redis.call('ZADD', INDEX .. ARGV[from], ARGV[from + 1], ARGV[from + 2])
+  for from = 1, #list, 3 do
+    redis.call('ZADD', INDEX .. list[from], list[from + 1], list[from + 2])
   end
   return at > 0 and cmsgpack.pack(entries) or ''
 end

@@ -1,4 +1,4 @@
--- key suffix, body, definition ('' for none), expected version ('' for any), then index entries.
+-- key suffix, body, definition ('' for none), expected version ('' for any), and packed: indexes.
 -- Answers {'ok', version}, or {reason, stored version}.
 local key, body, definition, expected = DOCUMENT .. ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local stored = redis.call('HMGET', key, 'v', 'd', 'x')
@@ -13,6 +13,7 @@ end
 if definition ~= '' and not definition_is_stored(definition) then
   return {'no definition', version}
 end
+local entries = cmsgpack.unpack(ARGV[5])
 
 local former = stored[2] or ''
 if definition ~= former then
@@ -20,5 +21,5 @@ if definition ~= former then
   if former ~= '' then drop_reference(former) end
 end
 redis.call('HSET', key, 'b', body, 'v', version + 1, 'd', definition,
-  'x', enter_indexes(stored[3], 5, #ARGV))
+  'x', enter_indexes(stored[3], entries))
 return {'ok', version + 1}
