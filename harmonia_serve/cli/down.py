@@ -15,9 +15,10 @@ from harmonia_serve.cli.installation import records, reports
 from harmonia_serve.cli.installation.child import Child
 from harmonia_serve.cli.installation.lock import Holder, hold, holder_of
 from harmonia_serve.cli.installation.plan import Plan, data_dir_of, make_plan
-from harmonia_serve.cli.installation.processes import end_all, marked
+from harmonia_serve.cli.installation.processes import end_all, marked, runs
 from harmonia_serve.cli.installation.ray_environment import ray_environment, remove_scratch
 from harmonia_serve.cli.installation.terminal import Presenter
+from harmonia_serve.cli.installation.watchdog import RAY_PROCESS
 from harmonia_serve.cli.options import AsJson, DataDir
 from harmonia_serve.cli.output import out, show_json
 from harmonia_serve.cli.problems import CommandFailed
@@ -25,7 +26,6 @@ from harmonia_serve.cli.problems import CommandFailed
 __all__ = ["down"]
 
 _LOOK_S = 0.1
-_RAY_PROCESS = "harmonia_serve.cli.installation.ray_process"
 
 
 def down(
@@ -76,7 +76,7 @@ def _ask(holder: Holder, data_dir: Path, timeout_s: float) -> None:
             f"{holder} belongs to another user", "Let that user stop it."
         ) from error
     deadline = time.monotonic() + timeout_s
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+    while runs(process):
         if time.monotonic() > deadline:
             raise CommandFailed(
                 f"{holder} has not stopped within {timeout_s:.0f} s",
@@ -109,7 +109,7 @@ def _take_down(plan: Plan) -> dict[str, list[str]]:
     data_dir = plan.settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     order = {"task": "take_down", "plan": plan.to_json()}
-    child = Child(_RAY_PROCESS, order, data_dir, ray_environment(plan))
+    child = Child(RAY_PROCESS, order, data_dir, ray_environment(plan))
     show = Presenter(data_dir)
     try:
         while True:

@@ -9,12 +9,13 @@ mistaken.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
-__all__ = ["MARKER", "end_all", "marked", "memory_bytes", "tree"]
+__all__ = ["MARKER", "end_all", "marked", "memory_bytes", "runs", "tree"]
 
 #: Name of the environment variable that all processes of an installation carry.
 MARKER = "HARMONIA_INSTALLATION"
@@ -56,7 +57,10 @@ def end_all(processes: Iterable[psutil.Process], *, timeout_s: float = 10.0) -> 
             process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(doomed, timeout=timeout_s)
+    deadline = time.monotonic() + timeout_s
+    # Whoever is their parent collects them when it likes: a zombie has ended.
+    while any(runs(process) for process in doomed) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return len(doomed)
 
 
@@ -74,11 +78,12 @@ def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return [
         process
         for process in dict.fromkeys(processes)
-        if process.pid not in spared and _runs(process)
+        if process.pid not in spared and runs(process)
     ]
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether a process still does something: one that waits to be collected does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -24,7 +24,7 @@ from harmonia_serve.cli.installation.child import Child, log_path, log_tail
 from harmonia_serve.cli.installation.lock import hold
 from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import choose_port, service_url
-from harmonia_serve.cli.installation.processes import end_all, marked, tree
+from harmonia_serve.cli.installation.processes import end_all, marked, runs, tree
 from harmonia_serve.cli.installation.ray_environment import (
     ray_environment,
     remove_scratch,
@@ -33,7 +33,10 @@ from harmonia_serve.cli.problems import CommandFailed
 from persistence.embedded import EmbeddedServer, reap
 from persistence.errors import ServerFailed
 
-__all__ = ["Watchdog"]
+__all__ = ["RAY_PROCESS", "Watchdog"]
+
+#: The module that is Ray's driver, run as a process of its own.
+RAY_PROCESS = "harmonia_serve.cli.installation.ray_process"
 
 _LOOK_S = 0.5
 _HEALTH_TIMEOUT_S = 5.0
@@ -48,8 +51,10 @@ class _Stop(Exception):
 class Watchdog:
     """One `up`, from its start to its end."""
 
-    def __init__(self, plan: Plan, show: reports.Show) -> None:
+    def __init__(self, plan: Plan, show: reports.Show, *, ray_process: str = RAY_PROCESS) -> None:
+        """`ray_process` is the module that brings up Ray and the service, as `ray_process` does."""
         self._plan = plan
+        self._ray_process = ray_process
         self._data_dir: Path = plan.settings.data_dir
         self._show = show
         self._store = EmbeddedServer(self._data_dir) if plan.embedded else None
@@ -142,7 +147,7 @@ class Watchdog:
         self._head = {}
         order = {"task": "bring_up", "plan": self._plan.to_json()}
         self._environ = ray_environment(self._plan)
-        self._child = Child(_RAY_PROCESS, order, self._data_dir, self._environ)
+        self._child = Child(self._ray_process, order, self._data_dir, self._environ)
         heard_s = time.monotonic()
         while True:
             self._pause()
@@ -242,7 +247,7 @@ class Watchdog:
         if self._child is not None and self._child.exit_code is not None:
             return f"the Ray process ended (exit code {self._child.exit_code})"
         for name, process in self._head.items():
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if not runs(process):
                 return f"Ray's {name} ended"
         if self._health.unanswered_s > self._plan.settings.up_unanswered_s_max:
             return f"the service has not answered for {self._health.unanswered_s:.0f} s"
@@ -303,9 +308,6 @@ class Watchdog:
 
     def _note(self, text: str, warning: bool = False) -> None:
         self._show(reports.Note(text, warning))
-
-
-_RAY_PROCESS = "harmonia_serve.cli.installation.ray_process"
 
 
 class _Health:

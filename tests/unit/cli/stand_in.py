@@ -1,0 +1,55 @@
+"""Stands in for the Ray process: real processes and a real port, but no Ray.
+
+It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
+as the real one does; with STAND_IN_DEAF it does not notice that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from harmonia_serve.cli.installation import reports
+from harmonia_serve.cli.installation.plan import Plan
+from harmonia_serve.cli.installation.ports import service_url
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def main() -> None:
+    report = reports.ReportWriter(int(sys.argv[1]))
+    plan = Plan.from_json(json.loads(sys.stdin.buffer.readline())["plan"])
+    settings = plan.settings
+    if settings.namespace == "broken":
+        report(reports.Failed("the stand-in is broken", "mend it"))
+        sys.exit(1)
+    report(reports.Step("starting the stand-in"))
+    raylet = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL
+    )
+    report(reports.HeadProcesses({"raylet": raylet.pid}))
+    if not (settings.data_dir / "connection.json").exists():
+        report(reports.FirstKey("hk_first"))
+    server = ThreadingHTTPServer((settings.host, settings.port), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    report(reports.Ready(service_url(settings.host, settings.port)))
+    while sys.stdin.buffer.read(1) or "STAND_IN_DEAF" in os.environ:
+        threading.Event().wait(0.05)
+    raylet.kill()
+    raylet.wait()
+    report(reports.Done("stand-in stopped", 0))
+
+
+if __name__ == "__main__":
+    main()
