@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -273,6 +274,7 @@ class cutting_proxy:  # noqa: N801 - used as a context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[int] = []
         self._threads: list[threading.Thread] = []
+        self._outgoing: list[socket.socket] = []
 
     def __enter__(self) -> tuple[str, list[int]]:
         accepting = threading.Thread(target=self._accept)
@@ -283,6 +285,10 @@ class cutting_proxy:  # noqa: N801 - used as a context
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for outgoing in self._outgoing:
+            # A connection that is kept alive would keep its thread until the server gives it up.
+            with suppress(OSError):
+                outgoing.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 
@@ -301,6 +307,7 @@ class cutting_proxy:  # noqa: N801 - used as a context
 
     def _relay(self, incoming: socket.socket, left: int) -> None:
         with incoming, socket.create_connection(self._target) as outgoing:
+            self._outgoing.append(outgoing)
             outgoing.sendall(incoming.recv(65_536))
             while left > 0:
                 chunk = outgoing.recv(65_536)
