@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         description="True if `workspace_dir` is one and the same on every node. If not, the tasks "
         "of an execution that use files all run on one node.",
     )
+    workspace_per_node: bool = Field(
+        False,
+        description="Give each node a directory of its own below `workspace_dir`: for several "
+        "nodes on one machine.",
+    )
     allowed_dirs: Annotated[tuple[str, ...], NoDecode] = Field(
         ("/tmp",),  # noqa: S108 - the API reference's own examples write there
         description="Directories besides the workspace that actions may read and write, "
@@ -87,9 +92,6 @@ class Settings(BaseSettings):
     )
     body_bytes_max: int = Field(10_000_000, description="Largest request body.")
     json_depth_max: int = Field(64, description="Deepest nesting of a request's JSON.")
-    json_integer_digits_max: int = Field(
-        1_000, ge=20, le=4_000, description="Digits of an integer in a request's JSON."
-    )
     body_read_timeout_s: float = Field(
         30.0, gt=0, description="Time a request's body may take to arrive."
     )
@@ -172,6 +174,11 @@ class Settings(BaseSettings):
     )
 
     # Pools
+    node_types: tuple[dict[str, float], ...] = Field(
+        (),
+        description="Resources of nodes that the autoscaler may add, as JSON, where Harmonia cannot "
+        'find them out (Kubernetes): [{"CPU": 8, "GPU": 1, "memory": 32e9}].',
+    )
     execution_actors_min: int = Field(2, ge=1, description="Execution actors kept warm.")
     execution_actors_max: int = Field(
         8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."

@@ -153,14 +153,25 @@ class Conflict(HarmoniaError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a request: where (`tasks.a.depends_on[0]`), what, and the way out."""
+    """One thing wrong with a request: where (`tasks.a.depends_on[0]`), what, and the way out.
+
+    Both are cut to a length that is safe to show, since they may quote what was sent.
+    """
 
     field: str
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", _shortened(self.field, 300))
+        object.__setattr__(self, "message", _shortened(self.message, 600))
+
     def to_json(self) -> dict[str, str]:
         """The problem as it stands in `details.errors` of a `validation_error`."""
         return {"field": self.field, "message": self.message}
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 class ValidationFailed(HarmoniaError):

@@ -1,0 +1,49 @@
+"""The broadcaster actor: committed events in, batches for streaming replicas out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ray
+
+from harmonia_actors.actors import parts
+from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
+from harmonia_actors.settings import Settings
+
+__all__ = ["Broadcaster"]
+
+
+@ray.remote
+class Broadcaster:
+    """Holds nothing that is not in the store's log; may die at any moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        parts.log_to_stderr()
+        self._settings = settings
+        self._broadcast = Broadcast()
+
+    async def ready(self) -> None:
+        """Return when it serves."""
+
+    async def publish(self, batches: Sequence[Batch]) -> None:
+        """Committed events from an execution actor."""
+        self._broadcast.publish(batches)
+
+    async def follow(self, reader: str, execution_ids: Sequence[str]) -> None:
+        """A reader wants these executions' events."""
+        self._broadcast.follow(reader, execution_ids)
+
+    async def unfollow(self, reader: str, execution_ids: Sequence[str]) -> None:
+        """A reader does not want these any more."""
+        self._broadcast.unfollow(reader, execution_ids)
+
+    async def pull(self, reader: str, wait_s: float) -> Sequence[Batch] | None:
+        """What has come for a reader; None if it is not known here."""
+        try:
+            return await self._broadcast.pull(reader, wait_s)
+        except UnknownReader:
+            return None
+
+    async def counts(self) -> Mapping[str, int]:
+        """Readers, events published and dropped."""
+        return self._broadcast.counts()

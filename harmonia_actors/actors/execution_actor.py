@@ -1,0 +1,142 @@
+"""The execution actor: a host of executions with Ray around it."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from harmonia_actors.actors import parts
+from harmonia_actors.actors.names import broadcaster_name, pool_name
+from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
+from harmonia_actors.actors.recovery import RayCensus
+from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.dispatch import Dispatcher
+from harmonia_actors.runtime.host import ExecutionHost
+from harmonia_actors.runtime.orders import QueueKey, Report
+from harmonia_actors.settings import Settings
+
+__all__ = ["ExecutionActor"]
+
+_NODES_EVERY_S = 5.0
+
+
+@ray.remote
+class ExecutionActor:
+    """Owns executions: one each up to the pool's ceiling, beyond it several."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        parts.log_to_stderr()
+        self._name = name
+        self._settings = settings
+        self._registry = parts.make_registry(settings)
+        self._made: ExecutionHost | None = None
+        self._nodes: Sequence[str] = ()
+        self._background: list[asyncio.Task[Any]] = []
+
+    async def ready(self) -> str:
+        """Begin to serve: register as an owner and take what waits. Returns the node's id."""
+        host = self._host
+        await host.store.renew_owner(self._name, lease_ms=self._settings.lease_ms)
+        if not self._background:
+            await self._read_nodes()
+            loop = asyncio.get_running_loop()
+            self._background = [
+                loop.create_task(host.keep_lease()),
+                loop.create_task(self._watch_nodes()),
+            ]
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
+
+    async def watch(self) -> None:
+        """Never returns: whoever waits for it learns of this actor's death at once."""
+        await asyncio.Event().wait()
+
+    async def start(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
+        """Begin an execution that was created for this actor; without fields, claim it."""
+        if fields:
+            await self._host.start(execution_id, definition, fields)
+        else:
+            await self._host.claim(execution_id)
+
+    async def pick_up(self) -> int:
+        """Take executions that wait for an owner."""
+        return await self._host.pick_up()
+
+    async def nudge(self, execution_id: str) -> None:
+        """Look into an execution's inbox."""
+        await self._host.nudge(execution_id)
+
+    async def wait_ended(self, execution_id: str) -> None:
+        """Return when an execution has ended, or is not here."""
+        await self._host.wait_ended(execution_id)
+
+    async def reported(self, reports: Sequence[Report]) -> None:
+        """A task actor tells of attempts."""
+        self._dispatcher.reported(reports)
+
+    async def recall(self, key: QueueKey, count: int) -> None:
+        """The pool wants task actors back when they are idle."""
+        self._dispatcher.recall(key, count)
+
+    async def load(self) -> int:
+        """How many executions live here."""
+        return self._host.load
+
+    # -------------------------------------------------------------------------------------------
+
+    @property
+    def _host(self) -> ExecutionHost:
+        # Made on the first call: only then is there a running loop.
+        if self._made is None:
+            self._made = self._make_host()
+        return self._made
+
+    def _make_host(self) -> ExecutionHost:
+        settings = self._settings
+        namespace = settings.namespace
+        clock = SystemClock()
+        self._pool = ActorRef(pool_name(namespace), namespace)
+        census = RayCensus(self._pool, self._name)
+        self._dispatcher = Dispatcher(
+            leases=RayLeases(self._pool, self._name),
+            tell=lambda reports: self._host.tell(reports),
+            clock=clock,
+            limits=parts.dispatch_limits(settings),
+        )
+        census.dispatcher = self._dispatcher
+        return ExecutionHost(
+            owner=self._name,
+            store=parts.connect_store(settings),
+            blobs=parts.make_blobs(settings),
+            registry=self._registry,
+            attempts=self._dispatcher,
+            sink=RaySink(ActorRef(broadcaster_name(namespace), namespace)),
+            clock=clock,
+            limits=parts.host_limits(settings),
+            core_limits=parts.core_limits(settings),
+            ordering_limits=parts.ordering_limits(settings),
+            take_census=census.take,
+            choose_node=self._choose_node,
+        )
+
+    def _choose_node(self, execution_id: str) -> str:
+        if self._settings.workspace_shared or not self._nodes:
+            return ""
+        return self._nodes[zlib.crc32(execution_id.encode()) % len(self._nodes)]
+
+    async def _watch_nodes(self) -> None:
+        while True:
+            await asyncio.sleep(_NODES_EVERY_S)
+            await self._read_nodes()
+
+    async def _read_nodes(self) -> None:
+        try:
+            pool = await self._pool.get()
+            self._nodes = await pool.nodes.remote()
+        except (RayError, ValueError):
+            self._pool.forget()

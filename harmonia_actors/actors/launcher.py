@@ -1,0 +1,220 @@
+"""From a Serve replica to execution actors, the pool, the broadcaster and workspaces.
+
+Calls are sent from a context of their own: Ray cancels what a request has submitted when its client
+hangs up, and an execution that was accepted must not be cancelled by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harmonia_actors.actors import parts
+from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
+from harmonia_actors.actors.ray_ports import ActorRef
+from harmonia_actors.core.errors import HarmoniaError, ResourceNotFound, ServiceUnavailable
+from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.broadcast import Batch, UnknownReader
+from harmonia_actors.runtime.event_hub import FeedGone
+from harmonia_actors.runtime.files import FileInfo
+from harmonia_actors.settings import Settings
+
+__all__ = ["RayEventFeed", "RayFileReader", "RayLauncher"]
+
+_OWNERS_KEPT = 1_000
+_CAPACITY_S = 2.0
+_CALL_S = 5.0
+
+
+class RayLauncher:
+    """Speaks to execution actors by name; handles are looked up once."""
+
+    def __init__(self, settings: Settings) -> None:
+        namespace = settings.namespace
+        self._namespace = namespace
+        self._owners: OrderedDict[str, ActorRef] = OrderedDict()
+        self._pool = ActorRef(pool_name(namespace), namespace)
+        self._supervisor = ActorRef(supervisor_name(namespace), namespace)
+        self._broadcaster = ActorRef(broadcaster_name(namespace), namespace)
+        self._capacity: tuple[float, Capacity] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def start(
+        self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
+    ) -> None:
+        """Tell an owner of a new execution. If that gets lost, its next look finds nothing amiss:
+        the owner's death is noticed, and whoever is alive gets the execution.
+        """
+        self._send(self._told_to_start(owner, execution_id, definition, dict(fields)))
+
+    async def wanted(self) -> None:
+        """Another execution actor may be needed."""
+        self._send(self._tell(self._supervisor, lambda actor: actor.wanted.remote()))
+
+    async def nudge(self, owner: str, execution_id: str) -> None:
+        """Something lies in an inbox."""
+        self._send(self._tell(self._owner(owner), lambda actor: actor.nudge.remote(execution_id)))
+
+    async def wait_ended(self, owner: str, execution_id: str) -> None:
+        """Return when an execution has ended there, or is not there."""
+        reference = self._owner(owner)
+        try:
+            await (await reference.get()).wait_ended.remote(execution_id)
+        except (RayError, ValueError):
+            reference.forget()
+
+    async def capacity(self) -> Capacity:
+        """What the cluster has and may add, at most two seconds old."""
+        now_s = time.monotonic()
+        if self._capacity is None or now_s - self._capacity[0] > _CAPACITY_S:
+            try:
+                pool = await self._pool.get()
+                async with asyncio.timeout(_CALL_S):
+                    self._capacity = (now_s, await pool.capacity.remote())
+            except (RayError, ValueError, TimeoutError) as error:
+                self._pool.forget()
+                raise ServiceUnavailable(
+                    "the cluster's capacity cannot be read; try again"
+                ) from error
+        return self._capacity[1]
+
+    async def counts(self) -> dict[str, float]:
+        """Sizes of the pools; what does not answer is left out."""
+        found: dict[str, float] = {}
+        asked = (
+            ("task_actors", self._pool),
+            ("execution_actors", self._supervisor),
+            ("broadcaster", self._broadcaster),
+        )
+        for prefix, reference in asked:
+            with contextlib.suppress(RayError, ValueError, TimeoutError):
+                async with asyncio.timeout(_CALL_S):
+                    counts = await (await reference.get()).counts.remote()
+                found |= {f"{prefix}_{name}": value for name, value in counts.items()}
+        return found
+
+    # -------------------------------------------------------------------------------------------
+
+    def _owner(self, name: str) -> ActorRef:
+        known = self._owners.get(name)
+        if known is None:
+            known = self._owners[name] = ActorRef(name, self._namespace)
+            while len(self._owners) > _OWNERS_KEPT:
+                self._owners.popitem(last=False)
+        return known
+
+    async def _told_to_start(
+        self, owner: str, execution_id: str, definition: str, fields: dict[str, bytes]
+    ) -> None:
+        await self._tell(
+            self._owner(owner), lambda actor: actor.start.remote(execution_id, definition, fields)
+        )
+
+    async def _tell(self, reference: ActorRef, call: Callable[[Any], Any]) -> None:
+        try:
+            await call(await reference.get())
+        except (RayError, ValueError):
+            reference.forget()
+
+    def _send(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(coroutine, context=contextvars.Context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+class RayEventFeed:
+    """The broadcaster, as an event hub sees it. Each hub is one reader."""
+
+    def __init__(self, settings: Settings) -> None:
+        namespace = settings.namespace
+        self._broadcaster = ActorRef(broadcaster_name(namespace), namespace)
+        self._reader = secrets.token_hex(8)
+
+    async def follow(self, execution_ids: Sequence[str]) -> None:
+        """Send these executions' events from now on."""
+        await self._call(lambda actor: actor.follow.remote(self._reader, list(execution_ids)))
+
+    async def unfollow(self, execution_ids: Sequence[str]) -> None:
+        """Do not send these any more."""
+        await self._call(lambda actor: actor.unfollow.remote(self._reader, list(execution_ids)))
+
+    async def pull(self, wait_s: float) -> Sequence[Batch]:
+        """What has come. Raises UnknownReader if the broadcaster was restarted."""
+        batches: Sequence[Batch] | None = await self._call(
+            lambda actor: actor.pull.remote(self._reader, wait_s)
+        )
+        if batches is None:
+            raise UnknownReader(self._reader)
+        return batches
+
+    async def _call(self, call: Callable[[Any], Any]) -> Any:
+        try:
+            return await call(await self._broadcaster.get())
+        except (RayError, ValueError) as error:
+            self._broadcaster.forget()
+            raise FeedGone(str(error).splitlines()[0]) from error
+
+
+@ray.remote
+def _on_node(settings: Settings, method: str, arguments: tuple[Any, ...]) -> Any:
+    """Call a method of the workspaces on the node where this runs."""
+    node_id = ray.get_runtime_context().get_node_id()
+    try:
+        return getattr(parts.make_files(settings, node_id), method)(*arguments)
+    except HarmoniaError as error:
+        return error
+
+
+class RayFileReader:
+    """Workspaces on whichever node they are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._here = ray.get_runtime_context().get_node_id()
+        self._files = parts.make_files(settings, self._here)
+
+    async def list_files(self, node_id: str, execution_id: str) -> tuple[Sequence[FileInfo], bool]:
+        """All files of an execution, and whether there are more than are listed."""
+        found: tuple[Sequence[FileInfo], bool] = await self._call(
+            node_id, "list_files", execution_id
+        )
+        return found
+
+    async def describe(self, node_id: str, execution_id: str, path: str) -> FileInfo:
+        """One file. Raises ResourceNotFound."""
+        found: FileInfo = await self._call(node_id, "describe", execution_id, path)
+        return found
+
+    async def read(
+        self, node_id: str, execution_id: str, path: str, offset: int, size: int
+    ) -> bytes:
+        """A part of a file."""
+        found: bytes = await self._call(node_id, "read", execution_id, path, offset, size)
+        return found
+
+    async def _call(self, node_id: str, method: str, *arguments: Any) -> Any:
+        if node_id in ("", self._here):
+            return await asyncio.to_thread(getattr(self._files, method), *arguments)
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        task = _on_node.options(num_cpus=0, scheduling_strategy=strategy, enable_task_events=False)
+        try:
+            answer = await task.remote(self._settings, method, arguments)
+        except RayError as error:
+            raise ResourceNotFound(
+                "the node that holds the execution's workspace cannot be reached",
+                {"node_id": node_id},
+            ) from error
+        if isinstance(answer, HarmoniaError):
+            raise answer
+        return answer

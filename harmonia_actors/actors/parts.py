@@ -1,0 +1,114 @@
+"""What every process of Harmonia on Ray is made of: store, blobs, registry, files, limits.
+
+The composition root of actors and replicas: from settings to the objects of `runtime`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from harmonia_actors.components.registry import Registry
+from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.runtime.dispatch import DispatchLimits
+from harmonia_actors.runtime.files import WorkspaceFiles
+from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.ordering import OrderingLimits
+from harmonia_actors.runtime.task_host import TaskHostLimits
+from harmonia_actors.settings import Settings
+from persistence.blobs import BlobStore, blob_store
+from persistence.redis_store import RedisStore
+
+__all__ = [
+    "connect_store",
+    "core_limits",
+    "dispatch_limits",
+    "host_limits",
+    "log_to_stderr",
+    "make_blobs",
+    "make_files",
+    "make_registry",
+    "ordering_limits",
+    "task_host_limits",
+]
+
+
+def connect_store(settings: Settings) -> RedisStore:
+    """The durable store; connects when it is first used."""
+    return RedisStore.connect(settings.redis_url.get_secret_value(), settings.namespace)
+
+
+def make_blobs(settings: Settings) -> BlobStore:
+    """Where large outputs go."""
+    return blob_store(settings.blob_url or str(settings.data_dir.resolve() / "blobs"))
+
+
+def make_registry(settings: Settings) -> Registry:
+    """All components that are installed or configured."""
+    return Registry.load(settings.components)
+
+
+def make_files(settings: Settings, node_id: str) -> WorkspaceFiles:
+    """The workspaces on this node."""
+    root = Path(settings.workspace_dir or settings.data_dir.resolve() / "workspaces")
+    if not settings.workspace_shared and settings.workspace_per_node:
+        root = root / node_id[:12]
+    allowed = tuple(Path(directory) for directory in settings.allowed_dirs)
+    return WorkspaceFiles(root, allowed, (settings.data_dir.resolve(),))
+
+
+def core_limits(settings: Settings) -> CoreLimits:
+    """Bounds of an execution's decisions."""
+    return CoreLimits(
+        lost_attempts_max=settings.lost_attempts_max,
+        progress_events_max=settings.events_per_execution_max,
+        inline_output_bytes_max=settings.inline_output_bytes_max,
+    )
+
+
+def ordering_limits(settings: Settings) -> OrderingLimits:
+    """Sizes of inputs and outputs."""
+    return OrderingLimits(
+        resolved_input_bytes_max=settings.resolved_input_bytes_max,
+        inline_output_bytes_max=settings.inline_output_bytes_max,
+        output_bytes_max=settings.output_bytes_max,
+    )
+
+
+def host_limits(settings: Settings) -> HostLimits:
+    """Bounds of an execution actor."""
+    return HostLimits(
+        owners_max=settings.execution_actors_max,
+        lease_ms=settings.lease_ms,
+        executions_max=settings.executions_per_actor_max,
+        output_cache_bytes=settings.output_cache_bytes,
+    )
+
+
+def dispatch_limits(settings: Settings) -> DispatchLimits:
+    """How attempts are batched and stopped."""
+    return DispatchLimits(
+        batch_target_ms=settings.batch_target_ms,
+        batch_attempts_max=settings.batch_attempts_max,
+        shared_attempts_max=settings.async_attempts_max,
+        cancel_grace_ms=settings.cancel_grace_ms,
+    )
+
+
+def task_host_limits(settings: Settings) -> TaskHostLimits:
+    """Times and sizes of a task actor."""
+    allowed = settings.allow_commands
+    return TaskHostLimits(
+        start_report_ms=settings.start_report_ms,
+        progress_interval_ms=settings.progress_interval_ms,
+        allowed_commands=None if allowed is None else frozenset(allowed),
+    )
+
+
+def log_to_stderr() -> None:
+    """Harmonia's own log lines go to the process's log, from INFO on."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "matplotlib", "fontTools", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

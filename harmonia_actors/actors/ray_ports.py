@@ -1,0 +1,183 @@
+"""Ray behind the runtime's ports: task actors, leases, the broadcaster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from harmonia_actors.actors.names import find_actor
+from harmonia_actors.runtime.broadcast import Batch
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.ports import TaskActorDied, Unplaceable
+
+__all__ = ["ActorRef", "RayLease", "RayLeases", "RaySink", "RayTaskActor"]
+
+_log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.2
+_KILL_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class RayTaskActor:
+    """A task actor, as the dispatcher sees it."""
+
+    name: str
+    node_id: str
+    handle: Any
+    owner: str
+
+    async def run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
+        """Run a batch."""
+        result: tuple[Sequence[Report], float] = await self._call(
+            self.handle.run, self.owner, list(orders)
+        )
+        return result
+
+    async def settled(self, attempts: Sequence[AttemptId]) -> Sequence[Report]:
+        """Outcomes of attempts that were adopted."""
+        reports: Sequence[Report] = await self._call(self.handle.settled, list(attempts))
+        return reports
+
+    async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
+        """Stop an attempt; True if it had not started."""
+        return bool(await self._call(self.handle.stop, attempt, only_waiting))
+
+    async def take_back(self) -> Sequence[AttemptId]:
+        """Give back what has not started."""
+        attempts: Sequence[AttemptId] = await self._call(self.handle.take_back)
+        return attempts
+
+    async def kill(self) -> None:
+        """End the process: by itself if it still listens, so that it takes its children along."""
+        with contextlib.suppress(TaskActorDied, TimeoutError):
+            async with asyncio.timeout(_KILL_WAIT_S):
+                await self._call(self.handle.end)
+        ray.kill(self.handle)
+
+    async def _call(self, method: Any, *arguments: Any) -> Any:
+        try:
+            return await method.remote(*arguments)
+        except RayActorError as error:
+            text = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+            raise TaskActorDied(f"its task actor died: {text}") from error
+
+
+@dataclass(frozen=True)
+class RayLease:
+    """The right to use a task actor."""
+
+    actor: RayTaskActor
+
+
+class ActorRef:
+    """A named actor that may die and come back under its name: the handle is looked up again."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self._name = name
+        self._namespace = namespace
+        self._handle: Any = None
+
+    async def get(self) -> Any:
+        """The handle. Raises ValueError if there is no such actor now."""
+        if self._handle is None:
+            # Looking a name up blocks for a call to the head node.
+            self._handle = await asyncio.to_thread(find_actor, self._name, self._namespace)
+        return self._handle
+
+    def forget(self) -> None:
+        """Look it up again next time."""
+        self._handle = None
+
+
+class RayLeases:
+    """Leases from the pool actor; patient while it is being restarted."""
+
+    def __init__(self, pool: ActorRef, holder: str) -> None:
+        self._pool = pool
+        self._holder = holder
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, key: QueueKey, want: int) -> Sequence[RayLease]:
+        """Wait until at least one task actor can be had. Raises Unplaceable."""
+        while True:
+            try:
+                pool = await self._pool.get()
+                granted, reason = await pool.acquire.remote(self._holder, key, want)
+            except (RayError, ValueError) as error:
+                _log.warning("the task pool does not answer: %s", _first_line(error))
+                self._pool.forget()
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if reason:
+                raise Unplaceable(reason)
+            return [
+                RayLease(RayTaskActor(name, node_id, handle, self._holder))
+                for name, node_id, handle in granted
+            ]
+
+    def release(self, leases: Sequence[RayLease]) -> None:
+        """Give actors back."""
+        self._tell(lambda pool: pool.release.remote(self._holder, [x.actor.name for x in leases]))
+
+    def lost(self, lease: RayLease) -> None:
+        """The actor has died; the pool watches it, too."""
+        self._tell(lambda pool: pool.lost.remote(lease.actor.name))
+
+    def _tell(self, call: Callable[[Any], Any]) -> None:
+        task = asyncio.get_running_loop().create_task(self._tell_patiently(call))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _tell_patiently(self, call: Callable[[Any], Any]) -> None:
+        for _ in range(50):
+            try:
+                await call(await self._pool.get())
+            except (RayError, ValueError):
+                self._pool.forget()
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
+
+
+class RaySink:
+    """Tells the broadcaster; at most one call is under way, what comes meanwhile goes together."""
+
+    def __init__(self, broadcaster: ActorRef, *, buffered_max: int = 100_000) -> None:
+        self._broadcaster = broadcaster
+        self._buffered_max = buffered_max
+        self._batches: list[Batch] = []
+        self._buffered = 0
+        self._sending: asyncio.Task[None] | None = None
+
+    def publish(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        """Committed events of one execution. Dropped if the broadcaster is away for long."""
+        if self._buffered + len(bodies) > self._buffered_max:
+            return
+        self._batches.append((execution_id, first_seq, list(bodies)))
+        self._buffered += len(bodies)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._batches:
+            batches, self._batches = self._batches, []
+            self._buffered = 0
+            try:
+                await (await self._broadcaster.get()).publish.remote(batches)
+            except (RayError, ValueError) as error:
+                # Subscribers will find what was lost in the log.
+                _log.warning("the broadcaster does not answer: %s", _first_line(error))
+                self._broadcaster.forget()
+                await asyncio.sleep(_AGAIN_S)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

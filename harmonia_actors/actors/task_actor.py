@@ -1,0 +1,176 @@
+"""The two task actors: one runs `def` actions one at a time, the other `async` ones together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+import ray
+
+from harmonia_actors.actors import parts
+from harmonia_actors.actors.names import find_actor
+from harmonia_actors.runtime.attempt_runner import AttemptRunner
+from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.shared_task_host import SharedTaskHost
+from harmonia_actors.runtime.task_host import TaskHost
+from harmonia_actors.settings import Settings
+
+__all__ = ["SharedTaskActor", "TaskActor"]
+
+
+class _Mailbox:
+    """Tells reports to execution actors by name; handles are looked up once."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+
+    def send(self, owner: str, reports: Sequence[Report]) -> None:
+        handle = self._handles.get(owner)
+        if handle is None:
+            handle = self._handles[owner] = find_actor(owner, self._namespace)
+            while len(self._handles) > 1_000:
+                self._handles.pop(next(iter(self._handles)))
+        handle.reported.remote(list(reports))
+
+
+def _make_runner(settings: Settings, node_id: str) -> AttemptRunner:
+    registry = parts.make_registry(settings)
+    registry.preload()
+    return AttemptRunner(
+        registry=registry,
+        blobs=parts.make_blobs(settings),
+        clock=SystemClock(),
+        limits=parts.ordering_limits(settings),
+        workspace_of=parts.make_files(settings, node_id).workspace,
+    )
+
+
+def _end_process() -> None:
+    """End this process and all children of it, at once: an action did not stop when told."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    os._exit(1)
+
+
+@ray.remote(concurrency_groups={"run": 1, "control": 2, "watch": 1})
+class TaskActor:
+    """Runs `def` actions, one at a time; control calls have threads of their own."""
+
+    def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
+        parts.log_to_stderr()
+        self._name = name
+        self._key = key
+        self._node_id = ray.get_runtime_context().get_node_id()
+        mailbox = _Mailbox(settings.namespace)
+        runner = _make_runner(settings, self._node_id)
+        self._host = TaskHost(runner, parts.task_host_limits(settings), mailbox.send)
+
+    @ray.method(concurrency_group="control")
+    def ready(self) -> tuple[str, QueueKey]:
+        """The node this actor runs on, and the class of attempts it serves."""
+        return self._node_id, self._key
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Never returns: whoever waits for it learns of this actor's death at once."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="run")
+    def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
+        """Run a batch."""
+        return self._host.run(owner, orders)
+
+    @ray.method(concurrency_group="run")
+    def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
+        """Outcomes of attempts, once all earlier batches have ended."""
+        return self._host.settled(attempts)
+
+    @ray.method(concurrency_group="control")
+    def stop(self, attempt: AttemptId, only_waiting: bool) -> bool:
+        """Stop an attempt; True if it had not started."""
+        return self._host.stop(attempt, only_waiting=only_waiting)
+
+    @ray.method(concurrency_group="control")
+    def take_back(self) -> list[AttemptId]:
+        """Give back what has not started."""
+        return self._host.take_back()
+
+    @ray.method(concurrency_group="control")
+    def census(
+        self, execution_id: str, epoch: int, owner: str
+    ) -> tuple[list[AttemptId], list[Report]]:
+        """What runs of an execution, and what has ended lately; for a new owner."""
+        return self._host.census(execution_id, epoch, owner)
+
+    @ray.method(concurrency_group="control")
+    def end(self) -> None:
+        """End the process, with the children of its actions."""
+        self._host.cancel_all()
+        _end_process()
+
+
+@ray.remote
+class SharedTaskActor:
+    """Runs `async` actions side by side."""
+
+    def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
+        parts.log_to_stderr()
+        self._name = name
+        self._key = key
+        self._settings = settings
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._runner = _make_runner(settings, self._node_id)
+        self._mailbox = _Mailbox(settings.namespace)
+        self._made: SharedTaskHost | None = None
+
+    @property
+    def _host(self) -> SharedTaskHost:
+        # Made on the first call: only then is there a running loop.
+        if self._made is None:
+            limits = parts.task_host_limits(self._settings)
+            self._made = SharedTaskHost(self._runner, limits, self._mailbox.send)
+        return self._made
+
+    async def ready(self) -> tuple[str, QueueKey]:
+        """The node this actor runs on, and the class of attempts it serves."""
+        return self._node_id, self._key
+
+    async def watch(self) -> None:
+        """Never returns: whoever waits for it learns of this actor's death at once."""
+        await asyncio.Event().wait()
+
+    async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
+        """Run a batch."""
+        return await self._host.run(owner, orders)
+
+    async def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
+        """Outcomes of attempts, once they have ended."""
+        return await self._host.settled(attempts)
+
+    async def stop(self, attempt: AttemptId, only_waiting: bool) -> bool:
+        """Stop an attempt."""
+        return self._host.stop(attempt, only_waiting=only_waiting)
+
+    async def take_back(self) -> list[AttemptId]:
+        """Nothing: all attempts start at once here."""
+        return self._host.take_back()
+
+    async def census(
+        self, execution_id: str, epoch: int, owner: str
+    ) -> tuple[list[AttemptId], list[Report]]:
+        """What runs of an execution, and what has ended lately; for a new owner."""
+        return self._host.census(execution_id, epoch, owner)
+
+    async def end(self) -> None:
+        """End the process, with the children of its actions."""
+        self._host.cancel_all()
+        _end_process()

@@ -1,0 +1,106 @@
+"""Puts Harmonia onto a Ray cluster and takes it off again; builds the gateway of a replica.
+
+`install` and `uninstall` are called by a driver that is connected to Ray; `make_gateway` in a
+Serve replica. Only this installation's own actors are ever touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from harmonia_actors.actors import parts
+from harmonia_actors.actors.broadcaster import Broadcaster
+from harmonia_actors.actors.launcher import RayEventFeed, RayFileReader, RayLauncher
+from harmonia_actors.actors.names import (
+    broadcaster_name,
+    find_actor,
+    list_actors,
+    pool_name,
+    supervisor_name,
+)
+from harmonia_actors.actors.pool import TaskPool
+from harmonia_actors.actors.supervisor import Supervisor
+from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.service.gateway import InstallationGateway
+from harmonia_actors.runtime.service.keys import make_first_key
+from harmonia_actors.runtime.service.parts import ServiceParts
+from harmonia_actors.settings import Settings
+
+__all__ = ["ensure_first_key", "install", "make_gateway", "uninstall", "version"]
+
+_READY_S = 120.0
+
+
+def version() -> str:
+    """Harmonia's version."""
+    return metadata.version("harmonia")
+
+
+def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
+    """Start the actors, or find those that are there; returns when they serve."""
+    namespace = settings.namespace
+    common: dict[str, Any] = {
+        "namespace": namespace,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_concurrency": 10_000,
+        "enable_task_events": False,
+    }
+    progress("task pool, broadcaster and supervisor")
+    pool = TaskPool.options(name=pool_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
+    broadcaster = Broadcaster.options(  # type: ignore[attr-defined]
+        name=broadcaster_name(namespace), **common
+    ).remote(settings)
+    supervisor = Supervisor.options(name=supervisor_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
+    ray.get(
+        [pool.ready.remote(), broadcaster.ready.remote(), supervisor.ready.remote()],
+        timeout=_READY_S,
+    )
+    progress("ready")
+
+
+def uninstall(namespace: str) -> None:
+    """End this installation's actors, the supervisor first so that it starts no others."""
+    names = list_actors(namespace)
+    order = {supervisor_name(namespace): 0, pool_name(namespace): 1}
+    for name in sorted(names, key=lambda name: order.get(name, 2)):
+        with contextlib.suppress(ValueError, RayError):
+            ray.kill(find_actor(name, namespace))
+
+
+def make_gateway(settings: Settings) -> InstallationGateway:
+    """The gateway of one replica, which is connected to Ray."""
+    made = ServiceParts(
+        store=parts.connect_store(settings),
+        blobs=parts.make_blobs(settings),
+        registry=parts.make_registry(settings),
+        clock=SystemClock(),
+        launcher=RayLauncher(settings),
+        settings=settings,
+        version=version(),
+    )
+    hub = EventHub(made.store, RayEventFeed(settings))
+    return InstallationGateway(made, hub, RayFileReader(settings))
+
+
+def ensure_first_key(settings: Settings) -> str | None:
+    """Make an admin key if there is none at all; returns it, this once, else None."""
+
+    async def ensure() -> str | None:
+        store = parts.connect_store(settings)
+        try:
+            return await make_first_key(store, SystemClock().now_ms())
+        finally:
+            await store.close()
+
+    return asyncio.run(ensure())

@@ -1,0 +1,52 @@
+"""What an execution wants done. Performed only once the decision that holds it is durable.
+
+Commands are a function of state: `Execution.resume` derives every outstanding one again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["ArmTimer", "Command", "ComposeOutput", "StartAttempt", "StopAttempt", "StopReason"]
+
+
+class StopReason(StrEnum):
+    """Why an attempt is to stop."""
+
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    #: Another task has failed: take it back if it has not started, else let it end.
+    TAKEN_BACK = "taken_back"
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Run a task's action. Idempotent by (task, attempt)."""
+
+    task: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    """Stop an attempt, or take it back; answered by AttemptStopped unless it ends otherwise."""
+
+    task: int
+    attempt: int
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTimer:
+    """Send TimerFired at `due_ms`. A later ArmTimer replaces an earlier one."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeOutput:
+    """Make the execution's output from its tasks' outputs; answered by OutputComposed or Refused."""
+
+
+Command = StartAttempt | StopAttempt | ArmTimer | ComposeOutput

@@ -1,0 +1,34 @@
+"""JSON as Harmonia keeps it: strict, compact, UTF-8, and faithful to what clients sent.
+
+The standard library's codec is used because it carries integers of any size and refuses NaN;
+faster codecs change one or the other silently.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["decode", "encode", "encode_text"]
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
+)
+
+
+def encode_text(value: Any) -> str:
+    """A value as compact JSON text.
+
+    Raises ValueError (NaN, Infinity, circular), TypeError (not JSON) or RecursionError.
+    """
+    return _ENCODER.encode(value)
+
+
+def encode(value: Any) -> bytes:
+    """A value as compact UTF-8 JSON. Raises as `encode_text`; a lone surrogate is a ValueError."""
+    return _ENCODER.encode(value).encode("utf-8")
+
+
+def decode(text: bytes | str) -> Any:
+    """Parse JSON that Harmonia has checked before. Raises ValueError."""
+    return json.loads(text)

@@ -1,0 +1,77 @@
+"""Values that cross the border between the engine and its surfaces: pages, principals, replies.
+
+Plain data without behaviour. This module must not know HTTP, the store or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "SCOPES",
+    "ExecutionReply",
+    "FileContent",
+    "JsonObject",
+    "PageRequest",
+    "Principal",
+    "StreamEvent",
+]
+
+JsonObject = dict[str, Any]
+
+#: What a key may be allowed: look, run executions, change definitions, manage keys.
+SCOPES = ("read", "execute", "write", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sends a request: a key, by its public id (never the secret), and what it may do."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page of a list is asked for; `page` counts from 1."""
+
+    page: int
+    limit: int
+    sort_by: str = "created_at"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionReply:
+    """Answer to a start. `ended` is True if the request waited and the execution has ended."""
+
+    document: JsonObject
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of an execution, as the log holds it.
+
+    `body` is the WebSocket envelope as UTF-8 JSON: type, timestamp, execution_id, data, seq,
+    timestamp_ms. `data` is the UTF-8 JSON of its `data` member alone, for SSE.
+    `last` is True for the event that ends the execution: no other follows.
+    """
+
+    seq: int
+    type: str
+    body: bytes
+    data: bytes
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file of a workspace, to be streamed."""
+
+    name: str
+    size: int
+    chunks: AsyncIterator[bytes]

@@ -1,0 +1,191 @@
+"""What comes into an execution: what was asked of it, and what was reported to it.
+
+Each stimulus carries its time in milliseconds. `task` is the index of a task in the order of
+definition. Stimuli of an attempt that is not the task's current one are ignored and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "AttemptFailed",
+    "AttemptLost",
+    "AttemptStarted",
+    "AttemptStopped",
+    "AttemptSucceeded",
+    "AttemptWaiting",
+    "CancelRequested",
+    "CheckpointTaken",
+    "Failure",
+    "Output",
+    "OutputComposed",
+    "OutputRefused",
+    "ProgressReported",
+    "StartRequested",
+    "Stimulus",
+    "TimerFired",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a task or an execution returned: JSON kept inline, or the URL of a blob that holds it.
+
+    Exactly one of `inline` and `url` is set. `size` is that of the JSON in bytes; `preview` is a
+    short text of what a blob holds.
+    """
+
+    size: int
+    inline: bytes | None = None
+    url: str | None = None
+    preview: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt or an execution failed.
+
+    `origin` is "component" (the action raised), "engine" (anything else). `code` is
+    UPPER_SNAKE_CASE for tasks; `details` is a JSON object.
+    """
+
+    message: str
+    code: str
+    details: dict[str, Any]
+    origin: str = "component"
+    retriable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """The execution is to begin."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A worker has begun to run the attempt."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSucceeded:
+    """The action returned; its output is durable wherever it is not inline."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The action raised, or its input could not be made."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """The process that ran the attempt, or was to run it, has died; nobody knows how far it came."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStopped:
+    """The attempt has ended because it was told to, or will never start because it was taken back."""
+
+    task: int
+    attempt: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptWaiting:
+    """The attempt cannot start yet: the resources it needs are not free. `reason` says which."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReported:
+    """The running action says how far it is, from 0.0 to 1.0."""
+
+    task: int
+    attempt: int
+    at_ms: int
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the execution to stop."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTaken:
+    """A checkpoint of this execution has been written."""
+
+    at_ms: int
+    checkpoint_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """The time asked for by ArmTimer has come."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputComposed:
+    """The execution's output, asked for by ComposeOutput, is there."""
+
+    at_ms: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRefused:
+    """The execution's output cannot be made."""
+
+    at_ms: int
+    failure: Failure
+
+
+Stimulus = (
+    StartRequested
+    | AttemptStarted
+    | AttemptSucceeded
+    | AttemptFailed
+    | AttemptLost
+    | AttemptStopped
+    | AttemptWaiting
+    | ProgressReported
+    | CancelRequested
+    | CheckpointTaken
+    | TimerFired
+    | OutputComposed
+    | OutputRefused
+)

@@ -1,0 +1,139 @@
+"""What an action sees of its attempt: TaskContext, with progress that is coalesced."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from harmonia_actors.components.contract import WorkspaceLike
+from harmonia_actors.core.stimuli import ProgressReported
+from harmonia_actors.runtime.orders import AttemptOrder, Report
+
+__all__ = ["LiveAttempt"]
+
+_log = logging.getLogger("harmonia.task")
+
+_MESSAGE_CHARS_MAX = 1_000
+
+
+class LiveAttempt:
+    """One attempt while it runs. Implements TaskContext; safe to use from any thread."""
+
+    def __init__(
+        self,
+        order: AttemptOrder,
+        *,
+        workspace: WorkspaceLike,
+        allowed_commands: frozenset[str] | None,
+        report: Callable[[Report], None],
+        progress_interval_ms: int,
+    ) -> None:
+        self.order = order
+        self._workspace = workspace
+        self._allowed_commands = allowed_commands
+        self._report = report
+        self._interval_s = progress_interval_ms / 1000
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._callbacks: list[Callable[[], None]] = []
+        self._reported_s = 0.0
+        #: The latest progress that was held back, to be told before the attempt ends.
+        self._held_back: tuple[float, str] | None = None
+
+    @property
+    def execution_id(self) -> str:
+        """Id of the execution."""
+        return self.order.execution_id
+
+    @property
+    def workflow_id(self) -> str:
+        """Id of the workflow."""
+        return self.order.workflow_id
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task."""
+        return self.order.task_name
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first try."""
+        return self.order.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for all attempts of one task of one execution."""
+        return f"{self.order.execution_id}/{self.order.task_name}"
+
+    @property
+    def workspace(self) -> WorkspaceLike:
+        """Where files live."""
+        return self._workspace
+
+    @property
+    def allowed_commands(self) -> frozenset[str] | None:
+        """Programs that commands may run; None means any."""
+        return self._allowed_commands
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the attempt is to stop."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Tell the action to stop; callbacks run in the calling thread."""
+        with self._lock:
+            if self._cancelled:
+                return
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                _log.exception("%s: a cancel callback failed", self.idempotency_key)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the attempt is to stop; at once if that has happened already."""
+        with self._lock:
+            if not self._cancelled:
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Report progress; the latest report wins if they come faster than the set rate."""
+        if not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"progress must be from 0.0 to 1.0, not {fraction!r}")
+        text = str(message)[:_MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._reported_s < self._interval_s:
+                self._held_back = (float(fraction), text)
+                return
+            self._reported_s = now_s
+            self._held_back = None
+        self._tell(float(fraction), text)
+
+    def flush(self) -> None:
+        """Tell progress that was held back, if its time has come."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._held_back is None or now_s - self._reported_s < self._interval_s:
+                return
+            fraction, text = self._held_back
+            self._held_back = None
+            self._reported_s = now_s
+        self._tell(fraction, text)
+
+    def log(self, message: str) -> None:
+        """Write a line to the service's log."""
+        _log.info("%s attempt %d: %s", self.idempotency_key, self.attempt, message)
+
+    def _tell(self, fraction: float, text: str) -> None:
+        order = self.order
+        now_ms = time.time_ns() // 1_000_000
+        stimulus = ProgressReported(order.task, order.attempt, now_ms, fraction, text)
+        self._report(Report(order.execution_id, stimulus))

@@ -1,0 +1,151 @@
+"""Runs one attempt: finds the action, makes its input, calls it, and turns whatever comes of it
+into a stimulus. Nothing that an action does may get past this file except the end of the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harmonia_actors.components.contract import Action, ActionError, WorkspaceLike
+from harmonia_actors.components.registry import Registry
+from harmonia_actors.core import jsontext
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.references import INPUT, compile_template
+from harmonia_actors.runtime.attempt_context import LiveAttempt
+from harmonia_actors.runtime.inputs import ResolveFailed, resolve_input
+from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits, store_output
+from harmonia_actors.runtime.orders import AttemptOrder
+from harmonia_actors.runtime.ports import Clock
+from persistence.errors import StoreError
+
+__all__ = ["AttemptRunner"]
+
+_log = logging.getLogger("harmonia.task")
+
+_MESSAGE_CHARS_MAX = 4_000
+_DETAILS_BYTES_MAX = 32_000
+
+
+@dataclass
+class AttemptRunner:
+    """Runs attempts of a registry's actions; used by one task actor."""
+
+    registry: Registry
+    blobs: BlobReader
+    clock: Clock
+    limits: OrderingLimits
+    workspace_of: Callable[[str], WorkspaceLike]
+
+    def prepare(self, order: AttemptOrder) -> tuple[Action, dict[str, Any]]:
+        """The action and its checked input. Raises ResolveFailed or ActionError."""
+        try:
+            action = self.registry.action(order.component, order.action)
+        except ValueError as error:
+            raise ActionError(str(error), code="UNKNOWN_ACTION", retriable=False) from error
+        written = jsontext.decode(order.input)
+        if order.values is not None:
+            written = self._resolve(order, written, action)
+        return action, action.parse(written)
+
+    def run_sync(self, order: AttemptOrder, live: LiveAttempt) -> st.Stimulus:
+        """Run a `def` action in this thread."""
+        try:
+            action, values = self.prepare(order)
+            if action.takes_context:
+                values["context"] = live
+            result = action.function(**values)
+            return self._success(order, result)
+        except (Exception, SystemExit) as error:
+            return self._failure(order, live, error)
+
+    async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.Stimulus:
+        """Run an `async def` action on this loop. A cancel of the task counts as stopped."""
+        try:
+            action, values = self.prepare(order)
+            if action.takes_context:
+                values["context"] = live
+            result = await action.function(**values)
+            return self._success(order, result)
+        except (Exception, SystemExit) as error:
+            return self._failure(order, live, error)
+
+    def _resolve(self, order: AttemptOrder, written: Any, action: Action) -> dict[str, Any]:
+        values: dict[str | None, Any] = {}
+        for name, value in (order.values or {}).items():
+            body = self.blobs.get(value) if isinstance(value, str) else value
+            values[INPUT if name == "" else name] = jsontext.decode(body)
+        template = compile_template(written, order.tasks)
+        limit = self.limits.resolved_input_bytes_max
+        return resolve_input(written, template, action.argv_inputs, values, limit)
+
+    def _success(self, order: AttemptOrder, result: Any) -> st.Stimulus:
+        try:
+            body = jsontext.encode(result)
+        except (TypeError, ValueError, RecursionError) as error:
+            failure = _engine_failure(f"the action's output is not JSON: {error}", "INVALID_OUTPUT")
+            return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
+        if len(body) > self.limits.output_bytes_max:
+            failure = _engine_failure(
+                f"the action's output has {len(body)} bytes; "
+                f"at most {self.limits.output_bytes_max} are kept",
+                "OUTPUT_TOO_LARGE",
+            )
+            return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
+        name = f"{order.execution_id}/{order.task}-{order.attempt}"
+        output = store_output(body, name, self.blobs, self.limits)
+        return st.AttemptSucceeded(order.task, order.attempt, self.clock.now_ms(), output)
+
+    def _failure(
+        self, order: AttemptOrder, live: LiveAttempt, error: Exception | SystemExit
+    ) -> st.Stimulus:
+        now_ms = self.clock.now_ms()
+        if live.cancelled:
+            return st.AttemptStopped(order.task, order.attempt, now_ms)
+        if isinstance(error, ResolveFailed):
+            return st.AttemptFailed(order.task, order.attempt, now_ms, error.failure)
+        if isinstance(error, StoreError):
+            # The blob store: nothing is wrong with the task, but its output cannot be had or kept.
+            failure = st.Failure(_text(str(error)), "BLOB_STORE", {}, "engine")
+        elif isinstance(error, ActionError):
+            failure = st.Failure(
+                _text(error.message),
+                error.code,
+                _details(error.details),
+                "component",
+                error.retriable,
+            )
+        else:
+            _log.warning(
+                "%s attempt %d raised:\n%s",
+                live.idempotency_key,
+                order.attempt,
+                "".join(traceback.format_exception(error)),
+            )
+            kind = type(error).__name__
+            message = _text(f"{kind}: {error}" if str(error) else kind)
+            failure = st.Failure(message, "EXCEPTION", {"exception": kind}, "component")
+        return st.AttemptFailed(order.task, order.attempt, now_ms, failure)
+
+
+def _engine_failure(message: str, code: str) -> st.Failure:
+    return st.Failure(_text(message), code, {}, "component", retriable=False)
+
+
+def _text(message: str) -> str:
+    """Text that is safe to store: bounded, without lone surrogates."""
+    return message[:_MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def _details(details: dict[str, Any]) -> dict[str, Any]:
+    """Details that are JSON and of bounded size; else what could be kept of them."""
+    try:
+        body = jsontext.encode(details)
+    except (TypeError, ValueError, RecursionError):
+        return {"note": "the details were not JSON and were left out"}
+    if len(body) > _DETAILS_BYTES_MAX:
+        return {"note": f"the details had {len(body)} bytes and were left out"}
+    return details

@@ -1,0 +1,452 @@
+"""Hands attempts to task actors: queues by class, batches by duration, stops in steps.
+
+One dispatcher serves all executions of an execution actor. It leases task actors, gives each a
+batch that should take some milliseconds (by how long its actions took before), takes back what
+waits behind an attempt that turns out to be long, and ends the process of one that does not stop.
+Every start and every stop is answered by exactly one final report or by its loss.
+This module must not know Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.commands import StopReason
+from harmonia_actors.runtime.durations import Durations
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
+
+__all__ = ["DispatchLimits", "Dispatcher"]
+
+_log = logging.getLogger(__name__)
+
+#: Leases asked for at once, at most.
+_WANT_MAX = 256
+#: Attempts told to be waiting, at most, per queue.
+_TOLD_WAITING_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """How attempts are batched and stopped."""
+
+    batch_target_ms: int = 20
+    batch_attempts_max: int = 256
+    shared_attempts_max: int = 1_000
+    cancel_grace_ms: int = 3_000
+    #: An idle lease is kept this long for the next attempt.
+    linger_ms: int = 200
+    #: Attempts are said to be waiting if there is no task actor for them after this time.
+    waiting_after_ms: int = 1_000
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A leased task actor and what it has been given."""
+
+    lease: Lease
+    key: QueueKey
+    given: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
+    started: set[AttemptId] = field(default_factory=set)
+    #: Attempts for whose sake the process was ended.
+    killed_for: set[AttemptId] = field(default_factory=set)
+    batches: int = 0
+    linger: asyncio.TimerHandle | None = None
+    dead: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Queue:
+    key: QueueKey
+    order: deque[AttemptId] = field(default_factory=deque)
+    waiting: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
+    held: list[_Held] = field(default_factory=list)
+    acquiring: bool = False
+    #: Leases that others need: given back as soon as they are idle.
+    recalled: int = 0
+    told_waiting: set[AttemptId] = field(default_factory=set)
+
+
+class Dispatcher:
+    """Implements the port Attempts over leased task actors."""
+
+    def __init__(
+        self,
+        *,
+        leases: LeaseSource,
+        tell: Callable[[Sequence[Report]], None],
+        clock: Clock,
+        limits: DispatchLimits,
+    ) -> None:
+        self._leases = leases
+        self._tell = tell
+        self._clock = clock
+        self._limits = limits
+        self._queues: dict[QueueKey, _Queue] = {}
+        self._at: dict[AttemptId, _Held] = {}
+        self._ended: dict[AttemptId, asyncio.Event] = {}
+        self._durations = Durations()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # The port ----------------------------------------------------------------------------------
+
+    def start(self, orders: Sequence[AttemptOrder]) -> None:
+        """Queue attempts and give out what can be given out."""
+        touched: dict[QueueKey, _Queue] = {}
+        for order in orders:
+            queue = self._queues.get(order.key)
+            if queue is None:
+                queue = self._queues[order.key] = _Queue(order.key)
+            if order.id not in queue.waiting and order.id not in self._at:
+                queue.waiting[order.id] = order
+                queue.order.append(order.id)
+            touched[order.key] = queue
+        for queue in touched.values():
+            self._pump(queue)
+
+    def stop(self, attempt: AttemptId, reason: StopReason) -> None:
+        """Take an attempt back, or stop it where it runs."""
+        for queue in self._queues.values():
+            if queue.waiting.pop(attempt, None) is not None:
+                self._report_stopped(attempt)
+                return
+        held = self._at.get(attempt)
+        if held is None:
+            self._report_stopped(attempt)
+        else:
+            self._spawn(self._stop_at(held, attempt, reason))
+
+    def forget(self, execution_id: str) -> None:
+        """Drop what has not been given out of an execution that has another owner."""
+        for queue in self._queues.values():
+            for attempt in [a for a in queue.waiting if a[0] == execution_id]:
+                del queue.waiting[attempt]
+
+    # What others tell --------------------------------------------------------------------------
+
+    def reported(self, reports: Sequence[Report]) -> None:
+        """A task actor tells of attempts while their batch still runs."""
+        touched: set[_Held] = set()
+        known = []
+        for report in reports:
+            attempt = _attempt_of(report)
+            held = self._at.get(attempt)
+            if held is None:
+                continue
+            known.append(report)
+            touched.add(held)
+            if isinstance(report.stimulus, st.AttemptStarted):
+                held.started.add(attempt)
+            elif not isinstance(report.stimulus, st.ProgressReported):
+                self._forget_given(held, attempt)
+        if known:
+            self._tell(known)
+        for held in touched:
+            waiting_behind = len(held.given) - sum(a in held.given for a in held.started)
+            if not held.key.shared and held.started and waiting_behind > 0:
+                self._spawn(self._take_back(held))
+
+    def recall(self, key: QueueKey, count: int) -> None:
+        """Others need task actors of this kind: give back `count` as soon as they are idle."""
+        queue = self._queues.get(key)
+        if queue is None:
+            return
+        queue.recalled = min(len(queue.held), queue.recalled + count)
+        for held in list(queue.held):
+            if queue.recalled and not held.given and held.batches == 0:
+                self._give_back(queue, held)
+
+    def adopt(self, lease: Lease, attempts: Sequence[AttemptId]) -> None:
+        """Attempts of a former owner that run on an actor which this dispatcher did not lease.
+
+        They can be stopped from here on, and their loss is noticed; the actor itself is not ours.
+        """
+        held = _Held(lease, QueueKey(shared=True))
+        orders = []
+        for execution_id, task, number in attempts:
+            order = AttemptOrder(
+                execution_id, "", 0, task, "", number, "", "", b"", QueueKey(shared=True)
+            )
+            held.given[order.id] = order
+            held.started.add(order.id)
+            self._at[order.id] = held
+            orders.append(order)
+        self._spawn(self._await_adopted(held, orders))
+
+    async def _await_adopted(self, held: _Held, orders: list[AttemptOrder]) -> None:
+        try:
+            reports = await held.lease.actor.settled([order.id for order in orders])
+        except TaskActorDied as error:
+            self._report_dead(held, str(error))
+        else:
+            self._batch_ended(held, orders, reports)
+
+    def idle(self) -> bool:
+        """True if nothing waits and nothing runs."""
+        return not self._at and not any(queue.waiting for queue in self._queues.values())
+
+    # Giving out --------------------------------------------------------------------------------
+
+    def _pump(self, queue: _Queue) -> None:
+        for held in list(queue.held):
+            if not queue.waiting:
+                break
+            while chunk := self._chunk(queue, held):
+                self._give(queue, held, chunk)
+        if queue.waiting and not queue.acquiring and not (queue.key.shared and queue.held):
+            queue.acquiring = True
+            self._spawn(self._acquire(queue))
+
+    def _chunk(self, queue: _Queue, held: _Held) -> list[AttemptOrder]:
+        """The next batch for this actor; empty if it has enough."""
+        limits = self._limits
+        if held.key.shared:
+            room = limits.shared_attempts_max - len(held.given)
+            budget_s = float("inf")
+        else:
+            room = limits.batch_attempts_max if not held.batches else 0
+            budget_s = limits.batch_target_ms / 1000
+            # Nobody gets more than an even share of what is left.
+            room = min(room, -(-len(queue.waiting) // max(1, len(queue.held))))
+        chunk: list[AttemptOrder] = []
+        spent_s = 0.0
+        while queue.order and len(chunk) < room:
+            order = queue.waiting.get(queue.order[0])
+            if order is None:
+                queue.order.popleft()
+                continue
+            expected_s = self._durations.expected_s(order, otherwise=budget_s)
+            if chunk and spent_s + expected_s > budget_s:
+                break
+            spent_s += expected_s
+            queue.order.popleft()
+            del queue.waiting[order.id]
+            chunk.append(order)
+        return chunk
+
+    def _give(self, queue: _Queue, held: _Held, chunk: list[AttemptOrder]) -> None:
+        if held.linger is not None:
+            held.linger.cancel()
+            held.linger = None
+        held.batches += 1
+        for order in chunk:
+            held.given[order.id] = order
+            self._at[order.id] = held
+            queue.told_waiting.discard(order.id)
+        self._spawn(self._run(queue, held, chunk))
+
+    async def _run(self, queue: _Queue, held: _Held, chunk: list[AttemptOrder]) -> None:
+        try:
+            reports, seconds = await held.lease.actor.run(chunk)
+        except TaskActorDied as error:
+            self._actor_died(queue, held, str(error))
+        else:
+            self._durations.learn(chunk, seconds)
+            self._batch_ended(held, chunk, reports)
+        finally:
+            held.batches -= 1
+            self._after_batch(queue, held)
+
+    def _batch_ended(
+        self, held: _Held, chunk: list[AttemptOrder], reports: Sequence[Report]
+    ) -> None:
+        told = [report for report in reports if self._at.get(_attempt_of(report)) is held]
+        for report in told:
+            if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
+                self._forget_given(held, _attempt_of(report))
+        now_ms = self._clock.now_ms()
+        for order in chunk:
+            if self._at.get(order.id) is held:
+                # The batch has ended, but nothing was said of this one: it must not hang.
+                self._forget_given(held, order.id)
+                lost = st.AttemptLost(
+                    order.task, order.attempt, now_ms, "the task actor gave no outcome"
+                )
+                told.append(Report(order.execution_id, lost))
+        if told:
+            self._tell(told)
+
+    def _actor_died(self, queue: _Queue, held: _Held, why: str) -> None:
+        if held.dead:
+            return
+        with contextlib.suppress(ValueError):
+            queue.held.remove(held)
+        self._leases.lost(held.lease)
+        self._report_dead(held, why)
+
+    def _report_dead(self, held: _Held, why: str) -> None:
+        held.dead = True
+        now_ms = self._clock.now_ms()
+        told = []
+        for attempt, order in list(held.given.items()):
+            self._forget_given(held, attempt)
+            stimulus: st.Stimulus
+            if attempt in held.killed_for:
+                stimulus = st.AttemptStopped(order.task, order.attempt, now_ms)
+            else:
+                stimulus = st.AttemptLost(order.task, order.attempt, now_ms, why)
+            told.append(Report(order.execution_id, stimulus))
+        if told:
+            self._tell(told)
+
+    def _after_batch(self, queue: _Queue, held: _Held) -> None:
+        if held.dead:
+            self._pump(queue)
+        elif queue.recalled and not held.given and not held.batches:
+            self._give_back(queue, held)
+            self._pump(queue)
+        else:
+            self._pump(queue)
+            if not held.given and not held.batches:
+                loop = asyncio.get_running_loop()
+                linger_s = self._limits.linger_ms / 1000
+                held.linger = loop.call_later(linger_s, self._lingered, queue, held)
+
+    def _lingered(self, queue: _Queue, held: _Held) -> None:
+        if not held.given and not held.batches and held in queue.held:
+            self._give_back(queue, held)
+
+    def _give_back(self, queue: _Queue, held: _Held) -> None:
+        if held.linger is not None:
+            held.linger.cancel()
+        queue.held.remove(held)
+        queue.recalled = max(0, queue.recalled - 1)
+        self._leases.release([held.lease])
+        if not queue.held and not queue.waiting and not queue.acquiring:
+            self._queues.pop(queue.key, None)
+
+    # Getting leases ----------------------------------------------------------------------------
+
+    async def _acquire(self, queue: _Queue) -> None:
+        loop = asyncio.get_running_loop()
+        patience_s = self._limits.waiting_after_ms / 1000
+        notice = loop.call_later(patience_s, self._say_waiting, queue)
+        try:
+            leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
+        except Unplaceable as error:
+            self._refuse_all(queue, str(error))
+            return
+        finally:
+            notice.cancel()
+            queue.acquiring = False
+        held = [_Held(lease, queue.key) for lease in leases]
+        queue.held.extend(held)
+        self._queues.setdefault(queue.key, queue)
+        self._pump(queue)
+        for one in held:
+            if not one.given and not one.batches and one in queue.held:
+                self._give_back(queue, one)
+
+    def _say_waiting(self, queue: _Queue) -> None:
+        if queue.held:
+            return
+        asked = queue.key.resources.describe()
+        reason = f"no task actor is free that has {asked}"
+        now_ms = self._clock.now_ms()
+        told = []
+        for attempt, order in queue.waiting.items():
+            if len(queue.told_waiting) >= _TOLD_WAITING_MAX:
+                break
+            if attempt not in queue.told_waiting:
+                queue.told_waiting.add(attempt)
+                waiting = st.AttemptWaiting(order.task, order.attempt, now_ms, reason)
+                told.append(Report(order.execution_id, waiting))
+        if told:
+            self._tell(told)
+
+    def _refuse_all(self, queue: _Queue, why: str) -> None:
+        now_ms = self._clock.now_ms()
+        told = []
+        for order in queue.waiting.values():
+            failure = st.Failure(why, "UNPLACEABLE", {}, "engine", retriable=False)
+            failed = st.AttemptFailed(order.task, order.attempt, now_ms, failure)
+            told.append(Report(order.execution_id, failed))
+        queue.waiting.clear()
+        queue.order.clear()
+        if told:
+            self._tell(told)
+
+    # Stopping ----------------------------------------------------------------------------------
+
+    async def _stop_at(self, held: _Held, attempt: AttemptId, reason: StopReason) -> None:
+        grace_s = self._limits.cancel_grace_ms / 1000
+        only_waiting = reason is StopReason.TAKEN_BACK
+        ended = self._ended.setdefault(attempt, asyncio.Event())
+        stop = held.lease.actor.stop(attempt, only_waiting=only_waiting)
+        try:
+            async with asyncio.timeout(grace_s):
+                never_started = await stop
+                if never_started and self._at.get(attempt) is held:
+                    self._forget_given(held, attempt)
+                    self._report_stopped(attempt)
+                if never_started or only_waiting:
+                    return
+                await ended.wait()
+        except TaskActorDied:
+            return
+        except TimeoutError:
+            if self._at.get(attempt) is held and not only_waiting:
+                held.killed_for.add(attempt)
+                _log.warning(
+                    "attempt %s does not stop: ending its process", "/".join(map(str, attempt))
+                )
+                with contextlib.suppress(TaskActorDied):
+                    await held.lease.actor.kill()
+        finally:
+            self._ended.pop(attempt, None)
+
+    async def _take_back(self, held: _Held) -> None:
+        try:
+            attempts = await held.lease.actor.take_back()
+        except TaskActorDied:
+            return
+        queue = self._queues.get(held.key)
+        for attempt in reversed(attempts):
+            order = held.given.get(attempt)
+            if order is None or self._at.get(attempt) is not held:
+                continue
+            self._forget_given(held, attempt)
+            if queue is None:
+                queue = self._queues[held.key] = _Queue(held.key, held=[held])
+            queue.waiting[attempt] = order
+            queue.order.appendleft(attempt)
+        if queue is not None:
+            self._pump(queue)
+
+    # Small steps -------------------------------------------------------------------------------
+
+    def _forget_given(self, held: _Held, attempt: AttemptId) -> None:
+        held.given.pop(attempt, None)
+        held.started.discard(attempt)
+        self._at.pop(attempt, None)
+        ended = self._ended.get(attempt)
+        if ended is not None:
+            ended.set()
+
+    def _report_stopped(self, attempt: AttemptId) -> None:
+        execution_id, task, number = attempt
+        stopped = st.AttemptStopped(task, number, self._clock.now_ms())
+        self._tell([Report(execution_id, stopped)])
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("dispatcher: %r", task.exception(), exc_info=task.exception())
+
+
+def _attempt_of(report: Report) -> AttemptId:
+    stimulus = report.stimulus
+    assert hasattr(stimulus, "attempt")  # noqa: S101 - task actors report on attempts only
+    return (report.execution_id, stimulus.task, stimulus.attempt)

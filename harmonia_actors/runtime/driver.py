@@ -1,0 +1,259 @@
+"""Drives one execution: decide, commit, perform, publish, in that order, always.
+
+Stimuli that arrive while a commit is under way are decided and committed together afterwards: one
+write for all that happened. While the store is away the driver waits and tries again; when its
+commit is refused it has been succeeded by another owner and stops without a trace.
+This module must not know Ray, Redis or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harmonia_actors.core import commands as cmd
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.events import encode_event
+from harmonia_actors.core.execution import Decision, Execution
+from harmonia_actors.core.records import encode_head, encode_row
+from harmonia_actors.runtime.indexing import execution_indexes
+from harmonia_actors.runtime.ordering import Ordering
+from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
+from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
+from persistence.store import Commit, Store
+
+__all__ = ["ExecutionDriver"]
+
+_log = logging.getLogger(__name__)
+
+#: Stimuli decided and written together, at most.
+_BATCH_MAX = 2_000
+#: Waits between tries while the store is away.
+_RETRY_FIRST_S = 0.05
+_RETRY_MOST_S = 2.0
+
+
+class ExecutionDriver:
+    """Owns one execution under one epoch until it ends or another owner takes it."""
+
+    def __init__(
+        self,
+        *,
+        execution: Execution,
+        ordering: Ordering,
+        owner: str,
+        epoch: int,
+        version: int,
+        store: Store,
+        attempts: Attempts,
+        sink: EventSink,
+        clock: Clock,
+    ) -> None:
+        self.execution = execution
+        self.execution_id = execution.head.execution_id
+        self._ordering = ordering
+        self._owner = owner
+        self._epoch = epoch
+        self._version = version
+        self._store = store
+        self._attempts = attempts
+        self._sink = sink
+        self._clock = clock
+        #: The status that the store's lists show; they are written when it changes.
+        self._listed_status = execution.head.status
+        self._mail: deque[st.Stimulus] = deque()
+        self._inbox_done: list[str] = []
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Attempts whose input is being read; True once they are to be stopped.
+        self._preparing: dict[tuple[int, int], bool] = {}
+        #: Set when the execution has ended or has another owner.
+        self.ended = asyncio.Event()
+        self.superseded = False
+
+    def deliver(self, *stimuli: st.Stimulus, inbox_ids: Sequence[str] = ()) -> None:
+        """Take stimuli in; `inbox_ids` are acknowledged by the commit that holds their effect."""
+        self._mail.extend(stimuli)
+        self._inbox_done.extend(inbox_ids)
+        self._wake.set()
+
+    async def run(self, first: Decision | None = None) -> None:
+        """Work until the execution ends. `first` is what `resume` decided, if it was resumed."""
+        try:
+            if first is not None:
+                await self._carry_out(first)
+            while not self.execution.is_final:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._step()
+        except StaleOwner:
+            self.superseded = True
+            self._attempts.forget(self.execution_id)
+            _log.info("execution %s has another owner now", self.execution_id)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in self._tasks:
+                task.cancel()
+            self.ended.set()
+
+    async def _step(self) -> None:
+        batch: list[st.Stimulus] = []
+        while self._mail and len(batch) < _BATCH_MAX:
+            batch.append(self._mail.popleft())
+        if self._mail:
+            self._wake.set()
+        decision = self.execution.handle(*batch)
+        if not decision.is_empty or self._inbox_done:
+            await self._carry_out(decision)
+
+    async def _carry_out(self, decision: Decision) -> None:
+        bodies = await self._commit(decision)
+        for command in decision.commands:
+            self._perform_small(command)
+        starts = [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        if starts:
+            self._start(starts)
+        if bodies:
+            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+
+    async def _commit(self, decision: Decision) -> list[bytes]:
+        execution = self.execution
+        bodies = [
+            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=self.execution_id)
+            for n in decision.events
+        ]
+        if not (bodies or decision.changed or decision.head_changed or self._inbox_done):
+            return bodies
+        head = execution.head_record()
+        rows = execution.rows
+        done, self._inbox_done = self._inbox_done, []
+        self._version += 1
+        commit = Commit(
+            execution_id=self.execution_id,
+            owner=self._owner,
+            epoch=self._epoch,
+            version=self._version,
+            first_seq=execution.seq - len(bodies) + 1,
+            fields={"head": encode_head(head)},
+            rows={str(index): encode_row(rows[index]) for index in decision.changed},
+            outputs=decision.outputs,
+            events=bodies,
+            inbox_done=done,
+            indexes=execution_indexes(head) if head.status is not self._listed_status else None,
+            release=execution.is_final,
+        )
+        await self._write(commit)
+        self._listed_status = head.status
+        self._ordering.remember(decision.outputs)
+        return bodies
+
+    async def _write(self, commit: Commit) -> None:
+        wait_s = _RETRY_FIRST_S
+        while True:
+            try:
+                await self._store.commit(commit)
+            except StoreUnavailable as error:
+                if wait_s == _RETRY_FIRST_S:
+                    _log.warning("execution %s waits for the store: %s", self.execution_id, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_MOST_S)
+            except VersionConflict as error:
+                # Nobody else writes under this epoch, so our own count is off: a defect. Another
+                # owner starts from what is stored; going on here could contradict it.
+                _log.exception("execution %s lost count of its commits", self.execution_id)
+                raise StaleOwner(str(error)) from error
+            else:
+                return
+
+    # Performing --------------------------------------------------------------------------------
+
+    def _perform_small(self, command: cmd.Command) -> None:
+        match command:
+            case cmd.StopAttempt(task, attempt, reason):
+                if (task, attempt) in self._preparing:
+                    self._preparing[(task, attempt)] = True
+                else:
+                    self._attempts.stop((self.execution_id, task, attempt), reason)
+            case cmd.ArmTimer(due_ms):
+                self._arm(due_ms)
+            case cmd.ComposeOutput():
+                self._spawn(self._compose())
+            case cmd.StartAttempt():
+                pass
+
+    def _arm(self, due_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay_s = max(0.0, (due_ms - self._clock.now_ms()) / 1000)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay_s, self._fire, due_ms)
+
+    def _fire(self, due_ms: int) -> None:
+        # The loop's clock and the time of day may disagree by a little: never fire early.
+        self.deliver(st.TimerFired(max(due_ms, self._clock.now_ms())))
+
+    def _start(self, starts: Sequence[cmd.StartAttempt]) -> None:
+        """Hand out what can be resolved from memory; read what is missing beside the loop."""
+        ready, missing, failed = self._ordering.prepare(starts, self._epoch, None)
+        if ready:
+            self._attempts.start(ready)
+        self._report_unresolved(failed)
+        if missing:
+            for command in missing:
+                self._preparing[(command.task, command.attempt)] = False
+            self._spawn(self._start_later(missing))
+
+    async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
+        values = await self._patiently(lambda: self._ordering.fetch(starts))
+        ready, missing, failed = self._ordering.prepare(starts, self._epoch, values)
+        kept = []
+        for order in ready:
+            if self._preparing.pop((order.task, order.attempt), False):
+                self.deliver(st.AttemptStopped(order.task, order.attempt, self._clock.now_ms()))
+            else:
+                kept.append(order)
+        for command, _ in failed:
+            self._preparing.pop((command.task, command.attempt), None)
+        if kept:
+            self._attempts.start(kept)
+        self._report_unresolved(failed)
+        if missing:
+            raise RuntimeError(f"{len(missing)} inputs are still missing after they were read")
+
+    def _report_unresolved(self, failed: Sequence[tuple[cmd.StartAttempt, st.Failure]]) -> None:
+        for command, failure in failed:
+            now_ms = self._clock.now_ms()
+            self.deliver(st.AttemptFailed(command.task, command.attempt, now_ms, failure))
+
+    async def _compose(self) -> None:
+        result = await self._patiently(self._ordering.compose_output)
+        now_ms = self._clock.now_ms()
+        if isinstance(result, st.Failure):
+            self.deliver(st.OutputRefused(now_ms, result))
+        else:
+            self.deliver(st.OutputComposed(now_ms, result))
+
+    async def _patiently(self, read: Callable[[], Any]) -> Any:
+        """Call an async reader until the store answers."""
+        wait_s = _RETRY_FIRST_S
+        while True:
+            try:
+                return await read()
+            except StoreUnavailable:
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_MOST_S)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("execution %s: %r", self.execution_id, task.exception())

@@ -1,0 +1,220 @@
+"""Follows executions for the clients of one replica: each event is fetched once and shared.
+
+A client's position is a seq. What it needs next is taken from the recent events in memory if they
+hold it, else from the log in the store; so joining at any moment, a lost broadcaster and a dropped
+batch all end in the same place: every event once, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
+from harmonia_actors.core.events import FINAL_EVENT_TYPES
+from harmonia_actors.core.requests import StreamEvent
+from harmonia_actors.runtime.broadcast import Batch, UnknownReader
+from persistence.errors import Missing, StoreUnavailable
+from persistence.store import Store
+
+__all__ = ["EventFeed", "EventHub", "FeedGone", "parse_event"]
+
+_log = logging.getLogger(__name__)
+
+_RECENT_MAX = 2_000
+_PAGE = 500
+_PULL_S = 20.0
+#: While nothing comes, the log is looked at this often: it is the truth, the feed only a hint.
+_LOOK_S = 10.0
+#: Looks after a sign that something was missed.
+_SOON_S = 0.5
+
+
+class FeedGone(Exception):
+    """The broadcaster cannot be reached at the moment."""
+
+
+class EventFeed(Protocol):
+    """A broadcaster, seen from a replica. Methods may raise FeedGone or UnknownReader."""
+
+    async def follow(self, execution_ids: Sequence[str]) -> None:
+        """Send these executions' events from now on."""
+        ...
+
+    async def unfollow(self, execution_ids: Sequence[str]) -> None:
+        """Do not send these any more."""
+        ...
+
+    async def pull(self, wait_s: float) -> Sequence[Batch]:
+        """What has come, or nothing after `wait_s` seconds."""
+        ...
+
+
+def parse_event(seq: int, body: bytes) -> StreamEvent:
+    """A stored event, taken apart without parsing its data (see `encode_event`)."""
+    type_at = body.index(b'"type":"') + 8
+    kind = body[type_at : body.index(b'"', type_at)].decode()
+    data = body[body.index(b',"data":') + 8 : -1]
+    return StreamEvent(seq, kind, body, data, kind in FINAL_EVENT_TYPES)
+
+
+@dataclass(eq=False, slots=True)
+class _Topic:
+    """One execution, as long as a client here follows it."""
+
+    clients: int = 0
+    recent: deque[StreamEvent] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
+    #: Replaced whenever something has come, so that each client waits for the next change.
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Something was missed: look into the log soon.
+    missed: bool = False
+
+
+class EventHub:
+    """All executions that clients of this replica follow."""
+
+    def __init__(self, store: Store, feed: EventFeed) -> None:
+        self._store = store
+        self._feed = feed
+        self._topics: dict[str, _Topic] = {}
+        self._pulling: asyncio.Task[None] | None = None
+
+    async def events(
+        self, execution_id: str, *, after: int
+    ) -> AsyncIterator[Sequence[StreamEvent]]:
+        """Events with seq > `after`, in batches, until the last; empty batches now and then."""
+        first = await self._first(execution_id, after)
+        topic = await self._join(execution_id)
+        try:
+            position = after
+            batch: Sequence[StreamEvent] = first
+            while True:
+                if batch:
+                    yield batch
+                    position = batch[-1].seq
+                    if batch[-1].last:
+                        return
+                changed = topic.changed
+                batch = _following(topic, position)
+                if not batch:
+                    batch = await self._read(execution_id, position)
+                if not batch and not await self._wait(topic, changed):
+                    yield ()
+        finally:
+            self._leave(execution_id, topic)
+
+    async def close(self) -> None:
+        """Stop pulling."""
+        if self._pulling is not None:
+            self._pulling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pulling
+
+    # -------------------------------------------------------------------------------------------
+
+    async def _first(self, execution_id: str, after: int) -> Sequence[StreamEvent]:
+        try:
+            stored = await self._store.read_events(execution_id, after=after, limit=_PAGE)
+        except Missing:
+            raise ExecutionNotFound(execution_id) from None
+        except StoreUnavailable as error:
+            raise ServiceUnavailable("the store cannot be reached; try again") from error
+        return [parse_event(event.seq, event.body) for event in stored]
+
+    async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent]:
+        with contextlib.suppress(StoreUnavailable, Missing):
+            stored = await self._store.read_events(execution_id, after=position, limit=_PAGE)
+            return [parse_event(event.seq, event.body) for event in stored]
+        return ()
+
+    async def _wait(self, topic: _Topic, changed: asyncio.Event) -> bool:
+        wait_s = _SOON_S if topic.missed else _LOOK_S
+        topic.missed = False
+        try:
+            async with asyncio.timeout(wait_s):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _join(self, execution_id: str) -> _Topic:
+        topic = self._topics.get(execution_id)
+        if topic is None:
+            topic = self._topics[execution_id] = _Topic(missed=True)
+            topic.clients += 1
+            with contextlib.suppress(FeedGone, UnknownReader):
+                await self._feed.follow([execution_id])
+        else:
+            topic.clients += 1
+        if self._pulling is None or self._pulling.done():
+            self._pulling = asyncio.get_running_loop().create_task(self._pull())
+        return topic
+
+    def _leave(self, execution_id: str, topic: _Topic) -> None:
+        topic.clients -= 1
+        if topic.clients == 0 and self._topics.get(execution_id) is topic:
+            del self._topics[execution_id]
+            leaving = asyncio.get_running_loop().create_task(self._unfollow(execution_id))
+            leaving.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _unfollow(self, execution_id: str) -> None:
+        if execution_id not in self._topics:
+            with contextlib.suppress(FeedGone, UnknownReader):
+                await self._feed.unfollow([execution_id])
+
+    async def _pull(self) -> None:
+        """Fetch batches as long as anybody follows anything."""
+        while self._topics:
+            try:
+                batches = await self._feed.pull(_PULL_S)
+            except UnknownReader:
+                await self._follow_again()
+                continue
+            except FeedGone as error:
+                _log.info("no broadcaster at the moment: %s", error)
+                await asyncio.sleep(_SOON_S)
+                await self._follow_again()
+                continue
+            for execution_id, first_seq, bodies in batches:
+                self._take(execution_id, first_seq, bodies)
+
+    async def _follow_again(self) -> None:
+        """What came meanwhile was missed: clients look into the log."""
+        with contextlib.suppress(FeedGone):
+            await self._feed.follow(list(self._topics))
+        for topic in self._topics.values():
+            topic.missed = True
+            _wake(topic)
+
+    def _take(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        topic = self._topics.get(execution_id)
+        if topic is None:
+            return
+        for offset, body in enumerate(bodies):
+            event = parse_event(first_seq + offset, body)
+            recent = topic.recent
+            if recent and event.seq <= recent[-1].seq:
+                continue
+            if recent and event.seq != recent[-1].seq + 1:
+                recent.clear()
+            recent.append(event)
+        _wake(topic)
+
+
+def _wake(topic: _Topic) -> None:
+    topic.changed.set()
+    topic.changed = asyncio.Event()
+
+
+def _following(topic: _Topic, position: int) -> Sequence[StreamEvent]:
+    """Recent events right after `position`; empty if memory does not hold the very next one."""
+    recent = topic.recent
+    if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
+        return ()
+    start = position + 1 - recent[0].seq
+    return [recent[index] for index in range(start, min(len(recent), start + _PAGE))]

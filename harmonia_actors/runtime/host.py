@@ -1,0 +1,291 @@
+"""Hosts executions in one process: claims them, drives them, keeps the owner's lease.
+
+An execution actor is a host with Ray around it; tests use it without. Everything is found again
+from the store: what is in memory here may be lost at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harmonia_actors.components.registry import Registry
+from harmonia_actors.core import jsontext
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.definition import build_workflow
+from harmonia_actors.core.execution import CoreLimits, Execution
+from harmonia_actors.core.records import decode_head, decode_row
+from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.runtime.driver import ExecutionDriver
+from harmonia_actors.runtime.inputs import PlannedWorkflow
+from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
+from harmonia_actors.runtime.orders import Report
+from harmonia_actors.runtime.output_cache import OutputCache
+from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
+from persistence.errors import Missing, StoreError, StoreUnavailable
+from persistence.store import InboxEntry, Loaded, Store
+
+__all__ = ["Census", "ExecutionHost", "HostLimits", "decode_inbox", "encode_inbox"]
+
+_log = logging.getLogger(__name__)
+
+_WORKFLOWS_KEPT = 200
+_ENDED_KEPT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """Bounds of one host."""
+
+    owners_max: int
+    lease_ms: int
+    executions_max: int = 2_000
+    output_cache_bytes: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What task actors say of an execution's attempts after a change of owner."""
+
+    #: (task, attempt) of those that run, or have ended without the former owner having taken it in.
+    adopted: frozenset[tuple[int, int]] = frozenset()
+    #: Outcomes of those that have ended.
+    outcomes: Sequence[st.Stimulus] = ()
+
+
+def encode_inbox(kind: str, at_ms: int, **fields: str) -> bytes:
+    """A note for the owner: `cancel`, or `checkpoint` with checkpoint_id and name."""
+    return jsontext.encode({"kind": kind, "at_ms": at_ms, **fields})
+
+
+def decode_inbox(body: bytes) -> st.Stimulus | None:
+    """The stimulus that a note stands for; None for a kind this version does not know."""
+    raw = jsontext.decode(body)
+    if raw["kind"] == "cancel":
+        return st.CancelRequested(raw["at_ms"])
+    if raw["kind"] == "checkpoint":
+        return st.CheckpointTaken(raw["at_ms"], raw["checkpoint_id"], raw["name"])
+    return None
+
+
+@dataclass
+class ExecutionHost:
+    """All executions of one owner."""
+
+    owner: str
+    store: Store
+    blobs: BlobReader
+    registry: Registry
+    attempts: Attempts
+    sink: EventSink
+    clock: Clock
+    limits: HostLimits
+    core_limits: CoreLimits
+    ordering_limits: OrderingLimits
+    take_census: Callable[[str, int], Awaitable[Census]]
+    #: Names the node for a workspace, or "" if any will do.
+    choose_node: Callable[[str], str] = lambda _execution_id: ""
+    _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
+    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
+    _claiming: set[str] = field(default_factory=set)
+    _picking: bool = False
+
+    def __post_init__(self) -> None:
+        self._cache = OutputCache(self.limits.output_cache_bytes)
+
+    @property
+    def load(self) -> int:
+        """How many executions live here."""
+        return len(self._drivers)
+
+    # What others ask ---------------------------------------------------------------------------
+
+    async def start(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
+        """Begin an execution that was created for this owner a moment ago (epoch 1)."""
+        if execution_id in self._drivers or execution_id in self._claiming:
+            return
+        self._claiming.add(execution_id)
+        try:
+            loaded = Loaded(execution_id, 1, 1, 0, definition, fields, {}, ())
+            await self._drive(loaded)
+        finally:
+            self._claiming.discard(execution_id)
+
+    async def claim(self, execution_id: str) -> None:
+        """Take an execution over, whoever has it."""
+        if execution_id in self._drivers or execution_id in self._claiming:
+            return
+        self._claiming.add(execution_id)
+        try:
+            loaded = await self.store.claim(execution_id, self.owner)
+            if loaded is not None:
+                await self._drive(loaded)
+        finally:
+            self._claiming.discard(execution_id)
+
+    async def pick_up(self) -> int:
+        """Take executions that wait for an owner, as many as this one may. Returns how many."""
+        if self._picking:
+            return 0
+        self._picking = True
+        taken = 0
+        try:
+            while self.load < self.limits.executions_max:
+                owners_max = self.limits.owners_max
+                loaded = await self.store.claim_next(self.owner, owners_max=owners_max)
+                if loaded is None:
+                    break
+                taken += 1
+                await self._drive(loaded)
+        finally:
+            self._picking = False
+        return taken
+
+    async def nudge(self, execution_id: str) -> None:
+        """Something lies in the execution's inbox."""
+        driver = self._drivers.get(execution_id)
+        if driver is not None:
+            self._take_in(driver, await self.store.read_inbox(execution_id))
+
+    async def wait_ended(self, execution_id: str) -> None:
+        """Return when the execution has ended, or is not here (any more)."""
+        driver = self._drivers.get(execution_id)
+        if driver is not None:
+            await driver.ended.wait()
+
+    def tell(self, reports: Sequence[Report]) -> None:
+        """Stimuli about attempts, each to the driver of its execution."""
+        by_execution: dict[str, list[st.Stimulus]] = {}
+        for report in reports:
+            by_execution.setdefault(report.execution_id, []).append(report.stimulus)
+        for execution_id, stimuli in by_execution.items():
+            driver = self._drivers.get(execution_id)
+            if driver is not None:
+                driver.deliver(*stimuli)
+
+    async def keep_lease(self) -> None:
+        """Renew the lease, look into inboxes and for executions without an owner, for ever."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
+                for execution_id in await self.store.inboxes_waiting(self.owner):
+                    await self.nudge(execution_id)
+                await self.pick_up()
+            await asyncio.sleep(self.limits.lease_ms / 3000)
+
+    async def close(self) -> None:
+        """Stop driving. What is stored stays as it is; another owner can go on."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # -------------------------------------------------------------------------------------------
+
+    async def _drive(self, loaded: Loaded) -> None:
+        try:
+            planned = await self._planned_workflow(loaded.definition)
+        except Missing:
+            _log.exception("execution %s has no definition", loaded.execution_id)
+            return
+        head = decode_head(loaded.fields["head"])
+        if "node_id" not in head.labels:
+            node_id = self._node_for(planned, loaded.execution_id)
+            if node_id:
+                head.labels["node_id"] = node_id
+        execution = Execution(
+            workflow=planned.workflow,
+            head=head,
+            rows={int(name): decode_row(body) for name, body in loaded.rows.items()},
+            seq=loaded.seq,
+            limits=self.core_limits,
+        )
+        ordering = Ordering(
+            execution=execution,
+            planned=planned,
+            execution_input=loaded.fields["input"],
+            cache=self._cache,
+            store=self.store,
+            blobs=self.blobs,
+            limits=self.ordering_limits,
+        )
+        driver = ExecutionDriver(
+            execution=execution,
+            ordering=ordering,
+            owner=self.owner,
+            epoch=loaded.epoch,
+            version=loaded.version,
+            store=self.store,
+            attempts=self.attempts,
+            sink=self.sink,
+            clock=self.clock,
+        )
+        self._drivers[loaded.execution_id] = driver
+        first = None
+        if head.status is not ExecutionStatus.PENDING:
+            census = await self.take_census(loaded.execution_id, loaded.epoch)
+            first = execution.resume(self.clock.now_ms(), census.adopted)
+            driver.deliver(*census.outcomes)
+        else:
+            driver.deliver(st.StartRequested(self.clock.now_ms()))
+        self._take_in(driver, loaded.inbox)
+        task = asyncio.get_running_loop().create_task(driver.run(first))
+        self._running[loaded.execution_id] = task
+        task.add_done_callback(lambda done: self._driver_ended(loaded.execution_id, done))
+
+    def _node_for(self, planned: PlannedWorkflow, execution_id: str) -> str:
+        for task in planned.workflow.tasks:
+            try:
+                action = self.registry.action(task.component, task.action)
+            except ValueError:
+                continue
+            if action.uses_files:
+                return self.choose_node(execution_id)
+        return ""
+
+    def _take_in(self, driver: ExecutionDriver, entries: Sequence[InboxEntry]) -> None:
+        for entry in entries:
+            stimulus = decode_inbox(entry.body)
+            if stimulus is None:
+                _log.warning("execution %s: an unknown note was dropped", driver.execution_id)
+                driver.deliver(inbox_ids=[entry.entry_id])
+            else:
+                driver.deliver(stimulus, inbox_ids=[entry.entry_id])
+
+    async def _planned_workflow(self, digest: str) -> PlannedWorkflow:
+        known = self._planned.get(digest)
+        if known is not None:
+            self._planned.move_to_end(digest)
+            return known
+        body = await self.store.get_definition(digest)
+        if body is None:
+            raise Missing(f"definition {digest}")
+        planned = PlannedWorkflow(build_workflow(jsontext.decode(body)), self.registry)
+        self._planned[digest] = planned
+        while len(self._planned) > _WORKFLOWS_KEPT:
+            self._planned.popitem(last=False)
+        return planned
+
+    def _driver_ended(self, execution_id: str, task: asyncio.Task[None]) -> None:
+        self._drivers.pop(execution_id, None)
+        self._running.pop(execution_id, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _log.error("execution %s: its driver failed", execution_id, exc_info=error)
+        loop = asyncio.get_running_loop()
+        picking = loop.create_task(self._pick_up_quietly())
+        self._running[f"pick-up-{id(picking)}"] = picking
+        picking.add_done_callback(
+            lambda done: self._running.pop(f"pick-up-{id(done)}", None) and None
+        )
+
+    async def _pick_up_quietly(self) -> None:
+        with contextlib.suppress(StoreError):
+            await self.pick_up()

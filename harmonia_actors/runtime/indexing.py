@@ -1,0 +1,23 @@
+"""In which lists an execution stands, and their names: by time, overall, by workflow, by status."""
+
+from __future__ import annotations
+
+from harmonia_actors.core.records import Head
+from persistence.store import IndexEntry
+
+__all__ = ["execution_indexes", "executions_index"]
+
+
+def executions_index(workflow_id: str | None = None, status: str | None = None) -> str:
+    """The list of executions that match both filters; None means any."""
+    return f"executions:{workflow_id or '*'}:{status or '*'}"
+
+
+def execution_indexes(head: Head) -> list[IndexEntry]:
+    """All lists that an execution stands in, ordered by its creation."""
+    score = float(head.created_ms)
+    return [
+        IndexEntry(executions_index(workflow_id, status), score)
+        for workflow_id in (None, head.workflow_id)
+        for status in (None, head.status.value)
+    ]

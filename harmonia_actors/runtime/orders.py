@@ -1,0 +1,65 @@
+"""An order: all that a task actor needs to run one attempt, and what it reports back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harmonia_actors.core.resources import ResourceRequest
+from harmonia_actors.core.stimuli import Stimulus
+
+__all__ = ["AttemptId", "AttemptOrder", "QueueKey", "Report"]
+
+#: (execution id, task index, attempt): names an attempt everywhere outside its execution.
+AttemptId = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKey:
+    """Attempts with the same key are served by the same task actors.
+
+    `resources` decides the class of actor, `node_id` (if any) where it must be; `shared` is True
+    for async actions, which share one actor.
+    """
+
+    resources: ResourceRequest = field(default_factory=ResourceRequest)
+    node_id: str = ""
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOrder:
+    """One attempt to be run.
+
+    `input` is the resolved input as JSON. If some of the values are blobs, it is the input as
+    written and `values` has what its references need, by task name ("" for the execution's
+    input): JSON as bytes, or the URL of a blob as text; the task actor then resolves it.
+    """
+
+    execution_id: str
+    workflow_id: str
+    epoch: int
+    task: int
+    task_name: str
+    attempt: int
+    component: str
+    action: str
+    input: bytes
+    key: QueueKey
+    values: Mapping[str, bytes | str] | None = None
+    #: Names of all tasks, needed to read the references in `input` if `values` is given.
+    tasks: tuple[str, ...] = ()
+    max_retries: int = 0
+
+    @property
+    def id(self) -> AttemptId:
+        """The attempt's name."""
+        return (self.execution_id, self.task, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a task actor tells about an attempt."""
+
+    execution_id: str
+    stimulus: Stimulus

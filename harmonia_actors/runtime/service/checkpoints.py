@@ -1,0 +1,191 @@
+"""Checkpoints: copies of an execution's state at one seq, and new executions made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound
+from harmonia_actors.core.events import encode_event
+from harmonia_actors.core.execution import CoreLimits, Execution
+from harmonia_actors.core.records import (
+    Head,
+    TaskRow,
+    decode_head,
+    decode_row,
+    encode_head,
+    encode_row,
+)
+from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageRequest
+from harmonia_actors.core.statuses import TaskStatus
+from harmonia_actors.core.stimuli import StartRequested
+from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.runtime.host import encode_inbox
+from harmonia_actors.runtime.service.executions import ExecutionService
+from harmonia_actors.runtime.service.parts import answered, new_id
+from persistence.errors import Missing
+from persistence.store import InboxEntry, IndexEntry, Snapshot
+
+__all__ = ["CheckpointService"]
+
+
+class CheckpointService(ExecutionService):
+    """Operations on checkpoints."""
+
+    async def create_checkpoint(
+        self, execution_id: str, *, name: str, description: str
+    ) -> JsonObject:
+        """Copy the state of an execution as of now. Raises ExecutionNotFound."""
+        checkpoint_id = new_id("cp")
+        now_ms = self.clock.now_ms()
+        head = await self._head(execution_id)
+        record = {
+            "execution_id": execution_id,
+            "workflow_id": head.workflow_id,
+            "name": name,
+            "description": description,
+            "created_ms": now_ms,
+        }
+        score = float(now_ms)
+        indexes = [
+            IndexEntry("checkpoints:*", score),
+            IndexEntry(f"checkpoints:{execution_id}", score),
+        ]
+        body = encode_inbox("checkpoint", now_ms, checkpoint_id=checkpoint_id, name=name)
+        note = InboxEntry(checkpoint_id, body)
+        try:
+            snapshot = await answered(
+                lambda: self.store.create_checkpoint(
+                    checkpoint_id, execution_id, jsontext.encode(record), indexes, note
+                )
+            )
+        except Missing:
+            raise ExecutionNotFound(execution_id) from None
+        if snapshot.owner:
+            await self.parts.launcher.nudge(snapshot.owner, execution_id)
+        return await self._document(checkpoint_id, record, snapshot)
+
+    async def get_checkpoint(self, checkpoint_id: str) -> JsonObject:
+        """The checkpoint with its tasks' states. Raises CheckpointNotFound."""
+        record, snapshot = await self._find(checkpoint_id)
+        return await self._document(checkpoint_id, record, snapshot)
+
+    async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
+        """One page of checkpoints, without their tasks' states."""
+
+        async def read() -> JsonObject:
+            found = await self.store.page(
+                f"checkpoints:{execution_id or '*'}",
+                offset=(page.page - 1) * page.limit,
+                limit=page.limit,
+                descending=page.descending,
+            )
+            stored = await self.store.get_documents("checkpoint", found.ids)
+            items = [
+                _summary(checkpoint_id, jsontext.decode(document.body))
+                for checkpoint_id, document in zip(found.ids, stored, strict=True)
+                if document is not None
+            ]
+            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
+
+        return await answered(read)
+
+    async def delete_checkpoint(self, checkpoint_id: str) -> None:
+        """Remove a checkpoint; executions restored from it stay."""
+        if not await answered(lambda: self.store.delete_document("checkpoint", checkpoint_id)):
+            raise CheckpointNotFound(checkpoint_id)
+
+    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+        """Make a new execution: completed tasks keep their outputs, all others run (again)."""
+        parsed = self.parse_options(options)
+        _, snapshot = await self._find(checkpoint_id)
+        known = await self.known(snapshot.definition)
+        await self.check_resources(known.workflow)
+        former = decode_head(snapshot.fields["head"])
+        now_ms = self.clock.now_ms()
+        rows = _completed_rows(snapshot)
+        head = Head(
+            execution_id=new_id("exec"),
+            workflow_id=former.workflow_id,
+            workflow_name=former.workflow_name,
+            total=former.total,
+            options=parsed,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+            completed_tasks=len(rows),
+            checkpoint_id=checkpoint_id,
+        )
+        execution = Execution(
+            workflow=known.workflow, head=head, rows=dict(rows), limits=CoreLimits()
+        )
+        decision = execution.handle(StartRequested(now_ms))
+        events = [
+            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=head.execution_id)
+            for n in decision.events
+        ]
+        fields = {
+            "head": encode_head(execution.head_record()),
+            "input": snapshot.fields["input"],
+            "options": jsontext.encode(options),
+        }
+        owner = await self.create_and_launch(
+            known,
+            head,
+            fields,
+            rows={str(index): encode_row(row) for index, row in rows.items()},
+            events=events,
+        )
+        if parsed.wait:
+            return await self.wait_for(head.execution_id, owner)
+        new = await answered(lambda: self.store.read_execution(head.execution_id))
+        if new is None:
+            raise ExecutionNotFound(head.execution_id)
+        return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
+
+    async def _find(self, checkpoint_id: str) -> tuple[dict[str, Any], Snapshot]:
+        document = await answered(lambda: self.store.get_document("checkpoint", checkpoint_id))
+        snapshot = await answered(lambda: self.store.read_checkpoint(checkpoint_id))
+        if document is None or snapshot is None:
+            raise CheckpointNotFound(checkpoint_id)
+        return jsontext.decode(document.body), snapshot
+
+    async def _document(
+        self, checkpoint_id: str, record: Mapping[str, Any], snapshot: Snapshot
+    ) -> JsonObject:
+        workflow = (await self.known(snapshot.definition)).workflow
+        completed = _completed_rows(snapshot)
+        shown_tasks = workflow.tasks[: self.settings.status_tasks_max]
+        rows = [(task.name, completed.get(task.index)) for task in shown_tasks]
+        shown = await self._task_views(record["execution_id"], rows, outputs=True)
+        states = {}
+        for name, view in shown.items():
+            state = {"status": view["status"]}
+            if "output" in view:
+                state["output"] = view["output"]
+            states[name] = state
+        document = {
+            **_summary(checkpoint_id, record),
+            "seq": snapshot.seq,
+            "task_states": states,
+        }
+        if len(workflow.tasks) > len(shown_tasks):
+            document["task_states_truncated"] = True
+        return document
+
+
+def _completed_rows(snapshot: Snapshot) -> dict[int, TaskRow]:
+    """Rows of tasks that had completed: all that a restore takes over."""
+    rows = {int(name): decode_row(body) for name, body in snapshot.rows.items()}
+    return {i: row for i, row in sorted(rows.items()) if row.status is TaskStatus.COMPLETED}
+
+
+def _summary(checkpoint_id: str, record: Mapping[str, Any]) -> JsonObject:
+    return {
+        "checkpoint_id": checkpoint_id,
+        "execution_id": record["execution_id"],
+        "workflow_id": record["workflow_id"],
+        "name": record["name"],
+        "description": record["description"],
+        "created_at": timestamp(record["created_ms"]),
+    }

@@ -1,0 +1,377 @@
+"""Executions: start, show, list, cancel, and what their tasks returned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.errors import (
+    ComponentFailed,
+    Conflict,
+    ExecutionFailed,
+    ExecutionNotFound,
+    InvalidRequest,
+    Problem,
+    ResourceNotFound,
+    ValidationFailed,
+)
+from harmonia_actors.core.options import ExecutionOptions, parse_options
+from harmonia_actors.core.records import (
+    Head,
+    OutputReference,
+    TaskRow,
+    decode_head,
+    decode_row,
+    encode_head,
+)
+from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageRequest
+from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.core.workflow import Workflow
+from harmonia_actors.runtime.host import encode_inbox
+from harmonia_actors.runtime.indexing import execution_indexes, executions_index
+from harmonia_actors.runtime.service import views
+from harmonia_actors.runtime.service.parts import answered, new_id
+from harmonia_actors.runtime.service.schema import complete_input
+from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
+from persistence.errors import DefinitionMissing, Missing, VersionConflict
+from persistence.store import InboxEntry, NewExecution, Snapshot
+
+__all__ = ["ExecutionService"]
+
+#: Between looks at an execution whose owner is just changing.
+_OWNERLESS_S = 0.05
+
+
+class ExecutionService(WorkflowService):
+    """Operations on executions."""
+
+    async def execute(
+        self, workflow_id: str, input_values: JsonObject, options: JsonObject
+    ) -> ExecutionReply:
+        """Start an execution; see the gateway's contract."""
+        parsed = self.parse_options(options)
+        record, known = await self.find_workflow(workflow_id)
+        del record
+        values = complete_input(input_values, known.definition.get("input_schema"), known.needed)
+        body = jsontext.encode(values)
+        if len(body) > self.settings.body_bytes_max:
+            raise InvalidRequest(
+                f"the input has {len(body)} bytes; at most {self.settings.body_bytes_max} are taken",
+                too_large=True,
+            )
+        await self.check_resources(known.workflow)
+        now_ms = self.clock.now_ms()
+        head = Head(
+            execution_id=new_id("exec"),
+            workflow_id=workflow_id,
+            workflow_name=known.workflow.name,
+            total=len(known.workflow.tasks),
+            options=parsed,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+        )
+        fields = {
+            "head": encode_head(head),
+            "input": body,
+            "options": jsontext.encode(options),
+        }
+        owner = await self.create_and_launch(known, head, fields)
+        if parsed.wait:
+            return await self.wait_for(head.execution_id, owner)
+        document = {
+            "execution_id": head.execution_id,
+            "workflow_id": workflow_id,
+            "status": head.status.value,
+            **views.execution_times(head),
+            "input": values,
+            "execution_options": options,
+        }
+        return ExecutionReply(document, ended=False)
+
+    async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
+        """The status document."""
+        snapshot = await answered(lambda: self.store.read_execution(execution_id))
+        if snapshot is None:
+            raise ExecutionNotFound(execution_id)
+        return await self.status_document(snapshot, outputs=outputs)
+
+    async def list_executions(
+        self, page: PageRequest, *, workflow_id: str | None, status: str | None
+    ) -> JsonObject:
+        """One page of executions, newest first unless asked otherwise."""
+        if status is not None and status not in set(ExecutionStatus):
+            known = ", ".join(ExecutionStatus)
+            raise ValidationFailed("list", [Problem("status", f"must be one of: {known}")])
+
+        async def read() -> JsonObject:
+            found = await self.store.page(
+                executions_index(workflow_id, status),
+                offset=(page.page - 1) * page.limit,
+                limit=page.limit,
+                descending=page.descending,
+            )
+            heads = await self.store.read_executions(found.ids, ["head"])
+            items = [views.list_item(decode_head(fields["head"])) for fields in heads if fields]
+            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
+
+        return await answered(read)
+
+    async def cancel_execution(self, execution_id: str) -> JsonObject:
+        """Ask for a cancel. Raises Conflict if the execution has ended."""
+        entry = InboxEntry("cancel", encode_inbox("cancel", self.clock.now_ms()))
+        try:
+            owner = await answered(lambda: self.store.append_inbox(execution_id, entry))
+        except Missing:
+            raise ExecutionNotFound(execution_id) from None
+        except VersionConflict:
+            head = await self._head(execution_id)
+            raise Conflict(
+                f"execution '{execution_id}' has ended and cannot be cancelled",
+                {"execution_id": execution_id, "status": head.status.value},
+            ) from None
+        if owner:
+            await self.parts.launcher.nudge(owner, execution_id)
+        return {
+            "success": True,
+            "message": "Execution cancellation requested",
+            "execution_id": execution_id,
+            "status": "cancelling",
+        }
+
+    async def list_tasks(self, execution_id: str, page: PageRequest) -> JsonObject:
+        """One page of tasks, in the order of definition."""
+        snapshot = await self._snapshot(execution_id)
+        workflow = (await self.known(snapshot.definition)).workflow
+        first = (page.page - 1) * page.limit
+        tasks = workflow.tasks[first : first + page.limit]
+        names = [str(task.index) for task in tasks]
+        bodies = await answered(lambda: self.store.read_rows(execution_id, names))
+        rows = [
+            (task.name, decode_row(bodies[str(task.index)]) if str(task.index) in bodies else None)
+            for task in tasks
+        ]
+        shown = await self._task_views(execution_id, rows, outputs=True)
+        items = [
+            {
+                "task_name": task.name,
+                "task_index": task.index,
+                "depends_on": list(task.depends_on),
+                **shown[task.name],
+            }
+            for task in tasks
+        ]
+        total = len(workflow.tasks)
+        return {"items": items, "total": total, "page": page.page, "limit": page.limit}
+
+    async def get_task_output(self, execution_id: str, task_name: str) -> bytes:
+        """The whole output of a task, as UTF-8 JSON."""
+        snapshot = await self._snapshot(execution_id)
+        workflow = (await self.known(snapshot.definition)).workflow
+        task = workflow.by_name.get(task_name)
+        if task is None:
+            raise ResourceNotFound(
+                f"execution '{execution_id}' has no task '{task_name}'", {"task": task_name}
+            )
+        name = str(task.index)
+        bodies = await answered(lambda: self.store.read_rows(execution_id, [name]))
+        row = decode_row(bodies[name]) if name in bodies else TaskRow()
+        if row.output is None:
+            raise ResourceNotFound(
+                f"task '{task_name}' has no output; it is {row.status.value}",
+                {"task": task_name, "status": row.status.value},
+            )
+        return await self._output_body(row.output)
+
+    async def get_execution_output(self, execution_id: str) -> bytes:
+        """The whole output of an execution, as UTF-8 JSON."""
+        head = await self._head(execution_id)
+        if head.output is None:
+            raise ResourceNotFound(
+                f"execution '{execution_id}' has no output; it is {head.status.value}",
+                {"execution_id": execution_id, "status": head.status.value},
+            )
+        return await self._output_body(head.output)
+
+    # For this service and those built on it ----------------------------------------------------
+
+    def parse_options(self, options: Mapping[str, Any]) -> ExecutionOptions:
+        """Check `execution_options`. Raises ValidationFailed."""
+        return parse_options(
+            options,
+            retries_max=self.settings.retries_max,
+            timeout_s_max=self.settings.execution_timeout_s_max,
+        )
+
+    async def check_resources(self, workflow: Workflow) -> None:
+        """Refuse at once what no node has and no autoscaler may add. Raises ValidationFailed."""
+        asked = {
+            task.resources: task for task in reversed(workflow.tasks) if task.resources.demand()
+        }
+        special = {r: t for r, t in asked.items() if r != type(r).DEFAULT}
+        if not special:
+            return
+        capacity = await self.parts.launcher.capacity()
+        problems = [
+            Problem(f"tasks.{task.name}.resources", capacity.explain(request))
+            for request, task in special.items()
+            if not capacity.can_ever_meet(request)
+        ]
+        if problems:
+            raise ValidationFailed("execution", problems)
+
+    async def create_and_launch(
+        self,
+        known: KnownWorkflow,
+        head: Head,
+        fields: Mapping[str, bytes],
+        *,
+        rows: Mapping[str, bytes] | None = None,
+        events: Sequence[bytes] = (),
+    ) -> str:
+        """Write a new execution and tell its owner. Returns the owner, or ""."""
+        new = NewExecution(
+            execution_id=head.execution_id,
+            definition=known.digest,
+            fields=fields,
+            rows=rows or {},
+            events=events,
+            indexes=execution_indexes(head),
+        )
+        owners_max = self.settings.execution_actors_max
+
+        async def create() -> str:
+            while True:
+                try:
+                    return await self.store.create_execution(new, owners_max=owners_max)
+                except DefinitionMissing:
+                    # The workflow was replaced or deleted since it was read: this execution was
+                    # asked for before, and runs what was there then.
+                    await self.keep_definition(known.definition)
+
+        owner = await answered(create)
+        launcher = self.parts.launcher
+        if not owner:
+            await launcher.wanted()
+        elif rows or events:
+            await launcher.start(owner, head.execution_id, known.digest, {})
+        else:
+            await launcher.start(owner, head.execution_id, known.digest, fields)
+        return owner
+
+    async def wait_for(self, execution_id: str, owner: str) -> ExecutionReply:
+        """Wait, bounded, until an execution has ended; its failure becomes the API's error."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.sync_wait_s_max):
+                await self._wait_ended(execution_id, owner)
+        document = await self.get_execution(execution_id, outputs=True)
+        ended = ExecutionStatus(document["status"]).is_final
+        error = document["error"]
+        if document["status"] == ExecutionStatus.FAILED and error is not None:
+            raise _as_error(execution_id, error)
+        return ExecutionReply(document, ended=ended)
+
+    async def status_document(self, snapshot: Snapshot, *, outputs: bool) -> JsonObject:
+        """The document of GET /executions/{id}."""
+        head = decode_head(snapshot.fields["head"])
+        workflow = (await self.known(snapshot.definition)).workflow
+        shown_tasks = workflow.tasks[: self.settings.status_tasks_max]
+        rows = [(task.name, _row(snapshot, task.index)) for task in shown_tasks]
+        document: JsonObject = {
+            "execution_id": head.execution_id,
+            "workflow_id": head.workflow_id,
+            "workflow_name": head.workflow_name,
+            "status": head.status.value,
+            "progress": views.progress(head),
+            **views.execution_times(head),
+            "input": jsontext.decode(snapshot.fields["input"]),
+            "execution_options": jsontext.decode(snapshot.fields["options"]),
+            "error": head.error,
+            "output": await self._execution_output(head, outputs=outputs),
+            "task_status": await self._task_views(head.execution_id, rows, outputs=outputs),
+        }
+        if head.checkpoint_id:
+            document["checkpoint_id"] = head.checkpoint_id
+        if len(workflow.tasks) > len(shown_tasks):
+            document["task_status_truncated"] = True
+            document["tasks_url"] = f"/executions/{head.execution_id}/tasks"
+        return document
+
+    async def _task_views(
+        self, execution_id: str, rows: Sequence[tuple[str, TaskRow | None]], *, outputs: bool
+    ) -> dict[str, JsonObject]:
+        if not outputs:
+            return {name: views.task_view(row) for name, row in rows}
+        budget = self.settings.response_outputs_bytes_max
+        whole, described = views.shown_outputs(rows, budget)
+        keys = [(reference.execution_id, reference.key) for reference in whole.values()]
+        bodies = await answered(lambda: self.store.read_outputs(keys)) if keys else []
+        values = views.decode_outputs(list(whole), bodies)
+        shown = {}
+        for name, row in rows:
+            output = None
+            if name in values:
+                output = [values[name]]
+            elif name in described:
+                output = [views.descriptor(execution_id, name, described[name])]
+            shown[name] = views.task_view(row, output)
+        return shown
+
+    async def _execution_output(self, head: Head, *, outputs: bool) -> Any:
+        reference = head.output
+        if reference is None or not outputs:
+            return None
+        if reference.url or reference.size > self.settings.response_outputs_bytes_max:
+            return views.descriptor(head.execution_id, None, reference)
+        return jsontext.decode(await self._output_body(reference))
+
+    async def _output_body(self, reference: OutputReference) -> bytes:
+        url = reference.url
+        if url is not None:
+            return await asyncio.to_thread(self.parts.blobs.get, url)
+        keys = [(reference.execution_id, reference.key)]
+        body = (await answered(lambda: self.store.read_outputs(keys)))[0]
+        if body is None:
+            raise ResourceNotFound("the output is no longer kept", {"key": reference.key})
+        return body
+
+    async def _wait_ended(self, execution_id: str, owner: str) -> None:
+        while True:
+            if owner:
+                await self.parts.launcher.wait_ended(owner, execution_id)
+            snapshot = await answered(lambda: self.store.read_execution(execution_id, rows=False))
+            if snapshot is None:
+                raise ExecutionNotFound(execution_id)
+            if decode_head(snapshot.fields["head"]).status.is_final:
+                return
+            owner = snapshot.owner
+            await asyncio.sleep(_OWNERLESS_S)
+
+    async def _head(self, execution_id: str) -> Head:
+        return decode_head((await self._snapshot(execution_id)).fields["head"])
+
+    async def _snapshot(self, execution_id: str) -> Snapshot:
+        """Fields only, without rows. Raises ExecutionNotFound."""
+        found = await answered(lambda: self.store.read_execution(execution_id, rows=False))
+        if found is None:
+            raise ExecutionNotFound(execution_id)
+        return found
+
+
+def _row(snapshot: Snapshot, index: int) -> TaskRow | None:
+    body = snapshot.rows.get(str(index))
+    return None if body is None else decode_row(body)
+
+
+def _as_error(execution_id: str, error: Mapping[str, Any]) -> Exception:
+    details = {
+        "execution_id": execution_id,
+        "task": error.get("task"),
+        "error": error,
+    }
+    message = f"execution '{execution_id}' failed: {error['message']}"
+    if error["code"] == "component_error":
+        return ComponentFailed(message, details)
+    return ExecutionFailed(message, details)

@@ -1,0 +1,142 @@
+"""All services together, with what concerns the installation as a whole: the engine's one door.
+
+Satisfies the gateway protocol that the routes are written against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from harmonia_actors.core.errors import ResourceNotFound
+from harmonia_actors.core.records import decode_head
+from harmonia_actors.core.requests import FileContent, JsonObject, StreamEvent
+from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.files import FileInfo
+from harmonia_actors.runtime.indexing import executions_index
+from harmonia_actors.runtime.service.checkpoints import CheckpointService
+from harmonia_actors.runtime.service.keys import KeyService
+from harmonia_actors.runtime.service.parts import ServiceParts, answered
+from harmonia_actors.runtime.service.templates import TemplateService
+from persistence.errors import StoreError
+
+__all__ = ["FileReader", "InstallationGateway"]
+
+_CHUNK_BYTES = 1_000_000
+
+
+class FileReader(Protocol):
+    """Workspaces, wherever they are; `node_id` is "" if they are the same everywhere."""
+
+    async def list_files(self, node_id: str, execution_id: str) -> tuple[Sequence[FileInfo], bool]:
+        """All files of an execution, and whether there are more than are listed."""
+        ...
+
+    async def describe(self, node_id: str, execution_id: str, path: str) -> FileInfo:
+        """One file. Raises ResourceNotFound."""
+        ...
+
+    async def read(
+        self, node_id: str, execution_id: str, path: str, offset: int, size: int
+    ) -> bytes:
+        """A part of a file; empty at its end."""
+        ...
+
+
+class InstallationGateway(CheckpointService, TemplateService, KeyService):
+    """The engine, as the routes see it."""
+
+    def __init__(self, parts: ServiceParts, hub: EventHub, files: FileReader) -> None:
+        super().__init__(parts)
+        self._hub = hub
+        self._files = files
+
+    def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
+        """Events of an execution: history, then live, until the last."""
+        return self._hub.events(execution_id, after=after)
+
+    async def list_files(self, execution_id: str) -> JsonObject:
+        """Files of the workspace."""
+        node_id = await self._workspace_node(execution_id)
+        found, more = await self._files.list_files(node_id, execution_id)
+        items = [info.to_json() for info in found]
+        return {"items": items, "total": len(items), "truncated": more}
+
+    async def open_file(self, execution_id: str, path: str) -> FileContent:
+        """A file of the workspace, in chunks."""
+        node_id = await self._workspace_node(execution_id)
+        info = await self._files.describe(node_id, execution_id, path)
+        files = self._files
+
+        async def chunks() -> AsyncIterator[bytes]:
+            offset = 0
+            while offset < info.size:
+                size = min(_CHUNK_BYTES, info.size - offset)
+                part = await files.read(node_id, execution_id, info.path, offset, size)
+                if not part:
+                    return
+                offset += len(part)
+                yield part
+
+        return FileContent(info.path.rpartition("/")[2], info.size, chunks())
+
+    async def list_components(self) -> JsonObject:
+        """All components with their actions."""
+        items = await asyncio.to_thread(self.registry.catalogue)
+        return {"items": items, "total": len(items)}
+
+    async def get_component(self, name: str) -> JsonObject:
+        """One component. Raises ResourceNotFound."""
+        for item in self.registry.catalogue():
+            if item["name"] == name:
+                return dict(item)
+        known = ", ".join(component.name for component in self.registry.components())
+        raise ResourceNotFound(
+            f"there is no component '{name[:128]}'; there are: {known}", {"component": name[:128]}
+        )
+
+    async def health(self, *, detailed: bool) -> JsonObject:
+        """{status}; detailed adds version, durability, pools and counts."""
+        if not detailed:
+            return {"status": "ok"}
+        durability = await answered(self.store.durability)
+        return {
+            "status": "ok",
+            "version": self.parts.version,
+            "durability": {"promise": durability.promise, "detail": durability.detail},
+            "executions": await self._counts(),
+            "pools": await self.parts.launcher.counts(),
+        }
+
+    async def ready(self) -> bool:
+        """Whether requests can be served now."""
+        try:
+            await self.store.ping()
+        except StoreError:
+            return False
+        return True
+
+    async def metrics(self) -> Mapping[str, float]:
+        """Gauges by Prometheus name."""
+        counts = await self._counts()
+        gauges = {f"harmonia_executions_{name}": float(n) for name, n in counts.items()}
+        for name, value in (await self.parts.launcher.counts()).items():
+            gauges[f"harmonia_{name}"] = float(value)
+        return gauges
+
+    async def _counts(self) -> dict[str, int]:
+        async def count(status: str | None) -> int:
+            index = executions_index(None, status)
+            page = await self.store.page(index, offset=0, limit=1, descending=True)
+            return page.total
+
+        names = [*ExecutionStatus]
+        totals = await answered(lambda: asyncio.gather(*(count(status.value) for status in names)))
+        return {status.value: total for status, total in zip(names, totals, strict=True)}
+
+    async def _workspace_node(self, execution_id: str) -> str:
+        head = decode_head((await self._snapshot(execution_id)).fields["head"])
+        node_id = head.labels.get("node_id", "")
+        return str(node_id)

@@ -1,0 +1,212 @@
+"""Input schemas: property maps or whole JSON Schemas, defaults, and what an execution is given.
+
+Patterns run in a linear-time engine, and references to other documents are never fetched, because
+both come from clients.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.errors import Problem, ValidationFailed
+from harmonia_actors.core.references import compile_template
+from harmonia_actors.core.workflow import Workflow
+
+__all__ = ["check_schema", "complete_input", "required_inputs", "with_defaults"]
+
+_WHOLE_KEYWORDS = ("$schema", "$ref", "allOf", "anyOf", "oneOf", "additionalProperties")
+_PROBLEMS_MAX = 50
+
+
+def is_property_map(schema: Mapping[str, Any]) -> bool:
+    """True for `{name: schema, …}`, False for a whole JSON Schema object."""
+    if isinstance(schema.get("type"), str) or any(key in schema for key in _WHOLE_KEYWORDS):
+        return False
+    properties = schema.get("properties")
+    return not (isinstance(properties, dict) and "type" not in properties)
+
+
+def as_json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A property map as a whole JSON Schema; a whole one as it is."""
+    if not is_property_map(schema):
+        return dict(schema)
+    properties = {}
+    required = []
+    for name, of_property in schema.items():
+        if not isinstance(of_property, dict):
+            properties[name] = of_property
+            continue
+        kept = dict(of_property)
+        if isinstance(kept.get("required"), bool) and kept.pop("required"):
+            required.append(name)
+        properties[name] = kept
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _never_fetch(uri: str) -> Any:
+    raise ValueError(f"'{uri}' is another document, and those are never fetched")
+
+
+@lru_cache(maxsize=256)
+def _validator(schema_text: str) -> Any:
+    return jsonschema_rs.validator_for(
+        jsontext.decode(schema_text),
+        validate_formats=True,
+        retriever=_never_fetch,
+        pattern_options=jsonschema_rs.RegexOptions(),
+    )
+
+
+def check_schema(schema: Any) -> Iterable[tuple[str, str]]:
+    """Problems of an `input_schema` or of template `parameters`, each as (where, message)."""
+    if not isinstance(schema, dict):
+        yield "", "must be an object: a schema for each input by name, or one JSON Schema"
+        return
+    if is_property_map(schema):
+        for name, of_property in schema.items():
+            if not isinstance(of_property, (dict, bool)):
+                yield f".{name}", "must be a JSON Schema object"
+                return
+    try:
+        validator = _validator(jsontext.encode_text(as_json_schema(schema)))
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        yield "", f"is not a schema that can be used: {_first_line(error)}"
+        return
+    del validator
+    for name, of_property in _properties(schema).items():
+        if isinstance(of_property, dict) and "default" in of_property:
+            yield from _check_default(name, of_property)
+
+
+def _check_default(name: str, of_property: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    bare = {k: v for k, v in of_property.items() if not (k == "required" and isinstance(v, bool))}
+    validator = _validator(jsontext.encode_text(bare))
+    for error in validator.iter_errors(of_property["default"]):
+        yield f".{name}.default", _message(error)
+        return
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    whole = as_json_schema(schema)
+    properties = whole.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
+        return {}
+    return {
+        name: of_property["default"]
+        for name, of_property in _properties(schema).items()
+        if isinstance(of_property, dict) and "default" in of_property
+    }
+
+
+def required_inputs(workflow: Workflow) -> dict[str, str]:
+    """Inputs that some reference needs and gives no default for, with that reference's text."""
+    needed: dict[str, str] = {}
+    for value in [*(task.input for task in workflow.tasks), workflow.output]:
+        if value is None:
+            continue
+        for reference in compile_template(value, workflow.by_name).references:
+            links = list(reference.chain())
+            last = links[-1]
+            if last.task is None and not last.has_default and last.path:
+                needed.setdefault(str(last.path[0]), reference.text)
+    return needed
+
+
+def complete_input(
+    values: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    needed: Mapping[str, str],
+    *,
+    subject: str = "execution",
+    field: str = "input",
+) -> dict[str, Any]:
+    """The input with defaults filled in, checked. Raises ValidationFailed."""
+    complete = {**_defaults(schema), **values}
+    problems: list[Problem] = []
+    if schema is not None:
+        problems += _schema_problems(complete, schema, field)
+    told = {problem.field for problem in problems}
+    for name, text in needed.items():
+        where = f"{field}.{name}"
+        if name not in complete and where not in told:
+            problems.append(Problem(where, f"is required: '{text}' refers to it"))
+    if problems:
+        raise ValidationFailed(subject, problems)
+    return complete
+
+
+def _schema_problems(
+    values: Mapping[str, Any], schema: Mapping[str, Any], field: str
+) -> list[Problem]:
+    whole = as_json_schema(schema)
+    problems = []
+    if is_property_map(schema):
+        known = _properties(schema)
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, list(known)[:2000], n=1, cutoff=0.6)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                problems.append(Problem(f"{field}.{name}", f"there is no such input{hint}"))
+        whole = {**whole, "additionalProperties": True}
+    for error in _validator(jsontext.encode_text(whole)).iter_errors(dict(values)):
+        where, message = _place(error, field)
+        problems.append(Problem(where, message))
+        if len(problems) >= _PROBLEMS_MAX:
+            break
+    return problems
+
+
+def _place(error: Any, field: str) -> tuple[str, str]:
+    where = field + "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path
+    )
+    kind = type(error.kind).__name__
+    if "Required" in kind:
+        name = str(error.kind.property).strip('"')
+        return f"{where}.{name}", "is required"
+    return where, _message(error)
+
+
+def _message(error: Any) -> str:
+    return str(error.message)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "message", error)).strip().splitlines()[0]
+
+
+def with_defaults(schema: Mapping[str, Any] | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with these values as the defaults of its inputs; inputs it lacks are added."""
+    made = dict(schema or {})
+    if schema is not None and not is_property_map(schema):
+        properties = dict(made.get("properties") or {})
+        made["properties"] = _put_defaults(properties, values)
+        kept = [name for name in made.get("required", []) if name not in values]
+        made["required"] = kept
+        return made
+    return _put_defaults(made, values)
+
+
+def _put_defaults(properties: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in values.items():
+        known = properties.get(name)
+        kept = dict(known) if isinstance(known, dict) else {}
+        if isinstance(kept.get("required"), bool):
+            kept["required"] = False
+        properties[name] = {**kept, "default": value}
+    return properties

@@ -1,0 +1,178 @@
+"""Templates: a definition of its own with parameters, and the workflows made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.definition import nearest
+from harmonia_actors.core.errors import Problem, TemplateNotFound, ValidationFailed
+from harmonia_actors.core.requests import JsonObject, PageRequest
+from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.runtime.service.parts import answered, new_id
+from harmonia_actors.runtime.service.schema import (
+    as_json_schema,
+    check_schema,
+    complete_input,
+    is_property_map,
+    required_inputs,
+    with_defaults,
+)
+from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
+from persistence.errors import DefinitionMissing
+from persistence.store import IndexEntry
+
+__all__ = ["TemplateService"]
+
+_LIST = "templates:created_at"
+
+
+class TemplateService(WorkflowService):
+    """Operations on templates."""
+
+    async def create_template(self, request: JsonObject) -> JsonObject:
+        """From `workflow_id` or from a `definition`, which then becomes a workflow too."""
+        name, description = self._texts(request, "template")
+        if ("workflow_id" in request) == ("definition" in request):
+            problem = Problem("workflow_id", "give either workflow_id or definition")
+            raise ValidationFailed("template", [problem])
+        if "workflow_id" in request:
+            workflow_id = request["workflow_id"]
+        else:
+            workflow = await self.create_workflow(request["definition"])
+            workflow_id = workflow["workflow_id"]
+        _, known = await self.find_workflow(workflow_id)
+        parameters = self._parameters(request.get("parameters"), known)
+        now_ms = self.clock.now_ms()
+        record = {
+            "name": name,
+            "description": description,
+            "workflow_id": workflow_id,
+            "parameters": parameters,
+            "definition": known.digest,
+            "created_ms": now_ms,
+            "updated_ms": now_ms,
+        }
+        template_id = new_id("tmpl")
+
+        async def put() -> None:
+            while True:
+                try:
+                    await self.store.put_document(
+                        "template",
+                        template_id,
+                        jsontext.encode(record),
+                        [IndexEntry(_LIST, float(now_ms))],
+                        definition=known.digest,
+                        expected_version=0,
+                    )
+                except DefinitionMissing:
+                    await self.keep_definition(known.definition)
+                else:
+                    return
+
+        await answered(put)
+        return _document(template_id, record)
+
+    async def get_template(self, template_id: str) -> JsonObject:
+        """The template with its tasks. Raises TemplateNotFound."""
+        record, known = await self._find(template_id)
+        return {**_document(template_id, record), "tasks": known.definition["tasks"]}
+
+    async def list_templates(self, page: PageRequest) -> JsonObject:
+        """One page of templates."""
+
+        async def read() -> JsonObject:
+            offset = (page.page - 1) * page.limit
+            found = await self.store.page(
+                _LIST, offset=offset, limit=page.limit, descending=page.descending
+            )
+            stored = await self.store.get_documents("template", found.ids)
+            items = [
+                _document(template_id, jsontext.decode(document.body))
+                for template_id, document in zip(found.ids, stored, strict=True)
+                if document is not None
+            ]
+            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
+
+        return await answered(read)
+
+    async def delete_template(self, template_id: str) -> None:
+        """Remove a template; workflows made from it stay."""
+        if not await answered(lambda: self.store.delete_document("template", template_id)):
+            raise TemplateNotFound(template_id)
+
+    async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
+        """Make a workflow that has the parameters' values as defaults of its input."""
+        record, known = await self._find(template_id)
+        name, description = self._texts({"name": record["name"], **request}, "workflow")
+        values = complete_input(
+            request.get("parameter_values") or {},
+            record["parameters"],
+            {},
+            subject="template instance",
+            field="parameter_values",
+        )
+        definition = dict(known.definition)
+        definition["name"] = name
+        definition["description"] = description or record["description"]
+        definition["input_schema"] = with_defaults(definition.get("input_schema"), values)
+        made = await self.store_workflow(definition, template_id=template_id)
+        return {"template_id": template_id, **made}
+
+    async def _find(self, template_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
+        stored = await answered(lambda: self.store.get_document("template", template_id))
+        if stored is None:
+            raise TemplateNotFound(template_id)
+        record = jsontext.decode(stored.body)
+        return record, await self.known(record["definition"])
+
+    def _texts(self, request: Mapping[str, Any], subject: str) -> tuple[str, str | None]:
+        problems = []
+        limits = (
+            ("name", self.settings.name_length_max),
+            ("description", self.settings.description_length_max),
+        )
+        for key, length_max in limits:
+            value = request.get(key)
+            if value is None and key == "description":
+                continue
+            if not isinstance(value, str) or not value.strip():
+                problems.append(Problem(key, "must be a text that is not empty"))
+            elif len(value) > length_max:
+                problems.append(
+                    Problem(key, f"has {len(value)} characters; at most {length_max} are allowed")
+                )
+        if problems:
+            raise ValidationFailed(subject, problems)
+        return request["name"], request.get("description")
+
+    def _parameters(self, raw: Any, known: KnownWorkflow) -> dict[str, Any]:
+        """The parameters; by default the workflow's inputs."""
+        schema = known.definition.get("input_schema")
+        inputs = dict(as_json_schema(schema).get("properties") or {}) if schema else {}
+        if raw is None:
+            return dict(schema) if schema and is_property_map(schema) else inputs
+        problems = [Problem(f"parameters{where}", text) for where, text in check_schema(raw)]
+        if not problems and schema is not None:
+            names = {*inputs, *required_inputs(known.workflow)}
+            for name in as_json_schema(raw).get("properties") or {}:
+                if name not in names:
+                    text = f"the workflow has no such input{nearest(name, names)}"
+                    problems.append(Problem(f"parameters.{name}", text))
+        if problems:
+            raise ValidationFailed("template", problems)
+        return dict(raw)
+
+
+def _document(template_id: str, record: Mapping[str, Any]) -> JsonObject:
+    return {
+        "template_id": template_id,
+        "name": record["name"],
+        "description": record["description"],
+        "workflow_id": record["workflow_id"],
+        "created_at": timestamp(record["created_ms"]),
+        "updated_at": timestamp(record["updated_ms"]),
+        "parameters": record["parameters"],
+    }

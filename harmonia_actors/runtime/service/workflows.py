@@ -1,0 +1,254 @@
+"""Workflows: create, read, replace, delete, list; and the parsed workflows that others need."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harmonia_actors.components.argv import CommandTemplateError, check_template, split_command
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.definition import READ_ONLY_FIELDS, build_workflow, parse_definition
+from harmonia_actors.core.errors import Problem, ValidationFailed, WorkflowNotFound
+from harmonia_actors.core.requests import JsonObject, PageRequest
+from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.core.workflow import Task, Workflow
+from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered, new_id
+from harmonia_actors.runtime.service.schema import check_schema, required_inputs
+from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
+from persistence.store import IndexEntry
+
+__all__ = ["KnownWorkflow", "WorkflowService"]
+
+_KNOWN_MAX = 100
+_SORTS = ("created_at", "updated_at", "name", "version")
+
+
+@dataclass(frozen=True)
+class KnownWorkflow:
+    """A stored definition, parsed."""
+
+    digest: str
+    definition: Mapping[str, Any]
+    workflow: Workflow
+    #: Inputs that an execution must be given, with the reference that needs each.
+    needed: Mapping[str, str]
+
+
+class WorkflowService(Service):
+    """Operations on workflows."""
+
+    def __init__(self, parts: ServiceParts) -> None:
+        super().__init__(parts)
+        self._known: OrderedDict[str, KnownWorkflow] = OrderedDict()
+
+    async def create_workflow(self, definition: JsonObject) -> JsonObject:
+        """Validate and store a definition. Raises ValidationFailed."""
+        return await self.store_workflow(definition)
+
+    async def store_workflow(
+        self, definition: Mapping[str, Any], *, template_id: str | None = None
+    ) -> JsonObject:
+        """As `create_workflow`; `template_id` says what it was made from."""
+        kept = self.checked(definition)
+        now_ms = self.clock.now_ms()
+        record = {"created_ms": now_ms, "updated_ms": now_ms, "template_id": template_id}
+        workflow_id = new_id("wf")
+        await answered(lambda: self._put(workflow_id, kept, record, expected_version=0))
+        return _document(workflow_id, kept, record)
+
+    async def get_workflow(self, workflow_id: str) -> JsonObject:
+        """The definition with its id and times. Raises WorkflowNotFound."""
+        record, known = await self.find_workflow(workflow_id)
+        return _document(workflow_id, known.definition, record)
+
+    async def replace_workflow(self, workflow_id: str, definition: JsonObject) -> JsonObject:
+        """Put another definition in its place; executions that exist keep theirs."""
+        kept = self.checked(definition)
+        while True:
+            stored = await answered(lambda: self.store.get_document("workflow", workflow_id))
+            if stored is None:
+                raise WorkflowNotFound(workflow_id)
+            record = jsontext.decode(stored.body)
+            record["updated_ms"] = max(self.clock.now_ms(), record["created_ms"])
+            version = stored.version
+            try:
+                await answered(
+                    lambda: self._put(workflow_id, kept, record, expected_version=version)  # noqa: B023
+                )
+            except VersionConflict:
+                continue
+            except Missing:
+                raise WorkflowNotFound(workflow_id) from None
+            return _document(workflow_id, kept, record)
+
+    async def delete_workflow(self, workflow_id: str) -> None:
+        """Remove it; executions, templates and checkpoints keep their own copies."""
+        if not await answered(lambda: self.store.delete_document("workflow", workflow_id)):
+            raise WorkflowNotFound(workflow_id)
+
+    async def list_workflows(self, page: PageRequest) -> JsonObject:
+        """One page of workflows, without their tasks."""
+        if page.sort_by not in _SORTS:
+            problem = Problem("sort_by", f"must be one of: {', '.join(_SORTS)}")
+            raise ValidationFailed("list", [problem])
+
+        async def read() -> JsonObject:
+            found = await self.store.page(
+                f"workflows:{page.sort_by}",
+                offset=(page.page - 1) * page.limit,
+                limit=page.limit,
+                descending=page.descending,
+            )
+            documents = await self.store.get_documents("workflow", found.ids)
+            items = []
+            for workflow_id, stored in zip(found.ids, documents, strict=True):
+                if stored is not None:
+                    items.append(_list_item(workflow_id, jsontext.decode(stored.body)))
+            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
+
+        return await answered(read)
+
+    # For the other services --------------------------------------------------------------------
+
+    def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
+        """The definition as it is kept. Raises ValidationFailed."""
+        parse_definition(
+            definition,
+            limits=self.definition_limits,
+            check_action=self._check_action,
+            check_schema=check_schema,
+        )
+        kept = {key: value for key, value in definition.items() if key not in READ_ONLY_FIELDS}
+        kept["tasks"] = {name: {"name": name, **task} for name, task in definition["tasks"].items()}
+        return kept
+
+    async def find_workflow(self, workflow_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
+        """A workflow's record and its definition, parsed. Raises WorkflowNotFound."""
+        stored = await answered(lambda: self.store.get_document("workflow", workflow_id))
+        if stored is None:
+            raise WorkflowNotFound(workflow_id)
+        record = jsontext.decode(stored.body)
+        return record, await self.known(record["definition"])
+
+    async def known(self, digest: str) -> KnownWorkflow:
+        """The parsed definition under a digest."""
+        found = self._known.get(digest)
+        if found is not None:
+            self._known.move_to_end(digest)
+            return found
+        body = await answered(lambda: self.store.get_definition(digest))
+        if body is None:
+            raise RuntimeError(f"definition {digest} is referred to, but not stored")
+        definition = jsontext.decode(body)
+        workflow = build_workflow(definition)
+        found = KnownWorkflow(digest, definition, workflow, required_inputs(workflow))
+        self._known[digest] = found
+        while len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+        return found
+
+    async def keep_definition(self, definition: Mapping[str, Any]) -> str:
+        """Store a definition under its digest and return that."""
+        body = jsontext.encode(definition)
+        digest = hashlib.sha256(body).hexdigest()
+        await self.store.put_definition(digest, body)
+        return digest
+
+    async def _put(
+        self,
+        workflow_id: str,
+        definition: Mapping[str, Any],
+        record: dict[str, Any],
+        *,
+        expected_version: int,
+    ) -> None:
+        while True:
+            digest = await self.keep_definition(definition)
+            record["definition"] = digest
+            record["name"] = definition["name"]
+            record["description"] = definition.get("description")
+            record["version"] = definition.get("version")
+            try:
+                await self.store.put_document(
+                    "workflow",
+                    workflow_id,
+                    jsontext.encode(record),
+                    _indexes(record),
+                    definition=digest,
+                    expected_version=expected_version,
+                )
+            except DefinitionMissing:
+                # The last other reference to it went between the two calls: put it again.
+                continue
+            except AlreadyExists as error:
+                raise RuntimeError(f"id {workflow_id} was given out twice") from error
+            return
+
+    def _check_action(self, task: Task) -> Iterable[tuple[str, str]]:
+        try:
+            action = self.registry.action(task.component, task.action)
+        except ValueError as error:
+            known = task.component in {component.name for component in self.registry.components()}
+            yield (".action" if known else ".component"), str(error)
+            return
+        names = action.model.model_fields
+        for name in task.input:
+            if name not in names:
+                there = ", ".join(names) or "none"
+                yield f".input.{name}", f"the action has no such input; it has: {there}"
+        for name, field in names.items():
+            if field.is_required() and name not in task.input:
+                yield f".input.{name}", "is required by the action"
+        for name in action.argv_inputs:
+            value = task.input.get(name)
+            try:
+                if isinstance(value, str):
+                    split_command(value)
+                elif isinstance(value, list):
+                    check_template([word if isinstance(word, str) else "" for word in value])
+            except CommandTemplateError as error:
+                yield f".input.{name}", str(error)
+
+
+def _indexes(record: Mapping[str, Any]) -> list[IndexEntry]:
+    return [
+        IndexEntry("workflows:created_at", float(record["created_ms"])),
+        IndexEntry("workflows:updated_at", float(record["updated_ms"])),
+        IndexEntry("workflows:name", text=record["name"]),
+        IndexEntry("workflows:version", text=record["version"] or ""),
+    ]
+
+
+def _list_item(workflow_id: str, record: Mapping[str, Any]) -> JsonObject:
+    return {
+        "workflow_id": workflow_id,
+        "name": record["name"],
+        "description": record["description"],
+        "version": record["version"],
+        "created_at": timestamp(record["created_ms"]),
+        "updated_at": timestamp(record["updated_ms"]),
+    }
+
+
+def _document(
+    workflow_id: str, definition: Mapping[str, Any], record: Mapping[str, Any]
+) -> JsonObject:
+    document = {
+        "workflow_id": workflow_id,
+        "name": definition["name"],
+        "description": definition.get("description"),
+        "version": definition.get("version"),
+        "created_at": timestamp(record["created_ms"]),
+        "updated_at": timestamp(record["updated_ms"]),
+        "tasks": definition["tasks"],
+        "input_schema": definition.get("input_schema"),
+    }
+    for key in ("output", "timeout", "retry_policy", "metadata"):
+        if key in definition:
+            document[key] = definition[key]
+    if record.get("template_id"):
+        document["template_id"] = record["template_id"]
+    return document

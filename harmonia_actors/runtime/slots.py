@@ -1,0 +1,375 @@
+"""Who gets which task actor: the pool's decisions, as a plain object.
+
+Events come in (a holder asks, gives back, dies; an actor is ready or has died; time passes),
+effects come out (create, kill, grant, recall, refuse). Classes are told apart by QueueKey. Actors of the
+default class have a warm floor; others come on demand and go when idle, and while one of them
+cannot start for want of resources, idle actors of other classes make room.
+This module must not know Ray: the pool actor performs the effects.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.orders import QueueKey
+
+__all__ = [
+    "CreateActor",
+    "Effect",
+    "Grant",
+    "KillActor",
+    "PoolLimits",
+    "Recall",
+    "Refuse",
+    "SlotPool",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Sizes and times of the pool."""
+
+    warm_min: int
+    actors_max: int
+    idle_ms: int
+    #: A class whose actor has been pending for this long may take room from idle actors.
+    room_after_ms: int = 1_000
+    #: Actors that wait for resources at one time, per class: they are the demand that an
+    #: autoscaler sees.
+    pending_max: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CreateActor:
+    """Start a task actor under this name."""
+
+    name: str
+    key: QueueKey
+
+
+@dataclass(frozen=True, slots=True)
+class KillActor:
+    """End a task actor."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Answer a request with these actors."""
+
+    ticket: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a request: there can never be such an actor."""
+
+    ticket: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask a holder to give actors of a class back when they are idle."""
+
+    holder: str
+    key: QueueKey
+    count: int
+
+
+Effect = CreateActor | KillActor | Grant | Refuse | Recall
+
+
+class _State(Enum):
+    STARTING = "starting"
+    IDLE = "idle"
+    LEASED = "leased"
+
+
+@dataclass(slots=True)
+class _Actor:
+    name: str
+    key: QueueKey
+    since_ms: int
+    state: _State = _State.STARTING
+    holder: str = ""
+    node_id: str = ""
+    #: To be ended when it is given back, because its resources are needed elsewhere.
+    doomed: bool = False
+
+
+@dataclass(slots=True)
+class _Request:
+    ticket: int
+    holder: str
+    key: QueueKey
+    want: int
+
+
+def class_of(key: QueueKey) -> QueueKey:
+    """The class of actor that serves a key: its resources in canonical form."""
+    return replace(key, resources=key.resources.quantised())
+
+
+def _same_class(one: QueueKey, other: QueueKey) -> bool:
+    return one.resources == other.resources and one.shared == other.shared
+
+
+@dataclass
+class SlotPool:
+    """The pool's state. Every method returns the effects to perform, in order."""
+
+    limits: PoolLimits
+    namespace: str
+    capacity: Capacity
+    _actors: dict[str, _Actor] = field(default_factory=dict)
+    _requests: OrderedDict[int, _Request] = field(default_factory=OrderedDict)
+    _named: int = 0
+    _tickets: int = 0
+    _default: QueueKey = field(default_factory=QueueKey)
+
+    # What holders do ---------------------------------------------------------------------------
+
+    def ask(self, holder: str, key: QueueKey, want: int, now_ms: int) -> tuple[int, list[Effect]]:
+        """A holder wants actors. The ticket names the answer, which may come at once."""
+        self._tickets += 1
+        ticket = self._tickets
+        key = class_of(key)
+        reason = self._never(key)
+        if reason:
+            return ticket, [Refuse(ticket, reason)]
+        self._requests[ticket] = _Request(ticket, holder, key, max(1, want))
+        return ticket, self._serve(now_ms)
+
+    def withdraw(self, ticket: int) -> None:
+        """The holder does not wait any more."""
+        self._requests.pop(ticket, None)
+
+    def give_back(self, holder: str, names: list[str], now_ms: int) -> list[Effect]:
+        """A holder does not need these actors any more."""
+        effects: list[Effect] = []
+        for name in names:
+            actor = self._actors.get(name)
+            if actor is None or actor.holder != holder or actor.key.shared:
+                continue
+            if actor.doomed:
+                del self._actors[name]
+                effects.append(KillActor(name))
+            else:
+                actor.state, actor.holder, actor.since_ms = _State.IDLE, "", now_ms
+        return [*effects, *self._serve(now_ms)]
+
+    def forget_requests(self, holder: str, now_ms: int) -> list[Effect]:
+        """A holder has died: its requests are void. What it held is freed by `give_back`."""
+        for ticket in [t for t, r in self._requests.items() if r.holder == holder]:
+            del self._requests[ticket]
+        return self._serve(now_ms)
+
+    def held_by(self, holder: str) -> list[str]:
+        """Actors that a holder has."""
+        return [actor.name for actor in self._actors.values() if actor.holder == holder]
+
+    # What happens to actors --------------------------------------------------------------------
+
+    def actor_ready(self, name: str, node_id: str, now_ms: int) -> list[Effect]:
+        """An actor that was created can be used."""
+        actor = self._actors.get(name)
+        if actor is None:
+            return [KillActor(name)]
+        if actor.state is _State.STARTING:
+            actor.state, actor.node_id, actor.since_ms = _State.IDLE, node_id, now_ms
+        return self._serve(now_ms)
+
+    def adopt(self, name: str, key: QueueKey, node_id: str, holder: str, now_ms: int) -> None:
+        """An actor that is left from an earlier pool; `holder` is empty if nobody uses it."""
+        state = _State.LEASED if holder and not key.shared else _State.IDLE
+        self._actors[name] = _Actor(name, class_of(key), now_ms, state, holder, node_id)
+        number = name.rpartition("-")[2]
+        if number.isdigit():
+            self._named = max(self._named, int(number))
+
+    def actor_died(self, name: str, now_ms: int) -> list[Effect]:
+        """An actor is gone; it is replaced if somebody waits for it or the floor needs it."""
+        self._actors.pop(name, None)
+        return [*self._serve(now_ms), *self._floor(now_ms)]
+
+    def tick(self, now_ms: int, capacity: Capacity | None = None) -> list[Effect]:
+        """Time has passed: keep the floor, end what has been idle for long, make room."""
+        if capacity is not None:
+            self.capacity = capacity
+        effects = self._refuse_hopeless()
+        effects += self._make_room(now_ms)
+        effects += self._end_idle(now_ms)
+        effects += self._serve(now_ms)
+        effects += self._floor(now_ms)
+        return effects
+
+    def counts(self) -> dict[str, int]:
+        """How many actors there are by state, and how many requests wait."""
+        found = {state.value: 0 for state in _State}
+        for actor in self._actors.values():
+            found[actor.state.value] += 1
+        return {**found, "requests": len(self._requests)}
+
+    def names(self) -> list[str]:
+        """All actors of the pool."""
+        return list(self._actors)
+
+    # Decisions ---------------------------------------------------------------------------------
+
+    def _never(self, key: QueueKey) -> str:
+        is_light = key.shared and key.resources == self._default.resources
+        if not is_light and not self.capacity.can_ever_meet(key.resources):
+            return self.capacity.explain(key.resources)
+        if key.node_id and not self.capacity.has_node(key.node_id):
+            return (
+                "the node that holds the execution's workspace is gone; configure a workspace "
+                "directory that all nodes share to survive this"
+            )
+        return ""
+
+    def _refuse_hopeless(self) -> list[Effect]:
+        effects: list[Effect] = []
+        for request in list(self._requests.values()):
+            reason = self._never(request.key) if request.key.node_id else ""
+            if reason:
+                del self._requests[request.ticket]
+                effects.append(Refuse(request.ticket, reason))
+        return effects
+
+    def _serve(self, now_ms: int) -> list[Effect]:
+        """Grant what is idle, oldest request first; create and recall for those left waiting."""
+        effects: list[Effect] = []
+        unmet: dict[QueueKey, int] = {}
+        for request in list(self._requests.values()):
+            found = self._idle(request.key, request.want)
+            if not found:
+                unmet[request.key] = unmet.get(request.key, 0) + request.want
+                continue
+            for actor in found:
+                if not actor.key.shared:
+                    actor.state, actor.holder = _State.LEASED, request.holder
+            del self._requests[request.ticket]
+            effects.append(Grant(request.ticket, tuple(actor.name for actor in found)))
+            if len(found) < request.want and not request.key.shared:
+                # Its holder will ask again; meanwhile more actors can be on their way.
+                unmet.setdefault(request.key, 0)
+                unmet[request.key] += request.want - len(found)
+        for key, want in unmet.items():
+            effects += self._create(key, want, now_ms)
+            if any(request.key == key for request in self._requests.values()):
+                effects += self._recall(key)
+        return effects
+
+    def _idle(self, key: QueueKey, want: int) -> list[_Actor]:
+        found = []
+        for actor in self._actors.values():
+            if actor.state is _State.IDLE and not actor.doomed and self._serves(actor, key):
+                found.append(actor)
+                if len(found) == want or key.shared:
+                    break
+        return found
+
+    def _serves(self, actor: _Actor, key: QueueKey) -> bool:
+        return (
+            actor.key.resources == key.resources
+            and actor.key.shared == key.shared
+            and (not key.node_id or actor.node_id == key.node_id)
+        )
+
+    def _may_serve(self, actor: _Actor, key: QueueKey) -> bool:
+        if actor.state is _State.STARTING:
+            return actor.key == key
+        return self._serves(actor, key)
+
+    def _create(self, key: QueueKey, want: int, now_ms: int) -> list[Effect]:
+        mine = [a for a in self._actors.values() if a.key == key]
+        starting = sum(a.state is _State.STARTING for a in mine)
+        if key.shared:
+            want = 1 if not mine else 0
+        room = self.limits.actors_max - len(self._actors)
+        if not key.shared and key.resources == self._default.resources:
+            # Beyond what the nodes have, an actor can only wait for a node that may be added.
+            most = max(self.capacity.total_cpus(), self.limits.warm_min)
+            if self.capacity.node_types:
+                most += self.limits.pending_max
+            there = [a for a in self._actors.values() if _same_class(a.key, key) and not a.doomed]
+            room = min(room, most - len(there))
+        if key.node_id and not any(self._may_serve(a, key) for a in self._actors.values()):
+            # Actors elsewhere cannot help; room is made for this one.
+            room = max(room, 1)
+        count = min(want - starting, room, self.limits.pending_max - starting)
+        return [self._new(key, now_ms) for _ in range(max(0, count))]
+
+    def _new(self, key: QueueKey, now_ms: int) -> CreateActor:
+        self._named += 1
+        name = f"{self.namespace}:task-{self._named}"
+        self._actors[name] = _Actor(name, key, now_ms)
+        return CreateActor(name, key)
+
+    def _recall(self, key: QueueKey) -> list[Effect]:
+        """Somebody waits: the holder with most actors of the class gives one back."""
+        held: dict[str, int] = {}
+        for actor in self._actors.values():
+            if actor.state is _State.LEASED and self._serves(actor, key):
+                held[actor.holder] = held.get(actor.holder, 0) + 1
+        if not held:
+            return []
+        most = max(sorted(held), key=lambda holder: held[holder])
+        return [Recall(most, key, 1)]
+
+    def _floor(self, now_ms: int) -> list[Effect]:
+        if self._pending(now_ms, 0):
+            return []
+        mine = sum(a.key == self._default for a in self._actors.values())
+        missing = min(self.limits.warm_min, self.capacity.total_cpus() or 1) - mine
+        return [self._new(self._default, now_ms) for _ in range(max(0, missing))]
+
+    def _pending(self, now_ms: int, for_ms: int) -> list[_Actor]:
+        """Actors of other classes than the default that have been starting for so long."""
+        return [
+            a
+            for a in self._actors.values()
+            if a.state is _State.STARTING
+            and a.key != self._default
+            and now_ms - a.since_ms >= for_ms
+        ]
+
+    def _make_room(self, now_ms: int) -> list[Effect]:
+        pending = self._pending(now_ms, self.limits.room_after_ms)
+        if not pending:
+            return []
+        others = [a for a in self._actors.values() if a.key != pending[0].key and not a.key.shared]
+        idle = next((a for a in others if a.state is _State.IDLE), None)
+        if idle is not None:
+            del self._actors[idle.name]
+            return [KillActor(idle.name)]
+        leased = next((a for a in others if a.state is _State.LEASED and not a.doomed), None)
+        if leased is None:
+            return []
+        leased.doomed = True
+        return [Recall(leased.holder, leased.key, 1)]
+
+    def _end_idle(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        floor = self.limits.warm_min
+        warm = sum(a.key == self._default for a in self._actors.values())
+        wanted = {request.key for request in self._requests.values()}
+        for actor in list(self._actors.values()):
+            long_idle = now_ms - actor.since_ms >= self.limits.idle_ms
+            # One that nobody waits for any more must not stay as demand for a bigger cluster.
+            unwanted = actor.state is _State.STARTING and actor.key not in wanted
+            if not (actor.state is _State.IDLE or unwanted) or not long_idle or actor.key.shared:
+                continue
+            if actor.key == self._default:
+                if warm <= floor:
+                    continue
+                warm -= 1
+            del self._actors[actor.name]
+            effects.append(KillActor(actor.name))
+        return effects

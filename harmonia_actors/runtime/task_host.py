@@ -1,0 +1,259 @@
+"""Runs batches of attempts in one process, and tells how they fare: what a task actor is inside.
+
+`TaskHost` runs `def` actions one after the other in the calling thread; `SharedTaskHost` runs
+`async def` actions side by side on one loop. Both report starts at once if an attempt takes longer
+than a few milliseconds, hold outcomes for a while in case the owner dies before it took them in,
+and refuse orders of owners that have been superseded.
+This module must not know Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.runtime.attempt_context import LiveAttempt
+from harmonia_actors.runtime.attempt_runner import AttemptRunner
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Report
+
+__all__ = ["HeldOutcomes", "Send", "TaskHost", "TaskHostLimits"]
+
+_log = logging.getLogger(__name__)
+
+_EPOCHS_KEPT = 20_000
+
+#: Tells reports to the execution actor of this name.
+Send = Callable[[str, Sequence[Report]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHostLimits:
+    """Times and sizes of a task actor."""
+
+    start_report_ms: int = 5
+    #: Outcomes are told before the batch has ended if they are older than this.
+    outcome_report_ms: int = 50
+    progress_interval_ms: int = 200
+    held_outcomes_max: int = 10_000
+    held_bytes_max: int = 32_000_000
+    allowed_commands: frozenset[str] | None = None
+
+
+@dataclass(slots=True)
+class HeldOutcomes:
+    """The latest outcomes, for an owner that takes over from one that died."""
+
+    count_max: int
+    bytes_max: int
+    _reports: OrderedDict[AttemptId, tuple[Report, int]] = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    def keep(self, attempt: AttemptId, report: Report) -> None:
+        """Hold one more; the oldest go when there are too many."""
+        stimulus = report.stimulus
+        inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
+        size = 200 + len(inline or b"")
+        self._reports[attempt] = (report, size)
+        self._bytes += size
+        while len(self._reports) > self.count_max or self._bytes > self.bytes_max:
+            _, (_, freed) = self._reports.popitem(last=False)
+            self._bytes -= freed
+
+    def of(self, execution_id: str) -> list[Report]:
+        """Outcomes of one execution."""
+        return [report for key, (report, _) in self._reports.items() if key[0] == execution_id]
+
+
+class Epochs:
+    """The highest epoch seen of each execution: orders of an earlier owner are refused."""
+
+    def __init__(self) -> None:
+        self._highest: OrderedDict[str, int] = OrderedDict()
+
+    def admits(self, execution_id: str, epoch: int) -> bool:
+        """True, and remembered, unless a higher epoch was seen."""
+        highest = self._highest.get(execution_id, 0)
+        if epoch < highest:
+            return False
+        self._highest[execution_id] = epoch
+        self._highest.move_to_end(execution_id)
+        while len(self._highest) > _EPOCHS_KEPT:
+            self._highest.popitem(last=False)
+        return True
+
+
+class TaskHost:
+    """Runs one attempt at a time. `run` blocks; all other methods come from other threads."""
+
+    def __init__(self, runner: AttemptRunner, limits: TaskHostLimits, send: Send) -> None:
+        self._runner = runner
+        self._limits = limits
+        self._send = send
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[AttemptOrder, str]] = deque()
+        self._live: LiveAttempt | None = None
+        self._live_since_s = 0.0
+        self._owner = ""
+        #: Executions whose owner changed while their attempts were here.
+        self._redirected: dict[str, str] = {}
+        self._unsent: list[Report] = []
+        self._unsent_since_s = 0.0
+        self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
+        self._epochs = Epochs()
+        self._busy = threading.Event()
+        self._closed = False
+        self._reporter = threading.Thread(target=self._report_for_ever, daemon=True)
+        self._reporter.start()
+
+    def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
+        """Run a batch for an owner; returns what was not told before, and the seconds it took."""
+        started_s = time.perf_counter()
+        with self._lock:
+            self._owner = owner
+            for order in orders:
+                if self._epochs.admits(order.execution_id, order.epoch):
+                    self._waiting.append((order, owner))
+                else:
+                    _log.warning("refused %s: its owner has been superseded", order.id)
+        self._busy.set()
+        try:
+            while True:
+                with self._lock:
+                    if not self._waiting:
+                        break
+                    order, _ = self._waiting.popleft()
+                    live = self._begin(order)
+                outcome = self._runner.run_sync(order, live)
+                with self._lock:
+                    self._finish(order, outcome)
+        finally:
+            self._busy.clear()
+        with self._lock:
+            unsent, self._unsent = self._unsent, []
+        return unsent, time.perf_counter() - started_s
+
+    def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
+        """Called where `run` is called, so behind all earlier batches: their outcomes."""
+        with self._lock:
+            reports = {_id_of(r): r for a in attempts for r in self._held.of(a[0])}
+        return [reports[attempt] for attempt in attempts if attempt in reports]
+
+    def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
+        """Stop an attempt. True if it had not started: it never will."""
+        with self._lock:
+            for entry in self._waiting:
+                if entry[0].id == attempt:
+                    self._waiting.remove(entry)
+                    return True
+            live = self._live if self._live and self._live.order.id == attempt else None
+        if live is not None and not only_waiting:
+            live.cancel()
+        return False
+
+    def take_back(self) -> list[AttemptId]:
+        """Give back all that has not started."""
+        with self._lock:
+            attempts = [order.id for order, _ in self._waiting]
+            self._waiting.clear()
+        return attempts
+
+    def census(
+        self, execution_id: str, epoch: int, owner: str
+    ) -> tuple[list[AttemptId], list[Report]]:
+        """A new owner asks: what runs of its execution, and what has ended lately."""
+        with self._lock:
+            if not self._epochs.admits(execution_id, epoch):
+                return [], []
+            kept = [entry for entry in self._waiting if entry[0].execution_id != execution_id]
+            self._waiting = deque(kept)
+            self._redirected[execution_id] = owner
+            live = self._live
+            running = [live.order.id] if live and live.order.execution_id == execution_id else []
+            return running, self._held.of(execution_id)
+
+    def cancel_all(self) -> None:
+        """The process is about to end: give actions a chance to end their child processes."""
+        with self._lock:
+            self._waiting.clear()
+            live = self._live
+        if live is not None:
+            live.cancel()
+
+    # -------------------------------------------------------------------------------------------
+
+    def _begin(self, order: AttemptOrder) -> LiveAttempt:
+        live = LiveAttempt(
+            order,
+            workspace=self._runner.workspace_of(order.execution_id),
+            allowed_commands=self._limits.allowed_commands,
+            report=self._tell_progress,
+            progress_interval_ms=self._limits.progress_interval_ms,
+        )
+        self._live = live
+        self._live_since_s = time.monotonic()
+        now_ms = self._runner.clock.now_ms()
+        started = st.AttemptStarted(order.task, order.attempt, now_ms)
+        self._queue(Report(order.execution_id, started))
+        return live
+
+    def _finish(self, order: AttemptOrder, outcome: st.Stimulus) -> None:
+        report = Report(order.execution_id, outcome)
+        self._live = None
+        self._held.keep(order.id, report)
+        self._queue(report)
+        owner = self._redirected.pop(order.execution_id, None)
+        if owner is not None:
+            self._send_safely(owner, [report])
+
+    def _queue(self, report: Report) -> None:
+        if not self._unsent:
+            self._unsent_since_s = time.monotonic()
+        self._unsent.append(report)
+
+    def _tell_progress(self, report: Report) -> None:
+        with self._lock:
+            self._queue(report)
+            # Progress is only asked for at a bounded rate, so it may be told at once, and the
+            # start must not be told after it.
+            unsent, self._unsent = self._unsent, []
+            owner = self._redirected.get(report.execution_id, self._owner)
+        self._send_safely(owner, unsent)
+
+    def _report_for_ever(self) -> None:
+        """Tell starts of long attempts, outcomes that wait behind them, and held-back progress."""
+        while not self._closed:
+            self._busy.wait()
+            time.sleep(self._limits.start_report_ms / 1000)
+            with self._lock:
+                live = self._live
+                now_s = time.monotonic()
+                long_s = self._limits.start_report_ms / 1000
+                is_long = live is not None and now_s - self._live_since_s >= long_s
+                is_old = now_s - self._unsent_since_s >= self._limits.outcome_report_ms / 1000
+                unsent: list[Report] = []
+                if self._unsent and (is_long or is_old):
+                    unsent, self._unsent = self._unsent, []
+                owner = self._owner
+            if unsent:
+                self._send_safely(owner, unsent)
+            if live is not None:
+                live.flush()
+
+    def _send_safely(self, owner: str, reports: Sequence[Report]) -> None:
+        try:
+            self._send(owner, reports)
+        except Exception:
+            # The owner is gone; its successor asks by census.
+            _log.exception("reports could not be told to %s", owner)
+
+
+def _id_of(report: Report) -> AttemptId:
+    stimulus = report.stimulus
+    task = getattr(stimulus, "task", -1)
+    attempt = getattr(stimulus, "attempt", 0)
+    return (report.execution_id, task, attempt)

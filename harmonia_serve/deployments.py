@@ -1,0 +1,154 @@
+"""Harmonia on Ray Serve: three applications, each scaled on its own. The only import of ray.serve.
+
+REST answers at "/" so that unknown paths get the API's error envelope, too; WebSocket and SSE have
+prefixes of their own. Each replica builds its ASGI application itself from the settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from harmonia_actors.settings import Settings
+from harmonia_serve.ingress import choose_ingress
+
+__all__ = ["Surface", "deploy", "surfaces", "undeploy"]
+
+_READY_S = 120.0
+_REST_REQUESTS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One application: its name, its prefix, which builder makes it, how many replicas."""
+
+    name: str
+    prefix: str
+    builder: str
+    replicas: int
+    requests_max: int
+
+
+def surfaces(settings: Settings) -> list[Surface]:
+    """The three applications of an installation."""
+    namespace = settings.namespace
+    streams = settings.streams_per_replica_max
+    return [
+        Surface(
+            f"{namespace}-rest", "/", "build_rest_app", settings.rest_replicas, _REST_REQUESTS_MAX
+        ),
+        Surface(
+            f"{namespace}-websocket",
+            "/ws/harmonia",
+            "build_websocket_app",
+            settings.stream_replicas,
+            streams + 100,
+        ),
+        Surface(
+            f"{namespace}-events",
+            "/events/harmonia",
+            "build_event_stream_app",
+            settings.stream_replicas,
+            streams + 100,
+        ),
+    ]
+
+
+def _make_class(name: str) -> type:
+    """A deployment class under the name that Ray shows for its replicas."""
+
+    class Replica:
+        """One replica: its application is built here, not pickled by whoever deploys."""
+
+        def __init__(self, settings: Settings, builder: str) -> None:
+            from harmonia_actors.actors import parts
+            from harmonia_serve.ingress import keep_replica_port_at
+
+            parts.log_to_stderr()
+            keep_replica_port_at(ray.util.get_node_ip_address())
+            self._settings = settings
+            self._builder = builder
+
+        async def __serve_build_asgi_app__(self) -> Any:
+            from harmonia_actors.actors.wiring import make_gateway
+            from harmonia_serve import app
+            from harmonia_serve.log_redaction import silence_query_strings
+
+            silence_query_strings()
+            gateway = make_gateway(self._settings)
+            return getattr(app, self._builder)(gateway, self._settings)
+
+    Replica.__name__ = Replica.__qualname__ = name
+    return Replica
+
+
+def deploy(settings: Settings, *, progress: Callable[[str], None]) -> None:
+    """Start Serve, if it does not run, and the applications; returns when they answer."""
+    ingress = choose_ingress(settings)
+    serve.start(
+        proxy_location="HeadOnly" if _is_loopback(settings.host) else "EveryNode",
+        http_options=HTTPOptions(host=ingress.serve_host, port=settings.port),
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    for surface in surfaces(settings):
+        progress(surface.name)
+        deployment = serve.deployment(
+            serve.ingress()(_make_class(surface.name.replace("-", "_"))),
+            name=surface.name,
+            num_replicas=surface.replicas,
+            max_ongoing_requests=surface.requests_max,
+            graceful_shutdown_timeout_s=3,
+            graceful_shutdown_wait_loop_s=0.1,
+            ray_actor_options={"num_cpus": 0},
+        )
+        serve.run(
+            deployment.bind(settings, surface.builder),
+            name=surface.name,
+            route_prefix=surface.prefix,
+            blocking=False,
+            logging_config=LoggingConfig(enable_access_log=False),
+        )
+    _wait_running(settings)
+    progress("ready")
+
+
+def _wait_running(settings: Settings) -> None:
+    names = {surface.name for surface in surfaces(settings)}
+    deadline = time.monotonic() + _READY_S
+    while True:
+        found = serve.status().applications
+        states = {name: found[name].status for name in names if name in found}
+        if all(states.get(name) == ApplicationStatus.RUNNING for name in names):
+            return
+        failed = [n for n, state in states.items() if state == ApplicationStatus.DEPLOY_FAILED]
+        if failed or time.monotonic() > deadline:
+            shown = ", ".join(
+                f"{name}: {found[name].message or state}" for name, state in states.items()
+            )
+            raise RuntimeError(f"the service did not start: {shown}")
+        time.sleep(0.05)
+
+
+def undeploy(namespace: str) -> None:
+    """Remove this installation's applications; Serve itself ends if nothing else uses it."""
+    try:
+        applications = serve.status().applications
+    except (RayServeException, RuntimeError):
+        return
+    ours = {f"{namespace}-{kind}" for kind in ("rest", "websocket", "events")}
+    for name in ours & set(applications):
+        serve.delete(name)
+    if not set(applications) - ours:
+        serve.shutdown()
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "::1", "localhost")
