@@ -72,7 +72,7 @@ class Batches:
             self._waiting.clear()
 
     def _take(self) -> list[tuple[Call, asyncio.Future[Any]]]:
-        batch = []
+        batch: list[tuple[Call, asyncio.Future[Any]]] = []
         size = 0
         while self._waiting and len(batch) < self._calls_max and size < self._bytes_max:
             call, reply = self._waiting.popleft()

@@ -98,7 +98,7 @@ class RedisClient:
     async def command(self, *words: Argument) -> Any:
         """One command in one round trip."""
         async with self._translated():
-            return await self._redis.execute_command(*words)
+            return await self._execute(*words)
 
     async def commands(
         self, commands: Sequence[Sequence[Argument]], *, atomic: bool = False
@@ -114,10 +114,10 @@ class RedisClient:
         """One script in one round trip (three if the server has to be given it first)."""
         async with self._translated():
             try:
-                return await self._redis.execute_command("EVALSHA", script.sha, 0, *arguments)
+                return await self._execute("EVALSHA", script.sha, 0, *arguments)
             except NoScriptError:
-                await self._redis.execute_command("SCRIPT LOAD", script.text)
-                return await self._redis.execute_command("EVALSHA", script.sha, 0, *arguments)
+                await self._execute("SCRIPT LOAD", script.text)
+                return await self._execute("EVALSHA", script.sha, 0, *arguments)
 
     async def run_many(
         self, script: Script, calls: Sequence[Sequence[Argument]]
@@ -133,6 +133,9 @@ class RedisClient:
             for at, reply in zip(absent, again, strict=True):
                 replies[at] = reply
         return replies
+
+    async def _execute(self, *words: Argument) -> Any:
+        return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def _send(
         self, commands: Sequence[Sequence[Argument]], *, atomic: bool = False

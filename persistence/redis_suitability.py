@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Mapping
 
 from redis.exceptions import ResponseError
 
@@ -12,22 +13,25 @@ from persistence.errors import UnsuitableServer
 from persistence.redis_client import RedisClient
 from persistence.store import Durability
 
-__all__ = ["read_durability"]
+__all__ = ["read_durability", "refuse_kind"]
 
-_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory-policy", "cluster-enabled")
+_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory-policy")
+#: COPY and ZRANGE in reverse came with this version.
+_OLDEST = [6, 2]
 
 
 async def read_durability(client: RedisClient) -> Durability:
     """See `Store.durability`."""
     await _require_authentication(client)
     info = _lines(await client.command("INFO", "everything"))
+    refuse_kind(info)
     try:
         config = await _configuration(client)
     except ResponseError as error:
         # What INFO says is enough to refuse a server, but it does not tell about fsync.
-        _refuse_unsuitable(info.get("redis_mode") == "cluster", info.get("maxmemory_policy", ""))
+        _refuse_eviction(info.get("maxmemory_policy", ""))
         return Durability("none", f"the server does not show its configuration ({error})")
-    _refuse_unsuitable(config["cluster-enabled"] == "yes", config["maxmemory-policy"])
+    _refuse_eviction(config["maxmemory-policy"])
     return _promise(config)
 
 
@@ -44,12 +48,25 @@ def _promise(config: dict[str, str]) -> Durability:
             return Durability("none", f"the system decides when to write (appendfsync {other})")
 
 
-def _refuse_unsuitable(cluster: bool, policy: str) -> None:
-    if cluster:
+def refuse_kind(info: Mapping[str, str]) -> None:
+    """Raise UnsuitableServer if a server of this version and role cannot be used at all."""
+    version = info.get("redis_version", "")
+    numbers = [int(part) for part in version.split(".") if part.isdigit()]
+    if version and numbers < _OLDEST:
+        raise UnsuitableServer(
+            f"the server is Redis {version}, which lacks commands that Harmonia uses: it needs "
+            "Redis 6.2 or newer, or Valkey"
+        )
+    if info.get("role") == "slave":
+        raise UnsuitableServer("the server is a replica and takes no writes: give the primary")
+    if info.get("cluster_enabled") == "1":
         raise UnsuitableServer(
             "the server runs in cluster mode, where one commit could not be atomic: use a single "
             "primary (with replicas if you like)"
         )
+
+
+def _refuse_eviction(policy: str) -> None:
     if policy not in {"noeviction", ""}:
         raise UnsuitableServer(
             f"the server evicts keys when memory is short (maxmemory-policy {policy}), so it "

@@ -18,6 +18,7 @@ from persistence.embedded import EmbeddedServer, find_binary
 from persistence.errors import StoreUnavailable, UnsuitableServer
 from persistence.redis_client import is_refusal
 from persistence.redis_store import RedisStore
+from persistence.redis_suitability import refuse_kind
 from persistence.store import NewExecution
 from tests.contract.builders import claimed, create, next_commit
 
@@ -109,6 +110,14 @@ async def test_a_cluster_is_refused(tmp_path: Path):
         await store.close()
         process.terminate()
         await asyncio.wait_for(process.wait(), DEADLINE_S)
+
+
+def test_a_server_that_lacks_commands_is_refused():
+    with pytest.raises(UnsuitableServer, match=r"6\.0\.16.*6\.2"):
+        refuse_kind({"redis_version": "6.0.16", "role": "master"})
+    for version in ("6.2.0", "7.2.4", "10.0.1"):
+        refuse_kind({"redis_version": version, "role": "master"})
+    refuse_kind({})
 
 
 @pytest.mark.parametrize("url", ["redis://192.0.2.1:6379/0", "rediss://192.0.2.1:6379/0"])
@@ -204,6 +213,8 @@ async def test_a_replica_is_unavailable_for_writes(store: RedisStore, admin: red
     for call in (store.ping, lambda: store.claim("e", "o")):
         with pytest.raises(StoreUnavailable):
             await call()
+    with pytest.raises(UnsuitableServer, match="replica"):
+        await store.durability()
     await admin.execute_command("REPLICAOF", "NO", "ONE")
     assert await store.claim("e", "o")
 
