@@ -44,7 +44,8 @@ _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 #: A word as it was written, with its quotes: to tell a quoted `|` from a bare one.
 _RAW_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+""", re.DOTALL)
-_SINGLE_QUOTED = re.compile(r"'[^']*'")
+_QUOTED = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.""", re.DOTALL)
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 _OPERATOR = re.compile(r"\|[|&]?|&&?|;;?|\d*(?:>>?|<<?<?|>&|<&|>\|).*|&>>?.*|.*[^\\];", re.DOTALL)
 _SUBSTITUTION = re.compile(r"\$\(|`")
 
@@ -194,11 +195,12 @@ def _unmark(word: str, references: Sequence[str]) -> str:
     at = 0
     for match in _MARK.finditer(word):
         literal = word[at : match.start()]
-        if literal.endswith("$"):
+        found = references[int(match.group(1))]
+        if literal.endswith("$") and not found.startswith("$$"):
             raise CommandTemplateError(
                 "a '$' cannot stand right before a reference; put it into the referenced value"
             )
-        pieces += [literal.replace("${", "$${"), references[int(match.group(1))]]
+        pieces += [literal.replace("${", "$${"), found]
         at = match.end()
     pieces.append(word[at:].replace("${", "$${"))
     return "".join(pieces)
@@ -207,13 +209,19 @@ def _unmark(word: str, references: Sequence[str]) -> str:
 def _refuse_shell_syntax(marked: str, references: Sequence[str]) -> None:
     for match in _RAW_WORD.finditer(marked):
         raw = match.group()
-        if _OPERATOR.fullmatch(raw) or _SUBSTITUTION.search(_SINGLE_QUOTED.sub("", raw)):
+        if _OPERATOR.fullmatch(raw) or _SUBSTITUTION.search(_QUOTED.sub(_expanded, raw)):
             shown = _MARK.sub(lambda mark: references[int(mark.group(1))], raw)
             raise CommandTemplateError(
                 f"commands run without a shell, which '{shown}' would need: split the command "
                 f"into tasks, one program each; if it is meant literally, write '{shown}' in "
                 "single quotes"
             )
+
+
+def _expanded(quoted: re.Match[str]) -> str:
+    """Of a quoted piece, what a shell would still look into: double quotes, but no escapes."""
+    piece = quoted.group()
+    return _ESCAPED.sub("", piece[1:-1]) if piece.startswith('"') else ""
 
 
 def _refuse_references_in_code(words: Sequence[str], options: re.Pattern[str]) -> None:

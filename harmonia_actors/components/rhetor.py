@@ -22,16 +22,14 @@ _SUMMARY_SECTIONS = 2
 
 
 def _preload() -> None:
-    from harmonia_actors.components.reports import charts, fonts, html, pdf
+    from harmonia_actors.components.reports import charts, html, pdf
     from harmonia_actors.components.reports.model import Bars, Chart
 
-    fonts.register()
     chart = Chart("warm", "", Bars((("", (("a", 1.0),)),)))
     # Drawing once loads what matplotlib and reportlab themselves import late.
     warm = Report("warm", (), (Section("warm", (chart,)),))
-    charts.png(chart.drawing)
-    pdf.render_pdf(warm)
-    html.render_html(warm)
+    pdf.render_pdf(warm, {"warm": charts.png(chart.drawing)})
+    html.render_html(warm, {"warm": charts.svg(chart.drawing)})
 
 
 component = Component("rhetor", description="Writes reports", preload=_preload)
@@ -56,12 +54,10 @@ def generate_content(
     _advance(context, 0.05, "Composing the report")
     report = _compose(data, title, summary=template == "summary")
     target = output_file or _file_name(context.task_name) + _SUFFIXES[format]
-    _advance(context, 0.2, "Generating report sections")
-    if format == "markdown":
-        content, charts = _markdown(report, target, context)
-    else:
-        content, charts = _render(report, format), [chart.name for chart in report.charts()]
-    _advance(context, 0.9, f"Writing {target}")
+    _advance(context, 0.1, "Generating report sections")
+    pictures = _draw(report, format, context)
+    _advance(context, 0.8, f"Writing {target}")
+    content, charts = _render(report, format, pictures, target, context)
     written = context.workspace.write_file(target, content)
     _advance(context, 1.0, "Report complete")
     return {
@@ -104,28 +100,37 @@ def _facts(results: Results) -> tuple[str, ...]:
     return (told,)
 
 
-def _render(report: Report, form: str) -> bytes:
-    from harmonia_actors.components.reports.html import render_html
-    from harmonia_actors.components.reports.pdf import render_pdf
+def _draw(report: Report, form: str, context: TaskContext) -> dict[str, bytes]:
+    """Each chart's picture by its name: SVG for HTML, PNG otherwise."""
+    from harmonia_actors.components.reports.charts import png, svg
 
-    return render_pdf(report) if form == "pdf" else render_html(report)
+    draw = svg if form == "html" else png
+    charts = list(report.charts())
+    pictures = {}
+    for at, chart in enumerate(charts):
+        _advance(context, 0.1 + 0.7 * at / len(charts), f"Drawing {chart.name}")
+        pictures[chart.name] = draw(chart.drawing)
+    return pictures
 
 
-def _markdown(report: Report, target: str, context: TaskContext) -> tuple[bytes, list[str]]:
-    """The text, and its charts' files, which lie in a directory beside it."""
-    from harmonia_actors.components.reports.charts import png
-    from harmonia_actors.components.reports.markdown import render_markdown
+def _render(
+    report: Report, form: str, pictures: dict[str, bytes], target: str, context: TaskContext
+) -> tuple[bytes, list[str]]:
+    """The report's file, and its charts: their files for Markdown, their names otherwise."""
+    from harmonia_actors.components.reports import html, markdown, pdf
 
+    if form == "pdf":
+        return pdf.render_pdf(report, pictures), list(pictures)
+    if form == "html":
+        return html.render_html(report, pictures), list(pictures)
     path = PurePosixPath(target)
     folder = _file_name(path.stem) + "_charts"
-    files: dict[str, str] = {}
-    written = []
-    for chart in report.charts():
-        _advance(context, 0.2 + 0.6 * len(files) / 20, f"Drawing {chart.name}")
-        files[chart.name] = f"{folder}/{chart.name}.png"
-        beside = str(path.parent / files[chart.name])
-        written.append(str(context.workspace.write_file(beside, png(chart.drawing))))
-    return render_markdown(report, files), written
+    files = {name: f"{folder}/{name}.png" for name in pictures}
+    written = [
+        str(context.workspace.write_file(str(path.parent / files[name]), picture))
+        for name, picture in pictures.items()
+    ]
+    return markdown.render_markdown(report, files), written
 
 
 def _file_name(name: str) -> str:

@@ -19,6 +19,8 @@ BINS_MAX = 20
 TOP_VALUES = 10
 #: A column with at most this many distinct values divides rows into groups.
 CATEGORIES_MAX = 12
+#: Numbers beyond it count as missing, as infinity does: their squares have no value.
+MAGNITUDE_MAX = 1e150
 
 Kind = Literal["integer", "number", "boolean", "date", "text"]
 #: measure: a quantity; category: divides rows into groups; identifier: tells rows apart;
@@ -55,7 +57,7 @@ def _column(name: str, values: Any) -> Column:
     elif types.is_integer_dtype(values):
         kind = "integer"
     elif types.is_numeric_dtype(values) and not types.is_complex_dtype(values):
-        values = values.where(abs(values) != float("inf"))
+        values = values.where(abs(values) < MAGNITUDE_MAX)
         whole = values.dropna()
         kind = "integer" if len(whole) and (whole % 1 == 0).all() else "number"
     elif types.is_datetime64_any_dtype(values):
@@ -117,11 +119,8 @@ def statistics(column: Column) -> dict[str, Any]:
 
 
 def _numeric(values: Any) -> dict[str, Any]:
-    import numpy as np
-
     present = values.astype("float64")
     q1, median, q3 = (number(present.quantile(share)) for share in (0.25, 0.5, 0.75))
-    counts, edges = np.histogram(present, bins=_bin_count(present))
     return {
         "count": len(present),
         "mean": number(present.mean()),
@@ -133,10 +132,24 @@ def _numeric(values: Any) -> dict[str, Any]:
         "max": number(present.max()),
         "skewness": number(present.skew()) if len(present) > 2 else None,
         "zeros": int((present == 0).sum()),
-        "histogram": {
-            "edges": [number(edge) for edge in edges],
-            "counts": [int(count) for count in counts],
-        },
+        "histogram": _histogram(present),
+    }
+
+
+def _histogram(values: Any) -> dict[str, Any] | None:
+    """Counts between edges; None for values that are all the same."""
+    import numpy as np
+
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return None
+    bins = _bin_count(values)
+    # Numbers may lie so close that there is no number between them.
+    edges = np.unique(np.linspace(low, high, bins + 1))
+    counts, _ = np.histogram(values, bins=edges)
+    return {
+        "edges": [number(edge) for edge in edges],
+        "counts": [int(count) for count in counts],
     }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -40,6 +41,7 @@ _BY_SUFFIX: dict[str, TableFormat] = {
 }
 _DATE_FORMATS = ("ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d")
 _DATE_SAMPLE = 200
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_table(
@@ -138,6 +140,10 @@ def _read_json(opened: BinaryIO, name: str, head: bytes) -> pd.DataFrame:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         value = _json_lines(text, error)
+    if _HALF_CHARACTER.search(text):
+        # Half of a surrogate pair is no text that anything else could take.
+        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        value = json.loads(whole)
     records = _records(value)
     if records is None:
         raise _refused(
@@ -221,7 +227,7 @@ def _with_dates(frame: pd.DataFrame) -> pd.DataFrame:
         if sample.empty or not sample.str.fullmatch(r"\d{1,4}[-/.]\d\d?[-/.]\d{1,4}.*").all():
             continue
         for form in _DATE_FORMATS:
-            if pd.to_datetime(sample, format=form, errors="coerce").isna().any():
+            if pd.to_datetime(sample, format=form, errors="coerce", utc=True).isna().any():
                 continue
             dates = pd.to_datetime(values, format=form, errors="coerce", utc=True)
             if dates.isna().sum() == values.isna().sum():

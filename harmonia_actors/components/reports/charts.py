@@ -45,7 +45,8 @@ def draw(drawing: Drawing) -> Figure:
         case Bars():
             figure = _bars(drawing)
         case Boxes():
-            figure = _grid(drawing.panels, 1.85, _boxes)
+            narrow = all(len(groups) <= 4 for _, groups in drawing.panels)
+            figure = _grid(drawing.panels, 1.9, _boxes, across=4 if narrow else 3)
         case HeatMap():
             figure = _heat_map(drawing)
         case Scatter():
@@ -112,9 +113,13 @@ def _label(text: str, length: int = _LABEL_LENGTH_MAX) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def _grid(panels: Sequence[Any], row_height: float, draw_panel: Any) -> Figure:
-    """Panels two or three to a row, each drawn by `draw_panel`."""
-    across = 1 if len(panels) == 1 else 2 if len(panels) in (2, 4) else 3
+def _grid(
+    panels: Sequence[Any], row_height: float, draw_panel: Any, across: int | None = None
+) -> Figure:
+    """Panels in rows, each drawn by `draw_panel`; two or three to a row unless told otherwise."""
+    if across is None:
+        across = 2 if len(panels) in (2, 4) else 3
+    across = min(across, len(panels))
     down = -(-len(panels) // across)
     figure = _figure(row_height * down + 0.1)
     for at, panel in enumerate(panels):
@@ -161,7 +166,7 @@ def _bars(drawing: Bars) -> Figure:
         _style(axes, title, grid="x")
         axes.set_yticks(places, [_label(label) for label, _ in bars], color=INK)
         # The same height for bars in all panels, however many there are.
-        axes.set_ylim(max(longest, 3) - 0.4, -0.6)
+        axes.set_ylim((longest if single else max(longest, 3)) - 0.4, -0.6)
         axes.grid(visible=False)
         axes.set_xticks([])
         axes.margins(x=0.18)
@@ -173,7 +178,7 @@ def _bars(drawing: Bars) -> Figure:
             color=FAINT,
         )
 
-    row = max(0.9, 0.2 * max(longest, 3) + (0.25 if single else 0.4))
+    row = 0.2 * longest + 0.3 if single else 0.2 * max(longest, 3) + 0.4
     return _grid(drawing.panels, row, panel_of)
 
 

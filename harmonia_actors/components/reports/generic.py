@@ -100,7 +100,7 @@ def _leaves(value: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[st
 
 
 def _array(name: str, items: list[Any]) -> Iterator[Block]:
-    if not items:
+    if not any(item != {} for item in items):
         yield Paragraph("(empty)")
     elif all(isinstance(item, dict) for item in items):
         yield from _table(name, items)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harmonia_actors.components.reports import charts
-from harmonia_actors.components.reports.model import Chart, Report
+from harmonia_actors.components.reports.model import Report
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 __all__ = ["render_html"]
 
 
-def render_html(report: Report) -> bytes:
-    """The report as UTF-8 HTML. All text is escaped; none of it is ever template code."""
-    pictures = {id(chart): _inlined(chart) for chart in report.charts()}
+def render_html(report: Report, pictures: Mapping[str, bytes]) -> bytes:
+    """The report as UTF-8 HTML. All text is escaped; none of it is ever template code.
+
+    `pictures` has each chart's SVG by the chart's name.
+    """
     template = _environment().get_template("report.html.jinja")
     rendered: str = template.render(
         report=report,
         kind=lambda block: type(block).__name__,
-        picture=lambda chart: pictures[id(chart)],
+        picture=lambda chart: _inlined(pictures[chart.name]),
     )
     return rendered.encode("utf-8", "replace")
 
 
-def _inlined(chart: Chart) -> str:
-    encoded = base64.b64encode(charts.svg(chart.drawing)).decode("ascii")
+def _inlined(picture: bytes) -> str:
+    encoded = base64.b64encode(picture).decode("ascii")
     return f"data:image/svg+xml;base64,{encoded}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -27,10 +28,20 @@ _ACCENT = charts.PALETTE[0]
 _MARGIN_MM = 21
 #: A cell that is longer is cut: a row must fit on a page.
 _CELL_LENGTH_MAX = 600
+_CELL_SIZE, _CELL_PADDING = 7.5, 6
+#: Tables of fewer columns are as wide as they need to be.
+_FULL_WIDTH_COLUMNS = 5
+#: Tables of more rows may go over pages.
+_UNBROKEN_ROWS_MAX = 25
+#: Points that must be left on a page for a section to start there.
+_ROOM_FOR_HEADING = 90
 
 
-def render_pdf(report: Report) -> bytes:
-    """The report as a PDF file. Title, headings and page numbers are in its outline."""
+def render_pdf(report: Report, pictures: Mapping[str, bytes]) -> bytes:
+    """The report as a PDF file, with its title and an outline of its sections.
+
+    `pictures` has each chart's PNG by the chart's name.
+    """
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.units import mm
     from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate
@@ -51,7 +62,7 @@ def render_pdf(report: Report) -> bytes:
     frame = Frame(margin, 20 * mm, width, A4[1] - 40 * mm, 0, 0, 0, 0, id="body")
     page = PageTemplate(id="page", frames=[frame], onPage=_furniture(report.title))
     document.addPageTemplates([page])
-    story = _Story(width)
+    story = _Story(width, pictures)
     story.title(report)
     for number, section in enumerate(report.sections, start=1):
         story.section(number, section)
@@ -107,7 +118,8 @@ def _counting_canvas() -> Any:
 class _Story:
     """Collects flowables of one text width."""
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, pictures: Mapping[str, bytes]) -> None:
+        self._pictures = pictures
         self.flowables: list[Flowable] = []
         self._width = width
         self._styles = _styles()
@@ -124,15 +136,23 @@ class _Story:
         ]
 
     def section(self, number: int, section: Section) -> None:
-        from reportlab.platypus import CondPageBreak, KeepTogether
+        from reportlab.platypus import CondPageBreak
 
         heading = _outlined(self._text(section.title, "heading"), section.title, f"s{number}")
-        blocks = [self._block(block) for block in section.blocks]
-        self.flowables.append(CondPageBreak(90))
-        first = blocks[0] if blocks else []
-        self.flowables.append(KeepTogether([heading, *first]))
-        for block in blocks[1:]:
-            self.flowables += block
+        self.flowables.append(CondPageBreak(_ROOM_FOR_HEADING))
+        before: list[Flowable] = [heading]
+        for block in section.blocks:
+            parts = self._block(block)
+            # A heading stays with what it announces; tables and charts stay in one piece.
+            self.flowables += self._together(block, [*before, *parts])
+            before = []
+
+    def _together(self, block: Any, parts: list[Flowable]) -> list[Flowable]:
+        from reportlab.platypus import KeepTogether
+
+        if isinstance(block, Table) and len(block.rows) > _UNBROKEN_ROWS_MAX:
+            return parts
+        return [KeepTogether(parts)]
 
     def _block(self, block: Any) -> list[Flowable]:
         match block:
@@ -169,7 +189,7 @@ class _Story:
         return [grid, Spacer(1, 9)]
 
     def _table(self, block: Table) -> list[Flowable]:
-        from reportlab.platypus import KeepTogether, Spacer
+        from reportlab.platypus import Spacer
         from reportlab.platypus import Table as Grid
 
         cells = [
@@ -187,38 +207,46 @@ class _Story:
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("TOPPADDING", (0, 0), (-1, -1), 2.5),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 3.5),
-                ("LEFTPADDING", (0, 0), (-1, -1), 3),
-                ("RIGHTPADDING", (0, 0), (-1, -1), 5),
+                ("LEFTPADDING", (0, 0), (-1, -1), _CELL_PADDING),
+                ("RIGHTPADDING", (0, 0), (-1, -1), _CELL_PADDING),
             ]
         )
         parts: list[Flowable] = [grid]
         if block.caption:
             parts.append(self._text(block.caption, "caption"))
         parts.append(Spacer(1, 8))
-        return [KeepTogether(parts)] if len(block.rows) <= 25 else parts
+        return parts
 
     def _chart(self, block: Chart) -> list[Flowable]:
         from reportlab.lib.utils import ImageReader
-        from reportlab.platypus import Image, KeepTogether
+        from reportlab.platypus import Image
 
-        picture = charts.png(block.drawing)
+        picture = self._pictures[block.name]
         pixels_wide, pixels_high = ImageReader(io.BytesIO(picture)).getSize()
         height = self._width * pixels_high / pixels_wide
         self._figures += 1
         caption = f"Figure {self._figures}. {block.caption}"
         image = Image(io.BytesIO(picture), width=self._width, height=height)
-        return [KeepTogether([image, self._text(caption, "caption")])]
+        return [image, self._text(caption, "caption")]
 
     def _cell_style(self, numeric: bool, head: bool) -> str:
         return ("head" if head else "cell") + ("_right" if numeric else "")
 
     def _widths(self, block: Table) -> list[float]:
-        """Column widths by the longest text of each, within bounds, stretched to the page."""
-        wanted = []
-        for at in range(len(block.head)):
-            longest = max((len(row[at]) for row in block.rows if at < len(row)), default=0)
-            wanted.append(min(42, max(6, longest, len(block.head[at]))))
-        return [self._width * share / sum(wanted) for share in wanted]
+        """Column widths by what stands in them; a table of few columns need not fill the page."""
+        from reportlab.pdfbase.pdfmetrics import stringWidth
+
+        widths = []
+        for at, head in enumerate(block.head):
+            texts = [row[at] for row in block.rows if at < len(row)]
+            lines = [line for text in texts for line in text.split("\n")[:50]]
+            widest = max((stringWidth(t[:100], fonts.BODY, _CELL_SIZE) for t in lines), default=0)
+            widest = max(widest, stringWidth(head[:100], fonts.BOLD, _CELL_SIZE), 12)
+            widths.append(min(widest + 2 * _CELL_PADDING + 1, self._width * 0.6))
+        stretch = self._width / sum(widths)
+        if len(widths) < _FULL_WIDTH_COLUMNS:
+            stretch = min(stretch, 1.5)
+        return [width * stretch for width in widths]
 
     def _text(self, text: str, style: str, *, bullet: bool = False) -> Any:
         from reportlab.platypus import Paragraph as Set
@@ -271,7 +299,6 @@ def _styles() -> dict[str, Any]:
             textColor=_ACCENT,
             spaceBefore=13,
             spaceAfter=6,
-            keepWithNext=1,
         ),
         "body": style("body", 9, 13.5, spaceAfter=5),
         "bullet": style(
@@ -280,8 +307,8 @@ def _styles() -> dict[str, Any]:
         "caption": style("caption", 7.5, 11, textColor=_FAINT, spaceBefore=3, spaceAfter=9),
         "figure": style("figure", 15, 19, fontName=fonts.BOLD, textColor=_ACCENT),
         "figure_label": style("figure_label", 7.5, 10, textColor=_FAINT),
-        "cell": style("cell", 7.5, 10, **cell),
-        "cell_right": style("cell_right", 7.5, 10, alignment=TA_RIGHT, **cell),
-        "head": style("head", 7.5, 10, **head),
-        "head_right": style("head_right", 7.5, 10, alignment=TA_RIGHT, **head),
+        "cell": style("cell", _CELL_SIZE, 10, **cell),
+        "cell_right": style("cell_right", _CELL_SIZE, 10, alignment=TA_RIGHT, **cell),
+        "head": style("head", _CELL_SIZE, 10, **head),
+        "head_right": style("head_right", _CELL_SIZE, 10, alignment=TA_RIGHT, **head),
     }

@@ -20,7 +20,7 @@ class RecordingContext:
     workflow_id: str = "wf-1"
     task_name: str = "a.task"
     attempt: int = 1
-    reports: list[tuple[float, str]] = field(default_factory=list)
+    reports: list[tuple[float, str]] = field(default_factory=list, repr=False)
     lines: list[str] = field(default_factory=list)
     _stopped: bool = False
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
