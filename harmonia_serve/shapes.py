@@ -54,7 +54,7 @@ def shape_error(error: ValidationError, model: type[BaseModel]) -> HarmoniaError
 def _type_message(item: ErrorDetails) -> str:
     given = item["input"]
     noun = "null" if given is None else _JSON_NOUNS.get(type(given), "something else")
-    if item["type"] == "int_from_float":
+    if isinstance(given, float) and item["type"].startswith("int"):
         noun = str(given)
     return f"must be {_TYPES[item['type']]}, not {noun}"
 

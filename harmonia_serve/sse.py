@@ -28,8 +28,10 @@ __all__ = ["PREFIX", "frame", "router"]
 
 PREFIX: Final = "/events/harmonia"
 
-#: Milliseconds after which a client that lost the stream asks again.
-_RETRY: Final = b"retry: 2000\n\n"
+#: Milliseconds after which a client that lost the stream asks again. It travels with the first
+#: event: alone it would be no event, but not every client's parser knows that.
+_RETRY: Final = b"retry: 2000\n"
+_OPENED: Final = b": open\n\n"
 _SIGN_OF_LIFE: Final = b": alive\n\n"
 #: An answer begins after so long even if the gateway has not said yet that the execution exists.
 _OPEN_WAIT_S: Final = 5.0
@@ -110,7 +112,7 @@ class _EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         sink = _Sink(send, self._framing)
         try:
-            await sink.send_bytes(_RETRY)
+            await sink.send_bytes(_OPENED)
             ending = await subscription.run(sink, _left(receive), self._caller)
             farewell = b""
         except HarmoniaError as error:
@@ -135,9 +137,11 @@ class _Sink:
     def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes]) -> None:
         self._send = send
         self._framing = framing
+        self._head = _RETRY
 
     async def send_events(self, events: Sequence[StreamEvent]) -> None:
-        await self.send_bytes(b"".join(map(self._framing, events)))
+        await self.send_bytes(self._head + b"".join(map(self._framing, events)))
+        self._head = b""
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)
