@@ -178,7 +178,7 @@ def _bars(drawing: Bars) -> Figure:
             color=FAINT,
         )
 
-    row = 0.2 * longest + 0.3 if single else 0.2 * max(longest, 3) + 0.4
+    row = 0.18 * longest + 0.25 if single else 0.2 * max(longest, 3) + 0.4
     return _grid(drawing.panels, row, panel_of)
 
 
