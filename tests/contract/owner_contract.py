@@ -82,7 +82,7 @@ class OwnerContract:
         await store.renew_owner("dead", lease_ms=LEASE_MS)
         assert await store.owners() == [OwnerLoad("dead", 1, expired=True)]
         assert await create(store, "e2") == ""
-        assert await store.claim_next("dead", owners_max=1) is None
+        assert await store.claim_next("dead", owners_max=0) is None
         await store.orphan("dead", limit=1)
         await store.renew_owner("dead", lease_ms=LEASE_MS)
         assert await store.owners() == [OwnerLoad("dead", 0, expired=False)], "it starts anew"
