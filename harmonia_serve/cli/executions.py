@@ -35,7 +35,7 @@ from harmonia_serve.cli.output import (
     status_text,
 )
 from harmonia_serve.cli.problems import CommandFailed, CommandGroup
-from harmonia_serve.cli.run import execution_options, follow_to_end
+from harmonia_serve.cli.run import execution_options, watch
 from harmonia_serve.client import HarmoniaClient
 from harmonia_serve.client.flows import JsonObject
 
@@ -273,12 +273,7 @@ def follow(
     """Watch an execution to its end, as `harmonia run` does; exit code 1 unless it completed."""
     with connect(url, data_dir) as client:
         client.execution(execution_id)
-        final = follow_to_end(
-            client, execution_id, quiet=as_json, cancel_on_interrupt=cancel_on_interrupt
-        )
-    if as_json:
-        show_json(final)
-    raise typer.Exit(0 if final["status"] == "completed" else 1)
+        watch(client, execution_id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ from harmonia_serve.cli.output import duration_text, elapsed_ms, out, plain, sho
 from harmonia_serve.client import Conflict, HarmoniaClient
 from harmonia_serve.client.flows import JsonObject
 
-__all__ = ["execution_options", "follow_to_end", "run"]
+__all__ = ["execution_options", "follow_to_end", "run", "watch"]
 
 _INTERRUPTED = 130
 
@@ -86,9 +86,19 @@ def run(
     options = execution_options(timeout, max_retries, retry_interval)
     with connect(url, data_dir) as client:
         execution = client.run(definition, values, options)
+        watch(client, execution.id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
+
+
+def watch(
+    client: HarmoniaClient, execution_id: str, *, as_json: bool, cancel_on_interrupt: bool
+) -> NoReturn:
+    """Follow an execution, and exit as it ended: 0 completed, 1 not, 130 interrupted."""
+    try:
         final = follow_to_end(
-            client, execution.id, quiet=as_json, cancel_on_interrupt=cancel_on_interrupt
+            client, execution_id, quiet=as_json, cancel_on_interrupt=cancel_on_interrupt
         )
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         show_json(final)
     raise typer.Exit(0 if final["status"] == "completed" else 1)
@@ -103,7 +113,8 @@ def follow_to_end(
 ) -> JsonObject:
     """Follow an execution, print how it ended, and return its final state.
 
-    Ctrl-C leaves it running (or cancels it, if asked to); then typer.Exit(130) is raised.
+    Ctrl-C leaves it running, says how to come back, and raises KeyboardInterrupt; or it cancels
+    the execution, if that was asked for.
     """
     # What a program reads from stdout is the output alone; progress goes to stderr then.
     console = Console(stderr=True, highlight=False, quiet=quiet)
@@ -116,7 +127,7 @@ def follow_to_end(
         console.print(Text(f"Execution {plain(execution_id)} goes on without you."))
         console.print(Text(f"  Follow it again: harmonia executions follow {execution_id}"))
         console.print(Text(f"  Cancel it:       harmonia executions cancel {execution_id}"))
-        raise typer.Exit(_INTERRUPTED) from None
+        raise
     if not quiet:
         _print_end(final, console)
     return final

@@ -70,7 +70,9 @@ def _take_stdin() -> int:
 def _failure(error: Exception) -> reports.Failed:
     if isinstance(error, CommandFailed):
         return reports.Failed(error.message, error.way_out)
-    return reports.Failed(f"{type(error).__name__}: {error}")
+    # What comes out of an actor brings the stack of that actor along; the log has it all.
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return reports.Failed(f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}")
 
 
 class _Driver:
@@ -88,7 +90,6 @@ class _Driver:
     def bring_up(self) -> None:
         """Start or join the cluster, start Harmonia's actors and applications."""
         from harmonia_actors.actors.wiring import ensure_first_key, install
-
         from harmonia_serve.deployments import deploy
 
         if self._plan.address:
@@ -114,8 +115,8 @@ class _Driver:
     def end(self) -> None:
         """End Harmonia's applications and actors, and with a cluster of our own the cluster."""
         import ray
-        from harmonia_actors.actors.wiring import uninstall
 
+        from harmonia_actors.actors.wiring import uninstall
         from harmonia_serve.deployments import undeploy
 
         namespace = self._plan.settings.namespace

@@ -24,6 +24,7 @@ from harmonia_serve.cli.installation.ports import is_free
 from harmonia_serve.cli.installation.processes import end_all, marked, runs
 from harmonia_serve.cli.installation.records import read_running
 from persistence.embedded import reap
+from tests.unit.cli.conftest import Harmonia
 
 DEADLINE_S = 30.0
 
@@ -214,3 +215,45 @@ def test_a_failed_start_tells_why_and_leaves_nothing(data_dir: Path) -> None:
     assert up.all("Failed") == [{"message": "the stand-in is broken", "way_out": "mend it"}]
     assert processes(data_dir) == []
     assert is_free("127.0.0.1", 8002)
+
+
+def test_down_stops_it_and_waits_until_it_has_ended(data_dir: Path, harmonia: Harmonia) -> None:
+    up = Up(data_dir)
+    up.until_ready()
+    started = processes(data_dir)
+    stopping = harmonia("down", "--data-dir", str(data_dir), "--json")
+    assert stopping.code == 0
+    assert stopping.json == {"ended": [f"harmonia up (process {up.process.pid}) has stopped"]}
+    assert up.wait() == 0
+    assert not any(map(runs, started))
+    assert "nothing runs" in harmonia("down", "--data-dir", str(data_dir)).out
+
+
+def test_down_ends_what_a_killed_one_has_left(data_dir: Path, harmonia: Harmonia) -> None:
+    up = Up(data_dir, STAND_IN_DEAF="1")
+    up.until_ready()
+    left = processes(data_dir)
+    up.process.kill()
+    up.wait()
+    said = harmonia("down", "--data-dir", str(data_dir)).out
+    assert said.startswith("3 processes")
+    assert not any(map(runs, left))
+    assert read_running(data_dir) is None
+
+
+def test_status_names_the_processes_and_says_what_does_not_answer(
+    data_dir: Path, harmonia: Harmonia
+) -> None:
+    """The stand-in is no Harmonia, so the service itself does not answer as one would."""
+    up = Up(data_dir)
+    url = up.until_ready()
+    found = harmonia("status", "--data-dir", str(data_dir), "--json")
+    assert found.code == 1
+    document: Any = found.json
+    assert document["url"] == url
+    assert document["up"]["pid"] == up.process.pid
+    assert len(document["processes"]) == 4
+    assert all(item["memory_bytes"] > 0 for item in document["processes"])
+    assert "does not answer" in harmonia("status", "--data-dir", str(data_dir)).out
+    up.process.terminate()
+    assert up.wait() == 0
