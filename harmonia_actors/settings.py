@@ -176,8 +176,8 @@ class Settings(BaseSettings):
     # Pools
     node_types: tuple[dict[str, float], ...] = Field(
         (),
-        description="Resources of nodes that the autoscaler may add, as JSON, where Harmonia cannot "
-        'find them out (Kubernetes): [{"CPU": 8, "GPU": 1, "memory": 32e9}].',
+        description="Resources of nodes that the autoscaler may add, as JSON, where Harmonia "
+        'cannot find them out (Kubernetes): [{"CPU": 8, "GPU": 1, "memory": 32e9}].',
     )
     execution_actors_min: int = Field(2, ge=1, description="Execution actors kept warm.")
     execution_actors_max: int = Field(

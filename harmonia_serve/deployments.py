@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus, LoggingConfig
+from ray.serve.schema import LoggingConfig
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.ingress import choose_ingress
@@ -73,7 +74,7 @@ def _make_class(name: str) -> type:
             from harmonia_serve.ingress import keep_replica_port_at
 
             parts.log_to_stderr()
-            keep_replica_port_at(ray.util.get_node_ip_address())
+            keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
             self._builder = builder
 
@@ -98,42 +99,43 @@ def deploy(settings: Settings, *, progress: Callable[[str], None]) -> None:
         http_options=HTTPOptions(host=ingress.serve_host, port=settings.port),
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    for surface in surfaces(settings):
-        progress(surface.name)
-        deployment = serve.deployment(
-            serve.ingress()(_make_class(surface.name.replace("-", "_"))),
-            name=surface.name,
-            num_replicas=surface.replicas,
-            max_ongoing_requests=surface.requests_max,
-            graceful_shutdown_timeout_s=3,
-            graceful_shutdown_wait_loop_s=0.1,
-            ray_actor_options={"num_cpus": 0},
-        )
-        serve.run(
-            deployment.bind(settings, surface.builder),
-            name=surface.name,
-            route_prefix=surface.prefix,
-            blocking=False,
-            logging_config=LoggingConfig(enable_access_log=False),
-        )
-    _wait_running(settings)
+    progress(", ".join(surface.name for surface in surfaces(settings)))
+    serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
+    _wait_answering(settings)
     progress("ready")
 
 
-def _wait_running(settings: Settings) -> None:
-    names = {surface.name for surface in surfaces(settings)}
+def _target(surface: Surface, settings: Settings) -> serve.RunTarget:
+    deployment: Any = serve.deployment(
+        serve.ingress()(_make_class(surface.name.replace("-", "_"))),
+        name=surface.name,
+        num_replicas=surface.replicas,
+        max_ongoing_requests=surface.requests_max,
+        graceful_shutdown_timeout_s=3,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return serve.RunTarget(
+        target=deployment.bind(settings, surface.builder),
+        name=surface.name,
+        route_prefix=surface.prefix,
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+
+
+def _wait_answering(settings: Settings) -> None:
+    """The replicas run; the proxy may need a moment more to learn of them."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     deadline = time.monotonic() + _READY_S
     while True:
-        found = serve.status().applications
-        states = {name: found[name].status for name in names if name in found}
-        if all(states.get(name) == ApplicationStatus.RUNNING for name in names):
-            return
-        failed = [n for n, state in states.items() if state == ApplicationStatus.DEPLOY_FAILED]
-        if failed or time.monotonic() > deadline:
-            shown = ", ".join(
-                f"{name}: {found[name].message or state}" for name, state in states.items()
-            )
-            raise RuntimeError(f"the service did not start: {shown}")
+        try:
+            answer = httpx.get(f"http://{host}:{settings.port}/health", timeout=2, trust_env=False)
+            if answer.status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the service does not answer on {host}:{settings.port}")
         time.sleep(0.05)
 
 
@@ -147,7 +149,7 @@ def undeploy(namespace: str) -> None:
     for name in ours & set(applications):
         serve.delete(name)
     if not set(applications) - ours:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _is_loopback(host: str) -> bool:

@@ -112,6 +112,10 @@ class Gateway(Protocol):
         """The whole output of a task, as UTF-8 JSON. Raises ResourceNotFound."""
         ...
 
+    async def get_execution_output(self, execution_id: str) -> bytes:
+        """The whole output of an execution, as UTF-8 JSON. Raises ResourceNotFound."""
+        ...
+
     async def list_files(self, execution_id: str) -> JsonObject:
         """Files of the workspace: {items: [{path, size, modified_at}], total}."""
         ...

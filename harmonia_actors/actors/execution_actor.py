@@ -104,7 +104,7 @@ class ExecutionActor:
         census = RayCensus(self._pool, self._name)
         self._dispatcher = Dispatcher(
             leases=RayLeases(self._pool, self._name),
-            tell=lambda reports: self._host.tell(reports),
+            tell=self._tell,
             clock=clock,
             limits=parts.dispatch_limits(settings),
         )
@@ -123,6 +123,9 @@ class ExecutionActor:
             take_census=census.take,
             choose_node=self._choose_node,
         )
+
+    def _tell(self, reports: Sequence[Report]) -> None:
+        self._host.tell(reports)
 
     def _choose_node(self, execution_id: str) -> str:
         if self._settings.workspace_shared or not self._nodes:

@@ -52,8 +52,9 @@ class RayLauncher:
     async def start(
         self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
     ) -> None:
-        """Tell an owner of a new execution. If that gets lost, its next look finds nothing amiss:
-        the owner's death is noticed, and whoever is alive gets the execution.
+        """Tell an owner of a new execution.
+
+        If the owner is dead, that is noticed, and whoever is alive gets the execution.
         """
         self._send(self._told_to_start(owner, execution_id, definition, dict(fields)))
 

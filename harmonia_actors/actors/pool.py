@@ -14,8 +14,8 @@ from ray.exceptions import RayError
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.capacity import CapacityReader
 from harmonia_actors.actors.names import find_actor, is_task_actor, list_actors
-from harmonia_actors.actors.task_actor import SharedTaskActor, TaskActor
-from harmonia_actors.core.resources import Capacity, ResourceRequest
+from harmonia_actors.actors.task_actor import create_task_actor
+from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.slots import (
@@ -54,6 +54,8 @@ class TaskPool:
         self._made: SlotPool | None = None
         self._cpus: dict[str, float] = {}
         self._starting = asyncio.Lock()
+        #: Set as soon as no actor of the floor is still starting.
+        self._warm = asyncio.Event()
         self._handles: dict[str, Any] = {}
         self._nodes: dict[str, str] = {}
         self._answers: dict[int, asyncio.Future[Granted]] = {}
@@ -63,8 +65,7 @@ class TaskPool:
     async def ready(self) -> None:
         """Return when the warm floor has been started."""
         await self._pool()
-        while self._made is not None and self._made.counts()["starting"]:
-            await asyncio.sleep(0.02)
+        await self._warm.wait()
 
     async def acquire(self, holder: str, key: QueueKey, want: int) -> Granted:
         """Wait for task actors: (name, node id, handle) of each, or the reason why never."""
@@ -192,24 +193,7 @@ class TaskPool:
                     self._spawn(self._recall(holder, key, count))
 
     def _create(self, name: str, key: QueueKey) -> None:
-        settings = self._settings
-        options: dict[str, Any] = {
-            "name": name,
-            "namespace": settings.namespace,
-            "lifetime": "detached",
-            "max_restarts": 0,
-            "enable_task_events": False,
-            **key.resources.options(),
-        }
-        if key.node_id:
-            options["label_selector"] = {"ray.io/node-id": key.node_id}
-        if key.shared:
-            if key.resources == ResourceRequest.DEFAULT:
-                options["num_cpus"] = 0
-            options["max_concurrency"] = settings.async_attempts_max * 2
-            handle = SharedTaskActor.options(**options).remote(name, key, settings)
-        else:
-            handle = TaskActor.options(**options).remote(name, key, settings)
+        handle = create_task_actor(name, key, self._settings)
         self._handles[name] = handle
         self._spawn(self._live(name, handle))
 
@@ -220,6 +204,8 @@ class TaskPool:
             if self._made is not None and name in self._handles:
                 self._nodes[name] = node_id
                 self._perform(self._made.actor_ready(name, node_id, self._now()))
+                if not self._made.counts()["starting"]:
+                    self._warm.set()
             await handle.watch.remote()
         except RayError as error:
             if name in self._handles:

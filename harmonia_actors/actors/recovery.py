@@ -46,9 +46,8 @@ class RayCensus:
         )
         for (name, node_id, handle), (running, ended) in zip(actors, answers, strict=True):
             for report in ended:
-                stimulus = report.stimulus
-                adopted.add((stimulus.task, stimulus.attempt))  # type: ignore[union-attr]
-                outcomes.append(stimulus)
+                adopted.add((report.stimulus.task, report.stimulus.attempt))
+                outcomes.append(report.stimulus)
             if running and self.dispatcher is not None:
                 adopted.update((task, attempt) for _, task, attempt in running)
                 lease = RayLease(RayTaskActor(name, node_id, handle, self._owner))

@@ -48,14 +48,13 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
+        #: Set as soon as the floor serves.
+        self._warm = asyncio.Event()
 
     async def ready(self) -> None:
         """Begin, and return when the warm execution actors serve."""
-        if self._looking is None:
-            await self._adopt()
-            self._looking = asyncio.get_running_loop().create_task(self._look_for_ever())
-        while len(self._handles) < self._settings.execution_actors_min or self._starting:
-            await asyncio.sleep(0.02)
+        await self.begin()
+        await self._warm.wait()
 
     async def wanted(self) -> None:
         """An execution waits for an owner: look at once."""
@@ -70,10 +69,10 @@ class Supervisor:
 
     async def counts(self) -> dict[str, int]:
         """How many execution actors serve and start."""
-        return {
-            "serving": len(self._handles) - len(self._starting),
-            "starting": len(self._starting),
-        }
+        return {"serving": self._serving(), "starting": len(self._starting)}
+
+    def _serving(self) -> int:
+        return len(self._handles) - len(self._starting)
 
     # -------------------------------------------------------------------------------------------
 
@@ -123,7 +122,7 @@ class Supervisor:
             view,
             waiting=waiting,
             starting=len(self._starting),
-            serving=len(self._handles) - len(self._starting),
+            serving=self._serving(),
             limits=SizingLimits(
                 least=self._settings.execution_actors_min,
                 most=self._settings.execution_actors_max,
@@ -164,6 +163,8 @@ class Supervisor:
         try:
             await handle.ready.remote()
             self._starting.discard(name)
+            if self._serving() >= self._settings.execution_actors_min:
+                self._warm.set()
             await handle.pick_up.remote()
             await handle.watch.remote()
         except RayError as error:

@@ -13,6 +13,7 @@ import ray
 
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import find_actor
+from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
@@ -20,7 +21,7 @@ from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost
 from harmonia_actors.settings import Settings
 
-__all__ = ["SharedTaskActor", "TaskActor"]
+__all__ = ["SharedTaskActor", "TaskActor", "create_task_actor"]
 
 
 class _Mailbox:
@@ -61,7 +62,7 @@ def _end_process() -> None:
     os._exit(1)
 
 
-@ray.remote(concurrency_groups={"run": 1, "control": 2, "watch": 1})
+@ray.remote(concurrency_groups={"run": 1, "control": 2, "watch": 1})  # type: ignore[call-overload]
 class TaskActor:
     """Runs `def` actions, one at a time; control calls have threads of their own."""
 
@@ -174,3 +175,25 @@ class SharedTaskActor:
         """End the process, with the children of its actions."""
         self._host.cancel_all()
         _end_process()
+
+
+def create_task_actor(name: str, key: QueueKey, settings: Settings) -> Any:
+    """Start a detached task actor for a class of attempts and return its handle."""
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": settings.namespace,
+        "lifetime": "detached",
+        "max_restarts": 0,
+        "enable_task_events": False,
+        **key.resources.options(),
+    }
+    if key.node_id:
+        options["label_selector"] = {"ray.io/node-id": key.node_id}
+    kind: Any = TaskActor
+    if key.shared:
+        kind = SharedTaskActor
+        options["max_concurrency"] = settings.async_attempts_max * 2
+        if key.resources == ResourceRequest.DEFAULT:
+            # Waiting takes no CPU: async actions without a wish of their own reserve none.
+            options["num_cpus"] = 0
+    return kind.options(**options).remote(name, key, settings)

@@ -46,7 +46,7 @@ class ArmTimer:
 
 @dataclass(frozen=True, slots=True)
 class ComposeOutput:
-    """Make the execution's output from its tasks' outputs; answered by OutputComposed or Refused."""
+    """Make the execution's output; answered by OutputComposed or OutputRefused."""
 
 
 Command = StartAttempt | StopAttempt | ArmTimer | ComposeOutput

@@ -175,7 +175,7 @@ def _raw_tasks(
     if len(value) > limits.tasks_max:
         problems.add("tasks", f"has {len(value)} tasks; at most {limits.tasks_max} are allowed")
         return {}
-    kept = {}
+    kept: dict[str, Mapping[str, Any]] = {}
     for key, raw in value.items():
         if isinstance(raw, dict):
             kept[key] = raw

@@ -179,7 +179,7 @@ class TaskSkipped:
 
 @dataclass(frozen=True, slots=True)
 class TaskCancelled:
-    """A task was stopped, or will not run, because the execution is being cancelled or timed out."""
+    """A task was stopped, or will not run: the execution is being cancelled or timed out."""
 
     type: ClassVar[str] = "task_cancelled"
     task_name: str

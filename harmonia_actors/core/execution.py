@@ -14,135 +14,30 @@ This module must not know clocks, stores, actors or logs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import assert_never
+from collections.abc import Collection
+from typing import Any, assert_never
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.commands import (
-    ArmTimer,
-    Command,
-    ComposeOutput,
-    StartAttempt,
-    StopAttempt,
-    StopReason,
+from harmonia_actors.core.commands import ArmTimer, ComposeOutput, StopReason
+from harmonia_actors.core.outputs import compose_inline
+from harmonia_actors.core.records import OutputReference, TaskRow
+from harmonia_actors.core.retry import delay_ms
+from harmonia_actors.core.state import (
+    CoreLimits,
+    Decision,
+    ExecutionState,
+    NumberedEvent,
+    error_of,
 )
-from harmonia_actors.core.outputs import compose_inline, composing_tasks
-from harmonia_actors.core.records import Head, OutputReference, TaskRow
-from harmonia_actors.core.retry import NO_RETRY, RetryPolicy, delay_ms
-from harmonia_actors.core.statuses import (
-    ExecutionStatus,
-    TaskStatus,
-    check_execution,
-    check_task,
-)
-from harmonia_actors.core.timers import TimerKind, Timers
-from harmonia_actors.core.workflow import Workflow
+from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
+from harmonia_actors.core.timers import TimerKind
 
 __all__ = ["CoreLimits", "Decision", "Execution", "NumberedEvent"]
 
-_RUNNING_SHOWN_MAX = 20
 
-
-@dataclass(frozen=True, slots=True)
-class CoreLimits:
-    """Bounds on what one execution may do."""
-
-    lost_attempts_max: int = 5
-    progress_events_max: int = 200_000
-    inline_output_bytes_max: int = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedEvent:
-    """An event with its place in the log and its time."""
-
-    seq: int
-    at_ms: int
-    event: ev.Event
-
-
-@dataclass(slots=True)
-class Decision:
-    """What follows from some stimuli. Nothing in it may be done before it is durable."""
-
-    events: list[NumberedEvent] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
-    #: Indexes of tasks whose rows have changed, in the order of their first change.
-    changed: dict[int, None] = field(default_factory=dict)
-    head_changed: bool = False
-    #: New outputs that are kept inline, by key.
-    outputs: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        """True if there is nothing to write and nothing to do."""
-        return not (self.events or self.commands or self.changed or self.head_changed)
-
-
-class Execution:
+class Execution(ExecutionState):
     """The state of one execution. Change it only through `handle` and `resume`."""
-
-    def __init__(
-        self,
-        *,
-        workflow: Workflow,
-        head: Head,
-        rows: Mapping[int, TaskRow] | None = None,
-        seq: int = 0,
-        limits: CoreLimits | None = None,
-    ) -> None:
-        self.workflow = workflow
-        self.head = head
-        self.seq = seq
-        self.limits = limits or CoreLimits()
-        #: Reports that were ignored because their attempt is not the current one.
-        self.stale_reports = 0
-        self.rows = [TaskRow() for _ in workflow.tasks]
-        for index, row in (rows or {}).items():
-            self.rows[index] = row
-        completed = TaskStatus.COMPLETED
-        #: Per task, how many of those it depends on have not completed.
-        self.waiting_on = [
-            sum(self.rows[parent].status is not completed for parent in parents)
-            for parents in workflow.graph.parents
-        ]
-        #: Tasks that are not final yet.
-        self.open_count = sum(not row.status.is_final for row in self.rows)
-        #: Tasks whose attempt has been handed out and has not ended, running or not yet.
-        self.handed_out: set[int] = set()
-        self._running: dict[int, None] = {
-            index: None for index, row in enumerate(self.rows) if row.status is TaskStatus.RUNNING
-        }
-        self._stopping: dict[int, StopReason] = {}
-        self._timers = Timers()
-        self._composing = False
-        #: Outputs needed for the execution's own, as long as they are inline and small.
-        self._kept: dict[int, bytes] = {}
-        self._composed_of = composing_tasks(workflow)
-        self._draft = Decision()
-
-    # What others may ask ---------------------------------------------------------------------
-
-    @property
-    def is_final(self) -> bool:
-        """True if the execution has ended."""
-        return self.head.status.is_final
-
-    @property
-    def accepts_starts(self) -> bool:
-        """True while tasks may be started: running, and nothing has failed for good."""
-        return self.head.status is ExecutionStatus.RUNNING and self.head.error is None
-
-    def retry_policy(self, task: int) -> RetryPolicy:
-        """The task's own policy, else the execution's, else the workflow's, else none."""
-        return (
-            self.workflow.tasks[task].retry
-            or self.head.options.retry
-            or self.workflow.retry
-            or NO_RETRY
-        )
 
     # The one door ------------------------------------------------------------------------------
 
@@ -179,42 +74,54 @@ class Execution:
 
     def _take(self, stimulus: st.Stimulus) -> None:
         match stimulus:
-            case st.AttemptStarted():
-                self._attempt_started(stimulus)
-            case st.AttemptSucceeded():
-                self._attempt_succeeded(stimulus)
-            case st.AttemptFailed(task, attempt, at_ms, failure):
-                if self._is_current(task, attempt):
-                    self._attempt_failed(task, at_ms, failure)
-            case st.AttemptLost(task, attempt, at_ms, reason):
-                if self._is_current(task, attempt):
-                    self._attempt_lost(task, at_ms, reason)
-            case st.AttemptStopped(task, attempt, at_ms):
-                if self._is_current(task, attempt):
-                    self._attempt_stopped(task, at_ms)
-            case st.AttemptWaiting(task, attempt, _, reason):
-                if self._is_current(task, attempt) and task not in self._running:
-                    self.rows[task].waiting = reason
-                    self._draft.changed[task] = None
-            case st.ProgressReported():
-                self._progress_reported(stimulus)
             case st.StartRequested(at_ms):
                 self._start_requested(at_ms)
             case st.CancelRequested(at_ms):
                 self._cancel_requested(at_ms)
+            case st.TimerFired(at_ms):
+                self._timer_fired(at_ms)
             case st.CheckpointTaken(at_ms, checkpoint_id, name):
                 if not self.is_final:
                     self._emit(ev.CheckpointCreated(checkpoint_id, name), at_ms)
-            case st.TimerFired(at_ms):
-                self._timer_fired(at_ms)
-            case st.OutputComposed(at_ms, output):
+            case st.OutputComposed() | st.OutputRefused():
                 if self._composing and self.accepts_starts:
-                    self._complete(output, at_ms)
-            case st.OutputRefused(at_ms, failure):
-                if self._composing and self.accepts_starts:
-                    self._bind_to_fail(_error_of("execution_error", failure), at_ms)
+                    self._output_ready(stimulus)
             case _:
-                assert_never(stimulus)
+                if self._is_current(stimulus.task, stimulus.attempt):
+                    self._take_report(stimulus)
+
+    def _take_report(self, report: st.AttemptStimulus) -> None:
+        task = report.task
+        match report:
+            case st.AttemptStarted():
+                if task not in self._running:
+                    self._begin(task, report.at_ms)
+            case st.AttemptSucceeded():
+                self._attempt_succeeded(task, report.at_ms, report.output)
+            case st.AttemptFailed():
+                self._attempt_failed(task, report.at_ms, report.failure)
+            case st.AttemptLost():
+                self._attempt_lost(task, report.at_ms, report.reason)
+            case st.AttemptStopped():
+                self._attempt_stopped(task, report.at_ms)
+            case st.AttemptWaiting():
+                self._attempt_waiting(task, report.reason)
+            case st.ProgressReported():
+                self._progress_reported(report)
+            case _:
+                assert_never(report)
+
+    def _attempt_waiting(self, task: int, reason: str) -> None:
+        if task not in self._running:
+            self.rows[task].waiting = reason
+            self._draft.changed[task] = None
+
+    def _output_ready(self, stimulus: st.OutputComposed | st.OutputRefused) -> None:
+        if isinstance(stimulus, st.OutputComposed):
+            self._complete(stimulus.output, stimulus.at_ms)
+        else:
+            error = error_of("execution_error", stimulus.failure)
+            self._bind_to_fail(error, stimulus.at_ms)
 
     # Attempts ----------------------------------------------------------------------------------
 
@@ -224,11 +131,6 @@ class Execution:
             return True
         self.stale_reports += 1
         return False
-
-    def _attempt_started(self, stimulus: st.AttemptStarted) -> None:
-        task = stimulus.task
-        if self._is_current(task, stimulus.attempt) and task not in self._running:
-            self._begin(task, stimulus.at_ms)
 
     def _begin(self, task: int, at_ms: int) -> None:
         row = self.rows[task]
@@ -244,10 +146,7 @@ class Execution:
             due = at_ms + definition.timeout_ms
             self._timers.push(due, TimerKind.TASK_TIMEOUT, task, row.attempt)
 
-    def _attempt_succeeded(self, stimulus: st.AttemptSucceeded) -> None:
-        task, at_ms, output = stimulus.task, stimulus.at_ms, stimulus.output
-        if not self._is_current(task, stimulus.attempt):
-            return
+    def _attempt_succeeded(self, task: int, at_ms: int, output: st.Output) -> None:
         if task not in self._running:
             self._begin(task, at_ms)
         row = self.rows[task]
@@ -334,7 +233,7 @@ class Execution:
 
     def _progress_reported(self, stimulus: st.ProgressReported) -> None:
         task = stimulus.task
-        if task not in self._running or not self._is_current(task, stimulus.attempt):
+        if task not in self._running:
             return
         row = self.rows[task]
         row.progress = stimulus.fraction
@@ -395,7 +294,7 @@ class Execution:
         self._draft.head_changed = True
         self._stop_everything(StopReason.CANCELLED, at_ms)
 
-    def _bind_to_fail(self, error: dict[str, object], at_ms: int) -> None:
+    def _bind_to_fail(self, error: dict[str, Any], at_ms: int) -> None:
         """From here on nothing starts; what has not been handed out is skipped at once."""
         if self.head.error is None:
             self.head.error = error
@@ -453,8 +352,6 @@ class Execution:
         duration_ms = max(0, at_ms - (self.head.started_ms or at_ms))
         return self.head.workflow_id, self.workflow.name, duration_ms
 
-    # Small steps -------------------------------------------------------------------------------
-
     def _resume_task(self, index: int, row: TaskRow, confirmed: bool, at_ms: int) -> None:
         ready = self.waiting_on[index] == 0
         if confirmed:
@@ -475,108 +372,3 @@ class Execution:
             self._timers.push(due, TimerKind.RETRY, index, row.attempt)
         elif ready:
             self._hand_out(index)
-
-    def _hand_out(self, task: int) -> None:
-        self.handed_out.add(task)
-        self._draft.commands.append(StartAttempt(task, self.rows[task].attempt))
-
-    def _stop(self, task: int, reason: StopReason) -> None:
-        known = self._stopping.get(task)
-        if known is reason or (known is not None and reason is StopReason.TAKEN_BACK):
-            return
-        self._stopping[task] = reason
-        self._draft.commands.append(StopAttempt(task, self.rows[task].attempt, reason))
-
-    def _drop(self, task: int, at_ms: int) -> None:
-        """The task will not run any more: cancelled if somebody wanted that, else skipped."""
-        was_running = task in self._running
-        cancelling = self.head.status is ExecutionStatus.CANCELLING
-        self.rows[task].completed_ms = at_ms
-        self.rows[task].waiting = ""
-        definition = self.workflow.tasks[task]
-        if cancelling or was_running:
-            self._end(task, TaskStatus.CANCELLED)
-            reason = "the execution was cancelled" if cancelling else self._why_ending()
-            self._emit(ev.TaskCancelled(definition.name, task, len(self.rows), reason), at_ms)
-        else:
-            self._end(task, TaskStatus.SKIPPED)
-            reason = self._why_ending()
-            self._emit(ev.TaskSkipped(definition.name, task, len(self.rows), reason), at_ms)
-
-    def _why_ending(self) -> str:
-        error = self.head.error or {}
-        if error.get("code") == "timeout":
-            return "the execution timed out"
-        return f"task '{error.get('task', '')}' failed"
-
-    def _next_attempt(self, task: int, status: TaskStatus) -> None:
-        self._move(task, status)
-        self.handed_out.discard(task)
-        self._stopping.pop(task, None)
-        self.rows[task].attempt += 1
-
-    def _end(self, task: int, status: TaskStatus) -> None:
-        self._move(task, status)
-        self.rows[task].retry_at_ms = None
-        self.handed_out.discard(task)
-        self._stopping.pop(task, None)
-        self.open_count -= 1
-
-    def _move(self, task: int, status: TaskStatus) -> None:
-        row = self.rows[task]
-        check_task(self.workflow.tasks[task].name, row.status, status)
-        row.status = status
-        if status is TaskStatus.RUNNING:
-            self._running[task] = None
-        else:
-            self._running.pop(task, None)
-        self._draft.changed[task] = None
-
-    def _become(self, status: ExecutionStatus, at_ms: int) -> None:
-        check_execution(self.head.status, status)
-        self.head.status = status
-        self.head.updated_ms = at_ms
-        self._draft.head_changed = True
-
-    def _emit(self, event: ev.Event, at_ms: int) -> None:
-        self.seq += 1
-        self.head.updated_ms = max(self.head.updated_ms, at_ms)
-        self._draft.events.append(NumberedEvent(self.seq, at_ms, event))
-
-    def _emit_failed(self, task: int, at_ms: int, failure: st.Failure, *, will_retry: bool) -> None:
-        row = self.rows[task]
-        event = ev.TaskFailed(
-            task_name=self.workflow.tasks[task].name,
-            task_index=task,
-            total_tasks=len(self.rows),
-            attempt=row.attempt,
-            failure=failure,
-            retry_count=max(0, row.failures - 1),
-            max_retries=self.retry_policy(task).max_retries,
-            will_retry=will_retry,
-        )
-        self._emit(event, at_ms)
-
-    def _error_of_task(self, task: int, failure: st.Failure) -> dict[str, object]:
-        code = "component_error" if failure.origin == "component" else "execution_error"
-        name = self.workflow.tasks[task].name
-        return {**_error_of(code, failure, f"task '{name}' failed: "), "task": name}
-
-    def head_record(self) -> Head:
-        """The head as it is to be stored now."""
-        shown = []
-        for index in self._running:
-            if len(shown) == _RUNNING_SHOWN_MAX:
-                break
-            shown.append(self.workflow.tasks[index].name)
-        self.head.running = tuple(shown)
-        self.head.running_count = len(self._running)
-        return self.head
-
-
-def _error_of(code: str, failure: st.Failure, prefix: str = "") -> dict[str, object]:
-    return {
-        "code": code,
-        "message": prefix + failure.message,
-        "details": {"code": failure.code, **failure.details},
-    }

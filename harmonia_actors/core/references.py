@@ -24,9 +24,9 @@ from harmonia_actors.core import jsontext
 
 __all__ = [
     "INPUT",
+    "BadReference",
     "MissingValue",
     "Reference",
-    "ReferenceError",
     "ResolvedTooLarge",
     "Template",
     "compile_template",
@@ -39,7 +39,7 @@ _BARE = re.compile(r"[\w .:/@%+,;=#&*()!|~^<>-]*")
 _QUOTED = re.compile(r'\["((?:[^"\\]|\\.)*)"\]')
 
 
-class ReferenceError(ValueError):
+class BadReference(ValueError):
     """A reference that cannot be understood, or that names something unknown."""
 
 
@@ -64,7 +64,7 @@ class Reference:
     fallback: Reference | None = None
 
     def chain(self) -> Iterator[Reference]:
-        """This reference and those that stand in for it, in order."""
+        """The reference itself and those that stand in for it, in order."""
         link: Reference | None = self
         while link is not None:
             yield link
@@ -125,45 +125,53 @@ def compile_template(
     """Parse all references in a JSON value.
 
     `tasks` holds the names that references may use. Errors go to `on_error(where, message)`, with
-    `where` like `.data[0]`; without it the first one raises ReferenceError.
+    `where` like `.data[0]`; without it the first one raises BadReference.
     """
-    found: list[Reference] = []
+    compiler = _Compiler(tasks, on_error)
+    node = compiler.build(value, "")
+    return Template(node if compiler.found else _literal(node), tuple(compiler.found))
 
-    def build(node: Any, where: str) -> Any:
+
+class _Compiler:
+    """Walks a JSON value and parses the strings in it."""
+
+    def __init__(self, tasks: Collection[str], on_error: Callable[[str, str], None] | None) -> None:
+        self.found: list[Reference] = []
+        self._tasks = tasks
+        self._on_error = on_error
+
+    def build(self, node: Any, where: str) -> Any:
         if isinstance(node, str):
-            return build_text(node, where)
+            return self._text(node, where)
         if isinstance(node, dict):
-            members = []
-            for key, item in node.items():
+            for key in node:
                 if "${" in key:
-                    report(where, f"key {key!r}: references are not expanded in keys")
-                members.append((key, build(item, f"{where}.{key}")))
-            return _Object(tuple(members))
+                    self._report(where, f"key {key!r}: references are not expanded in keys")
+            return _Object(
+                tuple((key, self.build(item, f"{where}.{key}")) for key, item in node.items())
+            )
         if isinstance(node, list):
-            return _Array(tuple(build(item, f"{where}[{i}]") for i, item in enumerate(node)))
+            return _Array(tuple(self.build(item, f"{where}[{i}]") for i, item in enumerate(node)))
         return node
 
-    def build_text(text: str, where: str) -> Any:
+    def _text(self, text: str, where: str) -> Any:
         if "${" not in text:
             return text
         try:
-            parts = _parse_text(text, tasks)
-        except ReferenceError as error:
-            report(where, str(error))
+            parts = _parse_text(text, self._tasks)
+        except BadReference as error:
+            self._report(where, str(error))
             return text
-        found.extend(part for part in parts if isinstance(part, Reference))
+        self.found.extend(part for part in parts if isinstance(part, Reference))
         if len(parts) == 1:
             only = parts[0]
             return _Whole(only) if isinstance(only, Reference) else only
         return _Text(tuple(parts))
 
-    def report(where: str, message: str) -> None:
-        if on_error is None:
-            raise ReferenceError(f"{where or 'value'}: {message}")
-        on_error(where, message)
-
-    node = build(value, "")
-    return Template(node if found else _literal(node), tuple(found))
+    def _report(self, where: str, message: str) -> None:
+        if self._on_error is None:
+            raise BadReference(f"{where or 'value'}: {message}")
+        self._on_error(where, message)
 
 
 def _literal(node: Any) -> Any:
@@ -222,7 +230,7 @@ def _closing_brace(text: str, start: int) -> int:
             depth -= 1
         at += 1
     shown = text[start : start + 40]
-    raise ReferenceError(f"'{shown}' has no closing brace; write $${{ for a literal ${{")
+    raise BadReference(f"'{shown}' has no closing brace; write $${{ for a literal ${{")
 
 
 def _parse_reference(text: str, body: str, tasks: Collection[str]) -> Reference:
@@ -231,7 +239,7 @@ def _parse_reference(text: str, body: str, tasks: Collection[str]) -> Reference:
         task, path = _parse_target(text, chosen, tasks)
         return Reference(text, task, path)
     if not rest:
-        raise ReferenceError(f"'{text}' has no default after ??")
+        raise BadReference(f"'{text}' has no default after ??")
     task, path = _parse_target(text, chosen, tasks)
     if rest.startswith(("workflow.", "tasks.", "tasks[")):
         return Reference(text, task, path, fallback=_parse_reference(text, rest, tasks))
@@ -256,7 +264,8 @@ def _parse_default(text: str, rest: str) -> Any:
     except (ValueError, RecursionError):
         if _BARE.fullmatch(rest):
             return rest
-        raise ReferenceError(f"the default in '{text}' is neither JSON nor a plain word") from None
+        message = f"the default in '{text}' is neither JSON nor a plain word"
+        raise BadReference(message) from None
     return value
 
 
@@ -269,8 +278,8 @@ def _parse_target(
         return _parse_quoted_task(text, target, tasks)
     if target.startswith("tasks."):
         return _parse_dotted_task(text, target[len("tasks.") :], tasks)
-    raise ReferenceError(
-        f"'{text}' does not start with workflow.input or tasks.NAME.output, the only roots there are"
+    raise BadReference(
+        f"'{text}' does not start with workflow.input or tasks.NAME.output, the only roots"
     )
 
 
@@ -279,20 +288,20 @@ def _parse_quoted_task(
 ) -> tuple[str, tuple[str | int, ...]]:
     match = _QUOTED.match(target, len("tasks"))
     if match is None:
-        raise ReferenceError(f"'{text}': expected tasks[\"NAME\"]")
+        raise BadReference(f"'{text}': expected tasks[\"NAME\"]")
     name = _unquote(text, match.group(1))
     rest = target[match.end() :]
     if name not in tasks:
-        raise ReferenceError(_unknown_task(text, name))
+        raise BadReference(_unknown_task(text, name))
     if rest != ".output" and not rest.startswith((".output.", ".output[")):
-        raise ReferenceError(f"'{text}': of a task only .output can be referred to")
+        raise BadReference(f"'{text}': of a task only .output can be referred to")
     return name, _parse_path(text, rest[len(".output") :])
 
 
 def _parse_dotted_task(
     text: str, rest: str, tasks: Collection[str]
 ) -> tuple[str, tuple[str | int, ...]]:
-    """Names may hold dots and even `.output`: of all readings that name a task, the longest wins."""
+    """Names may hold dots, even `.output`: of all readings that name a task, the longest wins."""
     chosen = None
     at = rest.find(".output")
     while at >= 0:
@@ -303,9 +312,9 @@ def _parse_dotted_task(
     if chosen is not None:
         return rest[:chosen], _parse_path(text, rest[chosen + len(".output") :])
     if rest in tasks or any(rest.startswith((f"{name}.", f"{name}[")) for name in tasks):
-        raise ReferenceError(f"'{text}': of a task only .output can be referred to")
+        raise BadReference(f"'{text}': of a task only .output can be referred to")
     head, found, _ = rest.partition(".output")
-    raise ReferenceError(_unknown_task(text, head if found else rest))
+    raise BadReference(_unknown_task(text, head if found else rest))
 
 
 def _unknown_task(text: str, name: str) -> str:
@@ -319,14 +328,14 @@ def _parse_path(text: str, path: str) -> tuple[str | int, ...]:
         if path[at] == ".":
             match = _KEY.match(path, at + 1)
             if match is None:
-                raise ReferenceError(f"'{text}': a key is missing after '.'")
+                raise BadReference(f"'{text}': a key is missing after '.'")
             steps.append(match.group())
         elif match := _INDEX.match(path, at):
             steps.append(int(match.group(1)))
         elif match := _QUOTED.match(path, at):
             steps.append(_unquote(text, match.group(1)))
         else:
-            raise ReferenceError(
+            raise BadReference(
                 f"'{text}': cannot read the path at '{path[at : at + 20]}'; "
                 'write .key, [0] or ["key.with.dots"]'
             )
@@ -338,7 +347,7 @@ def _unquote(text: str, quoted: str) -> str:
     try:
         return str(json.loads(f'"{quoted}"'))
     except ValueError:
-        raise ReferenceError(f"'{text}': the quoted key is not valid JSON text") from None
+        raise BadReference(f"'{text}': the quoted key is not valid JSON text") from None
 
 
 def resolve(template: Template, lookup: Lookup, *, limit_bytes: int) -> Any:

@@ -13,6 +13,7 @@ __all__ = [
     "AttemptFailed",
     "AttemptLost",
     "AttemptStarted",
+    "AttemptStimulus",
     "AttemptStopped",
     "AttemptSucceeded",
     "AttemptWaiting",
@@ -97,7 +98,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """The process that ran the attempt, or was to run it, has died; nobody knows how far it came."""
+    """The process that ran the attempt, or was to run it, has died."""
 
     task: int
     attempt: int
@@ -107,7 +108,7 @@ class AttemptLost:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStopped:
-    """The attempt has ended because it was told to, or will never start because it was taken back."""
+    """The attempt has ended because it was told to, or will never start."""
 
     task: int
     attempt: int
@@ -174,15 +175,20 @@ class OutputRefused:
     failure: Failure
 
 
-Stimulus = (
-    StartRequested
-    | AttemptStarted
+#: Those that task actors report: about one attempt.
+AttemptStimulus = (
+    AttemptStarted
     | AttemptSucceeded
     | AttemptFailed
     | AttemptLost
     | AttemptStopped
     | AttemptWaiting
     | ProgressReported
+)
+
+Stimulus = (
+    AttemptStimulus
+    | StartRequested
     | CancelRequested
     | CheckpointTaken
     | TimerFired

@@ -25,13 +25,14 @@ class LiveAttempt:
         self,
         order: AttemptOrder,
         *,
-        workspace: WorkspaceLike,
+        workspace: Callable[[str], WorkspaceLike],
         allowed_commands: frozenset[str] | None,
         report: Callable[[Report], None],
         progress_interval_ms: int,
     ) -> None:
         self.order = order
-        self._workspace = workspace
+        self._workspace_of = workspace
+        self._workspace: WorkspaceLike | None = None
         self._allowed_commands = allowed_commands
         self._report = report
         self._interval_s = progress_interval_ms / 1000
@@ -69,7 +70,9 @@ class LiveAttempt:
 
     @property
     def workspace(self) -> WorkspaceLike:
-        """Where files live."""
+        """Where files live; the directory is made when it is first asked for."""
+        if self._workspace is None:
+            self._workspace = self._workspace_of(self.order.execution_id)
         return self._workspace
 
     @property

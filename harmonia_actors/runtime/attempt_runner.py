@@ -1,5 +1,6 @@
-"""Runs one attempt: finds the action, makes its input, calls it, and turns whatever comes of it
-into a stimulus. Nothing that an action does may get past this file except the end of the process.
+"""Runs one attempt: finds the action, makes its input, calls it, reports what comes of it.
+
+Whatever an action does becomes a stimulus here; only the end of the process gets past this file.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class AttemptRunner:
             written = self._resolve(order, written, action)
         return action, action.parse(written)
 
-    def run_sync(self, order: AttemptOrder, live: LiveAttempt) -> st.Stimulus:
+    def run_sync(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
         """Run a `def` action in this thread."""
         try:
             action, values = self.prepare(order)
@@ -62,7 +63,7 @@ class AttemptRunner:
         except (Exception, SystemExit) as error:
             return self._failure(order, live, error)
 
-    async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.Stimulus:
+    async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
         """Run an `async def` action on this loop. A cancel of the task counts as stopped."""
         try:
             action, values = self.prepare(order)
@@ -82,7 +83,7 @@ class AttemptRunner:
         limit = self.limits.resolved_input_bytes_max
         return resolve_input(written, template, action.argv_inputs, values, limit)
 
-    def _success(self, order: AttemptOrder, result: Any) -> st.Stimulus:
+    def _success(self, order: AttemptOrder, result: Any) -> st.AttemptStimulus:
         try:
             body = jsontext.encode(result)
         except (TypeError, ValueError, RecursionError) as error:
@@ -101,7 +102,7 @@ class AttemptRunner:
 
     def _failure(
         self, order: AttemptOrder, live: LiveAttempt, error: Exception | SystemExit
-    ) -> st.Stimulus:
+    ) -> st.AttemptStimulus:
         now_ms = self.clock.now_ms()
         if live.cancelled:
             return st.AttemptStopped(order.task, order.attempt, now_ms)

@@ -80,7 +80,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        leases: LeaseSource,
+        leases: LeaseSource[Any],
         tell: Callable[[Sequence[Report]], None],
         clock: Clock,
         limits: DispatchLimits,
@@ -136,7 +136,7 @@ class Dispatcher:
         touched: set[_Held] = set()
         known = []
         for report in reports:
-            attempt = _attempt_of(report)
+            attempt = report.attempt_id
             held = self._at.get(attempt)
             if held is None:
                 continue
@@ -257,10 +257,10 @@ class Dispatcher:
     def _batch_ended(
         self, held: _Held, chunk: list[AttemptOrder], reports: Sequence[Report]
     ) -> None:
-        told = [report for report in reports if self._at.get(_attempt_of(report)) is held]
+        told = [report for report in reports if self._at.get(report.attempt_id) is held]
         for report in told:
             if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
-                self._forget_given(held, _attempt_of(report))
+                self._forget_given(held, report.attempt_id)
         now_ms = self._clock.now_ms()
         for order in chunk:
             if self._at.get(order.id) is held:
@@ -444,9 +444,3 @@ class Dispatcher:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("dispatcher: %r", task.exception(), exc_info=task.exception())
-
-
-def _attempt_of(report: Report) -> AttemptId:
-    stimulus = report.stimulus
-    assert hasattr(stimulus, "attempt")  # noqa: S101 - task actors report on attempts only
-    return (report.execution_id, stimulus.task, stimulus.attempt)

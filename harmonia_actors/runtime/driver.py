@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harmonia_actors.core import commands as cmd
@@ -25,7 +26,7 @@ from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, Store
 
-__all__ = ["ExecutionDriver"]
+__all__ = ["ExecutionDriver", "Surroundings"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,16 @@ _BATCH_MAX = 2_000
 #: Waits between tries while the store is away.
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the drivers of one host share."""
+
+    store: Store
+    attempts: Attempts
+    sink: EventSink
+    clock: Clock
 
 
 class ExecutionDriver:
@@ -47,10 +58,7 @@ class ExecutionDriver:
         owner: str,
         epoch: int,
         version: int,
-        store: Store,
-        attempts: Attempts,
-        sink: EventSink,
-        clock: Clock,
+        surroundings: Surroundings,
     ) -> None:
         self.execution = execution
         self.execution_id = execution.head.execution_id
@@ -58,10 +66,10 @@ class ExecutionDriver:
         self._owner = owner
         self._epoch = epoch
         self._version = version
-        self._store = store
-        self._attempts = attempts
-        self._sink = sink
-        self._clock = clock
+        self._store = surroundings.store
+        self._attempts = surroundings.attempts
+        self._sink = surroundings.sink
+        self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
         self._mail: deque[st.Stimulus] = deque()

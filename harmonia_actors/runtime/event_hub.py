@@ -17,6 +17,7 @@ from typing import Protocol
 
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
+from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
 from persistence.errors import Missing, StoreUnavailable
@@ -87,15 +88,24 @@ class EventHub:
     async def events(
         self, execution_id: str, *, after: int
     ) -> AsyncIterator[Sequence[StreamEvent]]:
-        """Events with seq > `after`, in batches, until the last; empty batches now and then."""
+        """Events with seq > `after`, in batches, until the last.
+
+        The first batch comes at once, others when there is something, empty ones now and then. An
+        execution that has ended, and has no event after that seq, gives no batch at all.
+        """
         first = await self._first(execution_id, after)
+        if not first and await self._has_ended(execution_id):
+            # It may have ended after the log was read.
+            first = await self._first(execution_id, after)
+            if not first:
+                return
         topic = await self._join(execution_id)
         try:
             position = after
             batch: Sequence[StreamEvent] = first
+            yield batch
             while True:
                 if batch:
-                    yield batch
                     position = batch[-1].seq
                     if batch[-1].last:
                         return
@@ -103,8 +113,8 @@ class EventHub:
                 batch = _following(topic, position)
                 if not batch:
                     batch = await self._read(execution_id, position)
-                if not batch and not await self._wait(topic, changed):
-                    yield ()
+                if batch or not await self._wait(topic, changed):
+                    yield batch
         finally:
             self._leave(execution_id, topic)
 
@@ -125,6 +135,15 @@ class EventHub:
         except StoreUnavailable as error:
             raise ServiceUnavailable("the store cannot be reached; try again") from error
         return [parse_event(event.seq, event.body) for event in stored]
+
+    async def _has_ended(self, execution_id: str) -> bool:
+        """Whether the log holds its last event already."""
+        try:
+            found = await self._store.read_executions([execution_id], ["head"])
+        except StoreUnavailable as error:
+            raise ServiceUnavailable("the store cannot be reached; try again") from error
+        fields = found[0]
+        return fields is not None and decode_head(fields["head"]).status.is_final
 
     async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent]:
         with contextlib.suppress(StoreUnavailable, Missing):

@@ -20,7 +20,7 @@ from harmonia_actors.core.definition import build_workflow
 from harmonia_actors.core.execution import CoreLimits, Execution
 from harmonia_actors.core.records import decode_head, decode_row
 from harmonia_actors.core.statuses import ExecutionStatus
-from harmonia_actors.runtime.driver import ExecutionDriver
+from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.inputs import PlannedWorkflow
 from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
 from harmonia_actors.runtime.orders import Report
@@ -220,10 +220,7 @@ class ExecutionHost:
             owner=self.owner,
             epoch=loaded.epoch,
             version=loaded.version,
-            store=self.store,
-            attempts=self.attempts,
-            sink=self.sink,
-            clock=self.clock,
+            surroundings=Surroundings(self.store, self.attempts, self.sink, self.clock),
         )
         self._drivers[loaded.execution_id] = driver
         first = None

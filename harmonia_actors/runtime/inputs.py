@@ -168,6 +168,6 @@ def _words(written: Any) -> list[str]:
 
 def input_values(execution_input: Any, outputs: Mapping[str, Any]) -> dict[str | None, Any]:
     """Values for `resolve_input` from an execution's input and the outputs of tasks."""
-    values: dict[str | None, Any] = dict(outputs)
-    values[INPUT] = execution_input
+    values: dict[str | None, Any] = {INPUT: execution_input}
+    values.update(outputs)
     return values

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harmonia_actors.core.resources import ResourceRequest
-from harmonia_actors.core.stimuli import Stimulus
+from harmonia_actors.core.stimuli import AttemptStimulus
 
 __all__ = ["AttemptId", "AttemptOrder", "QueueKey", "Report"]
 
@@ -62,4 +62,9 @@ class Report:
     """What a task actor tells about an attempt."""
 
     execution_id: str
-    stimulus: Stimulus
+    stimulus: AttemptStimulus
+
+    @property
+    def attempt_id(self) -> AttemptId:
+        """The attempt that it is about."""
+        return (self.execution_id, self.stimulus.task, self.stimulus.attempt)

@@ -6,7 +6,7 @@ The Ray implementations are in `harmonia_actors.actors`; tests and the simulatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.stimuli import Stimulus
@@ -23,6 +23,9 @@ __all__ = [
     "TaskActorPort",
     "Unplaceable",
 ]
+
+
+_L = TypeVar("_L", bound="Lease")
 
 
 class Clock(Protocol):
@@ -109,21 +112,21 @@ class Lease(Protocol):
     def actor(self) -> TaskActorPort: ...
 
 
-class LeaseSource(Protocol):
+class LeaseSource(Protocol[_L]):
     """Hands out task actors."""
 
-    async def acquire(self, key: QueueKey, want: int) -> Sequence[Lease]:
+    async def acquire(self, key: QueueKey, want: int) -> Sequence[_L]:
         """Wait until at least one actor can be had, return up to `want`.
 
         Raises Unplaceable if there can never be one.
         """
         ...
 
-    def release(self, leases: Sequence[Lease]) -> None:
+    def release(self, leases: Sequence[_L]) -> None:
         """Give actors back."""
         ...
 
-    def lost(self, lease: Lease) -> None:
+    def lost(self, lease: _L) -> None:
         """The actor has died."""
         ...
 

@@ -33,7 +33,7 @@ class SharedTaskHost:
         self._runner = runner
         self._limits = limits
         self._send = send
-        self._live: dict[AttemptId, tuple[LiveAttempt, asyncio.Task[st.Stimulus]]] = {}
+        self._live: dict[AttemptId, tuple[LiveAttempt, asyncio.Task[st.AttemptStimulus]]] = {}
         self._owner_of: dict[str, str] = {}
         self._unsent: dict[str, list[Report]] = {}
         self._flush: asyncio.TimerHandle | None = None
@@ -65,13 +65,10 @@ class SharedTaskHost:
         if tasks:
             await asyncio.wait(tasks)
         wanted = set(attempts)
-        found = []
+        found: list[Report] = []
         for execution_id in {attempt[0] for attempt in attempts}:
-            for report in self._held.of(execution_id):
-                stimulus = report.stimulus
-                key = (execution_id, getattr(stimulus, "task", -1), getattr(stimulus, "attempt", 0))
-                if key in wanted:
-                    found.append(report)
+            held = self._held.of(execution_id)
+            found.extend(report for report in held if report.attempt_id in wanted)
         return found
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
@@ -105,12 +102,12 @@ class SharedTaskHost:
 
     # -------------------------------------------------------------------------------------------
 
-    def _begin(self, order: AttemptOrder) -> asyncio.Task[st.Stimulus]:
+    def _begin(self, order: AttemptOrder) -> asyncio.Task[st.AttemptStimulus]:
         live = LiveAttempt(
             order,
-            workspace=self._runner.workspace_of(order.execution_id),
+            workspace=self._runner.workspace_of,
             allowed_commands=self._limits.allowed_commands,
-            report=lambda report: self._loop.call_soon_threadsafe(self._queue, report) and None,
+            report=self._queue_from_anywhere,
             progress_interval_ms=self._limits.progress_interval_ms,
         )
         now_ms = self._runner.clock.now_ms()
@@ -120,7 +117,7 @@ class SharedTaskHost:
         self._live[order.id] = (live, task)
         return task
 
-    async def _run_one(self, order: AttemptOrder, live: LiveAttempt) -> st.Stimulus:
+    async def _run_one(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
         try:
             outcome = await self._runner.run_async(order, live)
         except asyncio.CancelledError:
@@ -131,6 +128,9 @@ class SharedTaskHost:
         self._held.keep(order.id, report)
         self._queue(report)
         return outcome
+
+    def _queue_from_anywhere(self, report: Report) -> None:
+        self._loop.call_soon_threadsafe(self._queue, report)
 
     def _queue(self, report: Report) -> None:
         owner = self._owner_of.get(report.execution_id, "")

@@ -1,9 +1,9 @@
 """Who gets which task actor: the pool's decisions, as a plain object.
 
 Events come in (a holder asks, gives back, dies; an actor is ready or has died; time passes),
-effects come out (create, kill, grant, recall, refuse). Classes are told apart by QueueKey. Actors of the
-default class have a warm floor; others come on demand and go when idle, and while one of them
-cannot start for want of resources, idle actors of other classes make room.
+effects come out (create, kill, grant, recall, refuse). Classes are told apart by QueueKey. Actors
+of the default class have a warm floor; others come on demand and go when idle, and while one of
+them cannot start for want of resources, idle actors of other classes make room.
 This module must not know Ray: the pool actor performs the effects.
 """
 

@@ -140,7 +140,7 @@ class TaskHost:
     def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Called where `run` is called, so behind all earlier batches: their outcomes."""
         with self._lock:
-            reports = {_id_of(r): r for a in attempts for r in self._held.of(a[0])}
+            reports = {r.attempt_id: r for a in attempts for r in self._held.of(a[0])}
         return [reports[attempt] for attempt in attempts if attempt in reports]
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
@@ -189,7 +189,7 @@ class TaskHost:
     def _begin(self, order: AttemptOrder) -> LiveAttempt:
         live = LiveAttempt(
             order,
-            workspace=self._runner.workspace_of(order.execution_id),
+            workspace=self._runner.workspace_of,
             allowed_commands=self._limits.allowed_commands,
             report=self._tell_progress,
             progress_interval_ms=self._limits.progress_interval_ms,
@@ -201,7 +201,7 @@ class TaskHost:
         self._queue(Report(order.execution_id, started))
         return live
 
-    def _finish(self, order: AttemptOrder, outcome: st.Stimulus) -> None:
+    def _finish(self, order: AttemptOrder, outcome: st.AttemptStimulus) -> None:
         report = Report(order.execution_id, outcome)
         self._live = None
         self._held.keep(order.id, report)
@@ -250,10 +250,3 @@ class TaskHost:
         except Exception:
             # The owner is gone; its successor asks by census.
             _log.exception("reports could not be told to %s", owner)
-
-
-def _id_of(report: Report) -> AttemptId:
-    stimulus = report.stimulus
-    task = getattr(stimulus, "task", -1)
-    attempt = getattr(stimulus, "attempt", 0)
-    return (report.execution_id, task, attempt)

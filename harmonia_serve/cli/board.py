@@ -85,6 +85,14 @@ class Board:
                 pass
         return task
 
+    def settle(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Take in the tasks' own times, which are exact, once the execution has ended."""
+        for state in states:
+            task = self.tasks.get(str(state["task_name"]))
+            started, completed = state.get("started_ms"), state.get("completed_ms")
+            if task is not None and started is not None and completed is not None:
+                task.started_s, task.ended_s = started / 1000, completed / 1000
+
     def _take_execution(self, kind: str, data: Mapping[str, Any]) -> None:
         match kind:
             case "execution_started":

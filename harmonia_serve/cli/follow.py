@@ -39,18 +39,15 @@ def follow(client: HarmoniaClient, execution_id: str, console: Console, *, after
     board = Board.for_tasks(task["task_name"] for task in page["items"]) if few else Board()
     board.total = int(page["total"])
     events = client.events(execution_id, after=after)
-    if console.is_terminal:
-        _show_bars(events, board, console)
-    else:
+    if not console.is_terminal:
         _print_lines(events, board, console)
-    return board
-
-
-def _show_bars(events: Iterable[Event], board: Board, console: Console) -> None:
-    view = _View(board)
-    with Live(view, console=console, refresh_per_second=_REFRESHES_PER_S):
+        return board
+    with Live(_View(board), console=console, refresh_per_second=_REFRESHES_PER_S):
         for event in events:
             board.take(event, time.monotonic())
+        if few:
+            board.settle(client.list_tasks(execution_id, limit=_BARS_MAX)["items"])
+    return board
 
 
 def _print_lines(events: Iterable[Event], board: Board, console: Console) -> None:

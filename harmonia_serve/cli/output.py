@@ -126,7 +126,16 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         table.add_column(header, no_wrap=position == 0, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    out().print(table)
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    """A table without the blanks that fill its last column: they are noise in a file."""
+    console = out()
+    with console.capture() as captured:
+        console.print(table)
+    lines = (line.rstrip(" ") for line in captured.get().splitlines())
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def show_page_note(page: Mapping[str, Any], noun: str) -> None:
@@ -140,11 +149,9 @@ def show_page_note(page: Mapping[str, Any], noun: str) -> None:
 
 def show_fields(fields: Mapping[str, object]) -> None:
     """Names and values below each other; empty values are left out."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        if value in (None, ""):
-            continue
-        table.add_row(name, value if isinstance(value, Text) else Text(plain(value)))
-    out().print(table)
+    shown = {name: value for name, value in fields.items() if value not in (None, "")}
+    width = max(map(len, shown), default=0)
+    console = out()
+    for name, value in shown.items():
+        text = value if isinstance(value, Text) else Text(plain(value))
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", text), soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -95,11 +96,11 @@ def _processes(directory: Any, running: records.Running) -> list[dict[str, Any]]
 def _name_of(process: psutil.Process) -> str:
     """What a process calls itself: Ray's workers rename theirs (`ray::TaskActor`)."""
     words = process.cmdline()
-    first = words[0] if words else process.name()
-    if first.startswith("ray::"):
-        return first
+    if not words or words[0].startswith("ray::"):
+        return words[0] if words else process.name()
     modules = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "-m"]
-    return modules[0] if modules else process.name()
+    scripts = [Path(word).stem for word in words if word.endswith(".py")]
+    return next(iter([*modules, *scripts]), process.name())
 
 
 def _show(document: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harmonia_serve.cli.installation import reports
+from harmonia_serve.cli.installation import records, reports
 from harmonia_serve.cli.installation.plan import Plan, make_plan
 from harmonia_serve.cli.installation.terminal import Presenter
 
@@ -165,10 +164,12 @@ class _Announcer(Presenter):
         super().__call__(report)
         if not isinstance(report, reports.Ready) or not self._as_json:
             return
+        data_dir = self._plan.settings.data_dir
+        running = records.read_running(data_dir)
         document = {
             "url": report.url,
-            "data_dir": str(self._plan.settings.data_dir),
-            "pid": os.getpid() if not self._plan.detach else None,
+            "data_dir": str(data_dir),
+            "pid": running.pid if running else None,
             "seconds": round(time.monotonic() - self._begun, 2),
         }
         sys.stdout.write(json.dumps(document) + "\n")

@@ -146,6 +146,10 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         """The tasks of an execution in the order of definition, by page."""
         return self._send("GET", "executions", execution_id, "tasks", query=_page(page, limit))
 
+    def get_execution_output(self, execution_id: str) -> BytesT:
+        """The whole output of an execution, as UTF-8 JSON."""
+        return self._bytes(content(Call("GET", api_path("executions", execution_id, "output"))))
+
     def get_task_output(self, execution_id: str, task_name: str) -> BytesT:
         """The whole output of a task, as UTF-8 JSON."""
         path = api_path("executions", execution_id, "tasks", task_name, "output")

@@ -110,6 +110,22 @@ async def list_tasks(
 
 
 @router.get(
+    "/{execution_id}/output",
+    summary="Get execution output",
+    response_model=None,
+    responses={
+        200: {"description": "The execution's output, whole", "content": {"application/json": {}}}
+    },
+    dependencies=needs("read"),
+)
+async def get_execution_output(execution_id: str, context: ContextOf) -> Response:
+    """Retrieve the whole output of a completed execution, however large."""
+    execution_id = identifiers.execution_id(execution_id)
+    output = await context.gateway.get_execution_output(execution_id)
+    return Response(output, media_type="application/json")
+
+
+@router.get(
     "/{execution_id}/tasks/{task_name:path}/output",
     summary="Get task output",
     response_model=None,

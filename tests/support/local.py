@@ -204,7 +204,7 @@ class LocalInstallation:
         self.loop_thread = threading.get_ident()
         registry = Registry.load(self.modules)
         blobs = FileBlobs(self.directory / "blobs")
-        files = WorkspaceFiles(self.directory / "workspaces", (Path("/tmp"),))
+        files = WorkspaceFiles(self.directory / "workspaces", (self.directory / "allowed",))
         clock = SystemClock()
         ordering = OrderingLimits(
             resolved_input_bytes_max=self.settings.resolved_input_bytes_max,

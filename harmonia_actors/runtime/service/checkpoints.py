@@ -68,7 +68,7 @@ class CheckpointService(ExecutionService):
 
     async def get_checkpoint(self, checkpoint_id: str) -> JsonObject:
         """The checkpoint with its tasks' states. Raises CheckpointNotFound."""
-        record, snapshot = await self._find(checkpoint_id)
+        record, snapshot = await self._find_checkpoint(checkpoint_id)
         return await self._document(checkpoint_id, record, snapshot)
 
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
@@ -99,7 +99,7 @@ class CheckpointService(ExecutionService):
     async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
         """Make a new execution: completed tasks keep their outputs, all others run (again)."""
         parsed = self.parse_options(options)
-        _, snapshot = await self._find(checkpoint_id)
+        _, snapshot = await self._find_checkpoint(checkpoint_id)
         known = await self.known(snapshot.definition)
         await self.check_resources(known.workflow)
         former = decode_head(snapshot.fields["head"])
@@ -143,7 +143,7 @@ class CheckpointService(ExecutionService):
             raise ExecutionNotFound(head.execution_id)
         return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
 
-    async def _find(self, checkpoint_id: str) -> tuple[dict[str, Any], Snapshot]:
+    async def _find_checkpoint(self, checkpoint_id: str) -> tuple[dict[str, Any], Snapshot]:
         document = await answered(lambda: self.store.get_document("checkpoint", checkpoint_id))
         snapshot = await answered(lambda: self.store.read_checkpoint(checkpoint_id))
         if document is None or snapshot is None:

@@ -59,7 +59,8 @@ class ExecutionService(WorkflowService):
         body = jsontext.encode(values)
         if len(body) > self.settings.body_bytes_max:
             raise InvalidRequest(
-                f"the input has {len(body)} bytes; at most {self.settings.body_bytes_max} are taken",
+                f"the input has {len(body)} bytes; at most {self.settings.body_bytes_max} "
+                "are taken",
                 too_large=True,
             )
         await self.check_resources(known.workflow)

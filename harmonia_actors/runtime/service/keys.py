@@ -14,6 +14,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import (
@@ -29,6 +30,8 @@ from harmonia_actors.runtime.service.parts import Service, ServiceParts, answere
 from persistence.store import IndexEntry, Store
 
 __all__ = ["KeyService", "make_first_key", "new_key"]
+
+_T = TypeVar("_T")
 
 _KEY = re.compile(r"hk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _LIST = "keys:created_at"
@@ -80,7 +83,7 @@ class KeyService(Service):
             raise AuthenticationFailed("the API key is not valid")
         rate = record["rate_limit_per_s"]
         if rate is not None:
-            _remember(self._rates, key_id, rate)
+            _remember(self._rates, key_id, float(rate))
         else:
             self._rates.pop(key_id, None)
         return Principal(key_id, record["name"], frozenset(record["scopes"]))
@@ -175,7 +178,7 @@ class KeyService(Service):
             raise ValidationFailed("key", problems)
 
 
-def _remember(known: OrderedDict[str, object], name: str, value: object) -> None:  # type: ignore[misc]
+def _remember(known: OrderedDict[str, _T], name: str, value: _T) -> None:
     known[name] = value
     known.move_to_end(name)
     while len(known) > _BUCKETS_KEPT:

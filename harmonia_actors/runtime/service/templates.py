@@ -77,7 +77,7 @@ class TemplateService(WorkflowService):
 
     async def get_template(self, template_id: str) -> JsonObject:
         """The template with its tasks. Raises TemplateNotFound."""
-        record, known = await self._find(template_id)
+        record, known = await self._find_template(template_id)
         return {**_document(template_id, record), "tasks": known.definition["tasks"]}
 
     async def list_templates(self, page: PageRequest) -> JsonObject:
@@ -105,7 +105,7 @@ class TemplateService(WorkflowService):
 
     async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
         """Make a workflow that has the parameters' values as defaults of its input."""
-        record, known = await self._find(template_id)
+        record, known = await self._find_template(template_id)
         name, description = self._texts({"name": record["name"], **request}, "workflow")
         values = complete_input(
             request.get("parameter_values") or {},
@@ -121,7 +121,7 @@ class TemplateService(WorkflowService):
         made = await self.store_workflow(definition, template_id=template_id)
         return {"template_id": template_id, **made}
 
-    async def _find(self, template_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
+    async def _find_template(self, template_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
         stored = await answered(lambda: self.store.get_document("template", template_id))
         if stored is None:
             raise TemplateNotFound(template_id)

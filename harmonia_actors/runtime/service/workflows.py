@@ -194,14 +194,8 @@ class WorkflowService(Service):
             known = task.component in {component.name for component in self.registry.components()}
             yield (".action" if known else ".component"), str(error)
             return
-        names = action.model.model_fields
-        for name in task.input:
-            if name not in names:
-                there = ", ".join(names) or "none"
-                yield f".input.{name}", f"the action has no such input; it has: {there}"
-        for name, field in names.items():
-            if field.is_required() and name not in task.input:
-                yield f".input.{name}", "is required by the action"
+        for problem in action.problems(task.input, _holds_reference):
+            yield f".input.{problem['field']}", problem["message"]
         for name in action.argv_inputs:
             value = task.input.get(name)
             try:
@@ -211,6 +205,15 @@ class WorkflowService(Service):
                     check_template([word if isinstance(word, str) else "" for word in value])
             except CommandTemplateError as error:
                 yield f".input.{name}", str(error)
+
+
+def _holds_reference(value: Any) -> bool:
+    """True if a value cannot be judged before its references are filled in."""
+    if isinstance(value, str):
+        return "${" in value
+    if isinstance(value, dict):
+        return any(_holds_reference(item) for item in value.values())
+    return isinstance(value, list) and any(_holds_reference(item) for item in value)
 
 
 def _indexes(record: Mapping[str, Any]) -> list[IndexEntry]:

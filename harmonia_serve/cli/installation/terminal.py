@@ -73,7 +73,10 @@ class Presenter:
                     style="dim",
                 )
             )
-        elif not has_key:
+        elif has_key:
+            place = self._data_dir / "connection.json"
+            self._print(Text(f"  The API key is in {place}.", style="dim"))
+        else:
             self._print(
                 Text(
                     "  This store has keys already, but none of them is known here: set "

@@ -256,6 +256,11 @@ class MemoryGateway:
             raise ResourceNotFound(f"Task '{task_name}' has no output", {"task_name": task_name})
         return self.outputs[execution_id, task_name]
 
+    async def get_execution_output(self, execution_id: str) -> bytes:
+        self._note("get_execution_output")
+        execution = _found(self.executions, execution_id, ExecutionNotFound)
+        return json.dumps(execution.get("output")).encode()
+
     async def list_files(self, execution_id: str) -> JsonObject:
         self._note("list_files")
         _found(self.executions, execution_id, ExecutionNotFound)
