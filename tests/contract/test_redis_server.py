@@ -282,6 +282,25 @@ async def test_an_unreferenced_definition_and_a_full_bucket_expire(
     assert 0 < await admin.pttl("test:rate:b") <= 3_001
 
 
+async def test_a_definition_counts_executions_and_checkpoints(
+    store: RedisStore, admin: redis.Redis
+):
+    await create(store)
+    await store.create_checkpoint("c", "e", b"", [], None)
+    assert await admin.hget("test:definition:digest", "n") == b"2"
+    await store.delete_document("checkpoint", "c")
+    assert await admin.hget("test:definition:digest", "n") == b"1"
+
+
+async def test_a_clock_set_back_does_not_close_a_bucket_for_long(
+    store: RedisStore, admin: redis.Redis
+):
+    ahead = (await store.time_ms() + 3_600_000) * 1_000
+    await admin.set("test:rate:b", ahead)
+    grant = await store.take_tokens("b", tokens=1, rate_per_s=1, burst=2)
+    assert (grant.tokens, grant.retry_after_ms) == (0, 1_000)
+
+
 async def test_a_bucket_fills_again_by_the_servers_clock(store: RedisStore):
     first = await store.take_tokens("b", tokens=2, rate_per_s=100, burst=2)
     assert first.tokens == 2
