@@ -35,7 +35,12 @@ __all__ = [
 
 def connect_store(settings: Settings) -> RedisStore:
     """The durable store; connects when it is first used."""
-    return RedisStore.connect(settings.redis_url.get_secret_value(), settings.namespace)
+    return RedisStore.connect(
+        settings.redis_url.get_secret_value(),
+        settings.namespace,
+        connections_max=settings.redis_connections_max,
+        timeout_ms=settings.redis_timeout_ms,
+    )
 
 
 def make_blobs(settings: Settings) -> BlobStore:

@@ -87,7 +87,10 @@ class TaskPool:
         self._perform(pool.give_back(holder, list(names), self._now()))
 
     async def lost(self, name: str) -> None:
-        """Somebody saw an actor die."""
+        """Somebody could not reach an actor: should it live on unseen, it is ended."""
+        handle = self._handles.get(name)
+        if handle is not None:
+            ray.kill(handle)
         await self._died(name)
 
     async def actors(self) -> list[tuple[str, str, Any]]:

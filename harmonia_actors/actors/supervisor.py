@@ -170,10 +170,13 @@ class Supervisor:
         except RayError as error:
             _log.warning("execution actor %s has died: %s", name, str(error).splitlines()[0])
         expected = self._handles.pop(name, None) is None
+        started = name not in self._starting
         self._starting.discard(name)
         if not expected:
             await self._orphan_patiently(name)
-        self._look_now.set()
+        if started:
+            # One that could not even start is tried again at the usual pace.
+            self._look_now.set()
 
     async def _orphan_patiently(self, name: str) -> None:
         while True:

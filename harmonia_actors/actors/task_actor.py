@@ -41,10 +41,8 @@ class _Mailbox:
 
 
 def _make_runner(settings: Settings, node_id: str) -> AttemptRunner:
-    registry = parts.make_registry(settings)
-    registry.preload()
     return AttemptRunner(
-        registry=registry,
+        registry=parts.make_registry(settings),
         blobs=parts.make_blobs(settings),
         clock=SystemClock(),
         limits=parts.ordering_limits(settings),
@@ -73,6 +71,8 @@ class TaskActor:
         self._node_id = ray.get_runtime_context().get_node_id()
         mailbox = _Mailbox(settings.namespace)
         runner = _make_runner(settings, self._node_id)
+        # What is slow to import is needed by plain actions, not by those that only wait.
+        runner.registry.preload()
         self._host = TaskHost(runner, parts.task_host_limits(settings), mailbox.send)
 
     @ray.method(concurrency_group="control")

@@ -25,7 +25,7 @@ class LiveAttempt:
         self,
         order: AttemptOrder,
         *,
-        workspace: Callable[[str], WorkspaceLike],
+        workspace: Callable[[str, str], WorkspaceLike],
         allowed_commands: frozenset[str] | None,
         report: Callable[[Report], None],
         progress_interval_ms: int,
@@ -72,7 +72,7 @@ class LiveAttempt:
     def workspace(self) -> WorkspaceLike:
         """Where files live; the directory is made when it is first asked for."""
         if self._workspace is None:
-            self._workspace = self._workspace_of(self.order.execution_id)
+            self._workspace = self._workspace_of(self.order.execution_id, self.order.files_from)
         return self._workspace
 
     @property

@@ -39,7 +39,7 @@ class AttemptRunner:
     blobs: BlobReader
     clock: Clock
     limits: OrderingLimits
-    workspace_of: Callable[[str], WorkspaceLike]
+    workspace_of: Callable[[str, str], WorkspaceLike]
 
     def prepare(self, order: AttemptOrder) -> tuple[Action, dict[str, Any]]:
         """The action and its checked input. Raises ResolveFailed or ActionError."""

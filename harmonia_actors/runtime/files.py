@@ -5,6 +5,8 @@ Works on the node where the workspace is. This module must not know which node t
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -46,11 +48,25 @@ class WorkspaceFiles:
     allowed: tuple[Path, ...] = ()
     denied: tuple[Path, ...] = ()
 
-    def workspace(self, execution_id: str) -> Workspace:
-        """The workspace of an execution; its directory is made if it is not there."""
+    def workspace(self, execution_id: str, files_from: str = "") -> Workspace:
+        """The workspace of an execution; its directory is made if it is not there.
+
+        A new one starts with the files that `files_from`, another execution, has now.
+        """
         directory = self.root / execution_id
+        if not directory.is_dir() and files_from and (self.root / files_from).is_dir():
+            self._copy(self.root / files_from, directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Workspace(directory, self.allowed, self.denied)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Copy a directory so that it is there whole or not at all; whoever is first wins."""
+        part = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        shutil.copytree(source, part, symlinks=True)
+        try:
+            part.rename(target)
+        except OSError:
+            shutil.rmtree(part)
 
     def list_files(self, execution_id: str) -> tuple[list[FileInfo], bool]:
         """All files, and whether there are more than are listed."""

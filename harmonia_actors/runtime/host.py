@@ -94,6 +94,7 @@ class ExecutionHost:
     _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
+    _untold: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._cache = OutputCache(self.limits.output_cache_bytes)
@@ -175,8 +176,21 @@ class ExecutionHost:
                 await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
                 for execution_id in await self.store.inboxes_waiting(self.owner):
                     await self.nudge(execution_id)
+                await self._claim_untold()
                 await self.pick_up()
             await asyncio.sleep(self.limits.lease_ms / 3000)
+
+    async def _claim_untold(self) -> None:
+        """Executions that are this owner's in the store, but of which it was never told."""
+        limit = self.limits.executions_max * 2
+        for execution_id in await self.store.owned_executions(self.owner, limit=limit):
+            if execution_id not in self._untold and execution_id not in self._drivers:
+                # The call that tells of it may be under way: it gets until the next look.
+                self._untold.add(execution_id)
+            elif execution_id not in self._drivers:
+                self._untold.discard(execution_id)
+                await self.claim(execution_id)
+        self._untold.difference_update(list(self._drivers))
 
     async def close(self) -> None:
         """Stop driving. What is stored stays as it is; another owner can go on."""

@@ -50,6 +50,8 @@ class AttemptOrder:
     #: Names of all tasks, needed to read the references in `input` if `values` is given.
     tasks: tuple[str, ...] = ()
     max_retries: int = 0
+    #: The execution whose files this one starts with: it was restored from its checkpoint.
+    files_from: str = ""
 
     @property
     def id(self) -> AttemptId:

@@ -85,6 +85,11 @@ class Recall:
 Effect = CreateActor | KillActor | Grant | Refuse | Recall
 
 
+#: Waits after an actor that died before it was ready; doubled each time.
+_AGAIN_MS = 1_000
+_AGAIN_MS_MAX = 30_000
+
+
 class _State(Enum):
     STARTING = "starting"
     IDLE = "idle"
@@ -132,6 +137,9 @@ class SlotPool:
     _named: int = 0
     _tickets: int = 0
     _default: QueueKey = field(default_factory=QueueKey)
+    #: Classes whose last actor died before it was ready: how often in a row, and until when no
+    #: other one is started.
+    _failed: dict[QueueKey, tuple[int, int]] = field(default_factory=dict)
 
     # What holders do ---------------------------------------------------------------------------
 
@@ -181,6 +189,7 @@ class SlotPool:
         actor = self._actors.get(name)
         if actor is None:
             return [KillActor(name)]
+        self._failed.pop(actor.key, None)
         if actor.state is _State.STARTING:
             actor.state, actor.node_id, actor.since_ms = _State.IDLE, node_id, now_ms
         return self._serve(now_ms)
@@ -195,7 +204,11 @@ class SlotPool:
 
     def actor_died(self, name: str, now_ms: int) -> list[Effect]:
         """An actor is gone; it is replaced if somebody waits for it or the floor needs it."""
-        self._actors.pop(name, None)
+        actor = self._actors.pop(name, None)
+        if actor is not None and actor.state is _State.STARTING:
+            times = self._failed.get(actor.key, (0, 0))[0] + 1
+            wait_ms = min(_AGAIN_MS_MAX, _AGAIN_MS * 2 ** min(times - 1, 10))
+            self._failed[actor.key] = (times, now_ms + wait_ms)
         return [*self._serve(now_ms), *self._floor(now_ms)]
 
     def tick(self, now_ms: int, capacity: Capacity | None = None) -> list[Effect]:
@@ -288,6 +301,8 @@ class SlotPool:
         return self._serves(actor, key)
 
     def _create(self, key: QueueKey, want: int, now_ms: int) -> list[Effect]:
+        if now_ms < self._failed.get(key, (0, 0))[1]:
+            return []
         mine = [a for a in self._actors.values() if a.key == key]
         starting = sum(a.state is _State.STARTING for a in mine)
         if key.shared:
@@ -324,11 +339,16 @@ class SlotPool:
         return [Recall(most, key, 1)]
 
     def _floor(self, now_ms: int) -> list[Effect]:
-        if self._pending(now_ms, 0):
+        """What is missing of the warm floor: default actors, and the one for async actions."""
+        if self._pending(now_ms, 0) or now_ms < self._failed.get(self._default, (0, 0))[1]:
             return []
         mine = sum(a.key == self._default for a in self._actors.values())
         missing = min(self.limits.warm_min, self.capacity.total_cpus() or 1) - mine
-        return [self._new(self._default, now_ms) for _ in range(max(0, missing))]
+        effects: list[Effect] = [self._new(self._default, now_ms) for _ in range(max(0, missing))]
+        shared = QueueKey(shared=True)
+        if not any(a.key == shared for a in self._actors.values()):
+            effects += self._create(shared, 1, now_ms)
+        return effects
 
     def _pending(self, now_ms: int, for_ms: int) -> list[_Actor]:
         """Actors of other classes than the default that have been starting for so long."""
@@ -336,7 +356,7 @@ class SlotPool:
             a
             for a in self._actors.values()
             if a.state is _State.STARTING
-            and a.key != self._default
+            and a.key not in (self._default, QueueKey(shared=True))
             and now_ms - a.since_ms >= for_ms
         ]
 

@@ -115,6 +115,7 @@ class CheckpointService(ExecutionService):
             updated_ms=now_ms,
             completed_tasks=len(rows),
             checkpoint_id=checkpoint_id,
+            labels=_files_of(former),
         )
         execution = Execution(
             workflow=known.workflow, head=head, rows=dict(rows), limits=CoreLimits()
@@ -178,6 +179,11 @@ def _completed_rows(snapshot: Snapshot) -> dict[int, TaskRow]:
     """Rows of tasks that had completed: all that a restore takes over."""
     rows = {int(name): decode_row(body) for name, body in snapshot.rows.items()}
     return {i: row for i, row in sorted(rows.items()) if row.status is TaskStatus.COMPLETED}
+
+
+def _files_of(former: Head) -> dict[str, Any]:
+    """Files are taken over from the execution of the checkpoint, on the node where they are."""
+    return {**former.labels, "files_from": former.execution_id}
 
 
 def _summary(checkpoint_id: str, record: Mapping[str, Any]) -> JsonObject:
