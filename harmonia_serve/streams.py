@@ -20,7 +20,16 @@ from harmonia_actors.settings import Settings
 from harmonia_serve.auth import Caller
 from harmonia_serve.gateway import Gateway, StreamEvent
 
-__all__ = ["Ending", "Sink", "SlowReader", "StreamSlots", "Subscription", "in_time", "start_after"]
+__all__ = [
+    "SCOPE",
+    "Ending",
+    "Sink",
+    "SlowReader",
+    "StreamSlots",
+    "Subscription",
+    "in_time",
+    "start_after",
+]
 
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"

@@ -14,6 +14,8 @@ import ray
 __all__ = [
     "broadcaster_name",
     "find_actor",
+    "is_execution_actor",
+    "is_task_actor",
     "list_actors",
     "new_execution_actor_name",
     "pool_name",

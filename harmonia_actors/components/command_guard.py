@@ -24,6 +24,8 @@ import signal
 import sys
 import time
 
+__all__ = ["main"]
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -19,7 +19,14 @@ from harmonia_actors.core.references import Template, compile_template
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.workflow import Task, Workflow
 
-__all__ = ["DefinitionLimits", "build_workflow", "nearest", "parse_definition"]
+__all__ = [
+    "READ_ONLY_FIELDS",
+    "DefinitionLimits",
+    "build_workflow",
+    "nearest",
+    "output_template",
+    "parse_definition",
+]
 
 #: What a definition may hold, and what a stored workflow shows besides: the latter may be sent
 #: back (get, edit, put) and is ignored.

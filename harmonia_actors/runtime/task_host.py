@@ -21,7 +21,7 @@ from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Report
 
-__all__ = ["HeldOutcomes", "Send", "TaskHost", "TaskHostLimits"]
+__all__ = ["Epochs", "HeldOutcomes", "Send", "TaskHost", "TaskHostLimits"]
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from harmonia_serve.cli.installation.plan import Plan, data_dir_of, make_plan
 from harmonia_serve.cli.installation.processes import end_all, marked, runs
 from harmonia_serve.cli.installation.ray_environment import ray_environment, remove_scratch
 from harmonia_serve.cli.installation.terminal import Presenter
-from harmonia_serve.cli.installation.watchdog import RAY_PROCESS
 from harmonia_serve.cli.options import AsJson, DataDir
 from harmonia_serve.cli.output import out, show_json
 from harmonia_serve.cli.problems import CommandFailed
@@ -109,6 +108,8 @@ def _take_down(plan: Plan) -> dict[str, list[str]]:
     data_dir = plan.settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     order = {"task": "take_down", "plan": plan.to_json()}
+    from harmonia_serve.cli.installation.watchdog import RAY_PROCESS
+
     child = Child(RAY_PROCESS, order, data_dir, ray_environment(plan))
     show = Presenter(data_dir)
     try:

@@ -17,7 +17,7 @@ from harmonia_actors.settings import Settings
 from persistence.errors import StoreUnavailable
 from persistence.store import Store
 
-__all__ = ["JsonObject", "Launcher", "Service", "ServiceParts", "new_id"]
+__all__ = ["JsonObject", "Launcher", "Service", "ServiceParts", "answered", "new_id"]
 
 JsonObject = dict[str, Any]
 _T = TypeVar("_T")

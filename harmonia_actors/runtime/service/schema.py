@@ -18,7 +18,14 @@ from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.core.references import compile_template
 from harmonia_actors.core.workflow import Workflow
 
-__all__ = ["check_schema", "complete_input", "required_inputs", "with_defaults"]
+__all__ = [
+    "as_json_schema",
+    "check_schema",
+    "complete_input",
+    "is_property_map",
+    "required_inputs",
+    "with_defaults",
+]
 
 _WHOLE_KEYWORDS = ("$schema", "$ref", "allOf", "anyOf", "oneOf", "additionalProperties")
 _PROBLEMS_MAX = 50
