@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from persistence.embedded import EmbeddedServer
+from tests.support.ray_environment import prepare_ray_environment
+
+# Before any module of a test is imported, because it may import Ray.
+prepare_ray_environment()
 
 
 @pytest.fixture(scope="session")
