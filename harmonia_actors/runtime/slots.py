@@ -106,6 +106,8 @@ class _Actor:
     node_id: str = ""
     #: To be ended when it is given back, because its resources are needed elsewhere.
     doomed: bool = False
+    #: Its holder was asked to give it (or another one like it) back.
+    recalled: bool = False
 
 
 @dataclass(slots=True)
@@ -170,7 +172,17 @@ class SlotPool:
                 effects.append(KillActor(name))
             else:
                 actor.state, actor.holder, actor.since_ms = _State.IDLE, "", now_ms
+                self._recall_answered(actor, holder)
         return [*effects, *self._serve(now_ms)]
+
+    def _recall_answered(self, given: _Actor, holder: str) -> None:
+        """The holder chose which actor to give: the mark may be on another one of his."""
+        if not given.recalled:
+            for actor in self._actors.values():
+                if actor.holder == holder and actor.recalled and self._serves(actor, given.key):
+                    actor.recalled = False
+                    break
+        given.recalled = False
 
     def forget_requests(self, holder: str, now_ms: int) -> list[Effect]:
         """A holder has died: its requests are void. What it held is freed by `give_back`."""
@@ -275,8 +287,8 @@ class SlotPool:
                 unmet[request.key] += request.want - len(found)
         for key, want in unmet.items():
             effects += self._create(key, want, now_ms)
-            if any(request.key == key for request in self._requests.values()):
-                effects += self._recall(key)
+        for request in self._requests.values():
+            effects += self._recall(request)
         return effects
 
     def _idle(self, key: QueueKey, want: int) -> list[_Actor]:
@@ -327,16 +339,25 @@ class SlotPool:
         self._actors[name] = _Actor(name, key, now_ms)
         return CreateActor(name, key)
 
-    def _recall(self, key: QueueKey) -> list[Effect]:
-        """Somebody waits: the holder with most actors of the class gives one back."""
-        held: dict[str, int] = {}
+    def _recall(self, request: _Request) -> list[Effect]:
+        """Somebody waits: whoever has most actors of the class, and more than he, gives one back.
+
+        An actor that was asked back already counts as given, so that asking again changes nothing.
+        """
+        held: dict[str, list[_Actor]] = {}
         for actor in self._actors.values():
-            if actor.state is _State.LEASED and self._serves(actor, key):
-                held[actor.holder] = held.get(actor.holder, 0) + 1
+            if actor.state is _State.LEASED and self._serves(actor, request.key):
+                if actor.recalled:
+                    return []
+                held.setdefault(actor.holder, []).append(actor)
+        mine = len(held.pop(request.holder, []))
         if not held:
             return []
-        most = max(sorted(held), key=lambda holder: held[holder])
-        return [Recall(most, key, 1)]
+        most = max(sorted(held), key=lambda holder: len(held[holder]))
+        if len(held[most]) <= mine:
+            return []
+        held[most][0].recalled = True
+        return [Recall(most, request.key, 1)]
 
     def _floor(self, now_ms: int) -> list[Effect]:
         """What is missing of the warm floor: default actors, and the one for async actions."""
