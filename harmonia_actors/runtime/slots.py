@@ -342,15 +342,18 @@ class SlotPool:
     def _recall(self, request: _Request) -> list[Effect]:
         """Somebody waits: whoever has most actors of the class, and more than he, gives one back.
 
-        An actor that was asked back already counts as given, so that asking again changes nothing.
+        A holder is asked once until he answers; if what he runs takes long, another one is asked.
         """
         held: dict[str, list[_Actor]] = {}
+        asked: set[str] = set()
         for actor in self._actors.values():
             if actor.state is _State.LEASED and self._serves(actor, request.key):
-                if actor.recalled:
-                    return []
                 held.setdefault(actor.holder, []).append(actor)
+                if actor.recalled:
+                    asked.add(actor.holder)
         mine = len(held.pop(request.holder, []))
+        for holder in asked:
+            held.pop(holder, None)
         if not held:
             return []
         most = max(sorted(held), key=lambda holder: len(held[holder]))
