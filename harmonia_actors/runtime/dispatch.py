@@ -186,7 +186,8 @@ class Dispatcher:
         except TaskActorDied as error:
             self._report_dead(held, str(error))
         else:
-            self._batch_ended(held, orders, reports)
+            self._take_outcomes(held, reports)
+            await self._ask_for_missing(held, orders)
 
     def idle(self) -> bool:
         """True if nothing waits and nothing runs."""
@@ -249,22 +250,38 @@ class Dispatcher:
             self._actor_died(queue, held, str(error))
         else:
             self._durations.learn(chunk, seconds)
-            self._batch_ended(held, chunk, reports)
+            self._take_outcomes(held, reports)
+            await self._ask_for_missing(held, chunk)
         finally:
             held.batches -= 1
             self._after_batch(queue, held)
 
-    def _batch_ended(
-        self, held: _Held, chunk: list[AttemptOrder], reports: Sequence[Report]
-    ) -> None:
+    def _take_outcomes(self, held: _Held, reports: Sequence[Report]) -> None:
         told = [report for report in reports if self._at.get(report.attempt_id) is held]
         for report in told:
             if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
                 self._forget_given(held, report.attempt_id)
+        if told:
+            self._tell(told)
+
+    async def _ask_for_missing(self, held: _Held, chunk: list[AttemptOrder]) -> None:
+        """A batch has ended; outcomes told before its end may still be on their way: ask again.
+
+        Only what the task actor then knows nothing of is lost, so that nothing can hang.
+        """
+        missing = [order for order in chunk if self._at.get(order.id) is held]
+        if not missing:
+            return
+        try:
+            reports = await held.lease.actor.settled([order.id for order in missing])
+        except TaskActorDied as error:
+            self._report_dead(held, str(error))
+            return
+        self._take_outcomes(held, reports)
         now_ms = self._clock.now_ms()
-        for order in chunk:
+        told = []
+        for order in missing:
             if self._at.get(order.id) is held:
-                # The batch has ended, but nothing was said of this one: it must not hang.
                 self._forget_given(held, order.id)
                 lost = st.AttemptLost(
                     order.task, order.attempt, now_ms, "the task actor gave no outcome"
