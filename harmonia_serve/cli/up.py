@@ -24,84 +24,96 @@ _STORE = "Store"
 _SAFETY = "Safety"
 
 
+_RedisUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Use this Redis instead of an embedded store. A password is safer in "
+        "HARMONIA_REDIS_URL: other users of this machine can read a command line.",
+        rich_help_panel=_STORE,
+        show_default=False,
+    ),
+]
+_DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the embedded store, files, logs and the first key are kept. "
+        "Else HARMONIA_DATA_DIR, else .harmonia.",
+        rich_help_panel=_STORE,
+        show_default=False,
+    ),
+]
+_Address = Annotated[
+    str,
+    typer.Option(
+        help="Deploy onto the running Ray cluster at this address (`auto`: this machine's) "
+        "instead of starting one. Its token comes from RAY_AUTH_TOKEN or "
+        "RAY_AUTH_TOKEN_PATH.",
+        rich_help_panel=_RAY,
+        show_default=False,
+    ),
+]
+_NumCpus = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        help="CPUs that Ray may use. Default: all.",
+        rich_help_panel=_RAY,
+        show_default=False,
+    ),
+]
+_Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to listen on. Beyond loopback --allow-commands is required. "
+        "Default: 127.0.0.1.",
+        show_default=False,
+    ),
+]
+_Port = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=65_535,
+        help="Port to listen on. Default: 8002, or the next free one.",
+        show_default=False,
+    ),
+]
+_Detach = Annotated[
+    bool, typer.Option("--detach", "-d", help="Return once it is ready; it goes on.")
+]
+_Components = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULES",
+        help="Modules with further components, comma-separated.",
+        show_default=False,
+    ),
+]
+_AllowCommands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROGRAMS",
+        help="Programs that commands may run, comma-separated. Default: any.",
+        rich_help_panel=_SAFETY,
+        show_default=False,
+    ),
+]
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Once it is ready, print where as a line of JSON.")
+]
+
+
 def up(
-    redis_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Use this Redis instead of an embedded store. A password is safer in "
-            "HARMONIA_REDIS_URL: other users of this machine can read a command line.",
-            rich_help_panel=_STORE,
-            show_default=False,
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the embedded store, files, logs and the first key are kept. "
-            "Else HARMONIA_DATA_DIR, else .harmonia.",
-            rich_help_panel=_STORE,
-            show_default=False,
-        ),
-    ] = None,
-    address: Annotated[
-        str,
-        typer.Option(
-            help="Deploy onto the running Ray cluster at this address (`auto`: this machine's) "
-            "instead of starting one. Its token comes from RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH.",
-            rich_help_panel=_RAY,
-            show_default=False,
-        ),
-    ] = "",
-    num_cpus: Annotated[
-        float | None,
-        typer.Option(
-            min=1,
-            help="CPUs that Ray may use. Default: all.",
-            rich_help_panel=_RAY,
-            show_default=False,
-        ),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="Address to listen on. Beyond loopback --allow-commands is required. "
-            "Default: 127.0.0.1.",
-            show_default=False,
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=65_535,
-            help="Port to listen on. Default: 8002, or the next free one.",
-            show_default=False,
-        ),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return once it is ready; it goes on.")
-    ] = False,
-    components: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULES",
-            help="Modules with further components, comma-separated.",
-            show_default=False,
-        ),
-    ] = None,
-    allow_commands: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROGRAMS",
-            help="Programs that commands may run, comma-separated. Default: any.",
-            rich_help_panel=_SAFETY,
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Once it is ready, print where as a line of JSON.")
-    ] = False,
+    redis_url: _RedisUrl = None,
+    data_dir: _DataDir = None,
+    address: _Address = "",
+    num_cpus: _NumCpus = None,
+    host: _Host = None,
+    port: _Port = None,
+    detach: _Detach = False,
+    components: _Components = None,
+    allow_commands: _AllowCommands = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Start Harmonia: a store, Ray and the service; then watch over them until Ctrl-C.
 

@@ -47,7 +47,7 @@ ENGINE_VALUES = (
 )
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
-    app auth bodies boundary credentials examples gateway identifiers log_redaction observation
+    auth bodies boundary credentials examples gateway identifiers observation
     openapi problems queries request_schemas routes schemas shapes sse streams websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())
