@@ -183,11 +183,10 @@ class Dispatcher:
     async def _await_adopted(self, held: _Held, orders: list[AttemptOrder]) -> None:
         try:
             reports = await held.lease.actor.settled([order.id for order in orders])
-        except TaskActorDied as error:
-            self._report_dead(held, str(error))
-        else:
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
+        except TaskActorDied as error:
+            self._report_dead(held, str(error))
 
     def idle(self) -> bool:
         """True if nothing waits and nothing runs."""
@@ -246,12 +245,11 @@ class Dispatcher:
     async def _run(self, queue: _Queue, held: _Held, chunk: list[AttemptOrder]) -> None:
         try:
             reports, seconds = await held.lease.actor.run(chunk)
-        except TaskActorDied as error:
-            self._actor_died(queue, held, str(error))
-        else:
             self._durations.learn(chunk, seconds)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, chunk)
+        except TaskActorDied as error:
+            self._actor_died(queue, held, str(error))
         finally:
             held.batches -= 1
             self._after_batch(queue, held)
@@ -272,11 +270,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        try:
-            reports = await held.lease.actor.settled([order.id for order in missing])
-        except TaskActorDied as error:
-            self._report_dead(held, str(error))
-            return
+        reports = await held.lease.actor.settled([order.id for order in missing])
         self._take_outcomes(held, reports)
         now_ms = self._clock.now_ms()
         told = []
