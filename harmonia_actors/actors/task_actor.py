@@ -24,6 +24,9 @@ from harmonia_actors.settings import Settings
 __all__ = ["SharedTaskActor", "TaskActor", "create_task_actor"]
 
 
+_PRELOAD_AFTER_S = 10.0
+
+
 class _Mailbox:
     """Tells reports to execution actors by name; handles are looked up once."""
 
@@ -71,8 +74,11 @@ class TaskActor:
         self._node_id = ray.get_runtime_context().get_node_id()
         mailbox = _Mailbox(settings.namespace)
         runner = _make_runner(settings, self._node_id)
-        # What is slow to import is needed by plain actions, not by those that only wait.
-        runner.registry.preload()
+        # What is slow to import is needed by plain actions, not by those that only wait. It is
+        # loaded beside the first attempts, and not while everything else is starting.
+        preload = threading.Timer(_PRELOAD_AFTER_S, runner.registry.preload)
+        preload.daemon = True
+        preload.start()
         self._host = TaskHost(runner, parts.task_host_limits(settings), mailbox.send)
 
     @ray.method(concurrency_group="control")

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 _WORKFLOWS_KEPT = 200
 _ENDED_KEPT = 1_000
+_ARRIVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,10 @@ class ExecutionHost:
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
     _untold: set[str] = field(default_factory=set)
+    #: Executions that somebody waits for before they have come here.
+    _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
+    #: Executions that ended here lately.
+    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self._cache = OutputCache(self.limits.output_cache_bytes)
@@ -154,7 +159,19 @@ class ExecutionHost:
             self._take_in(driver, await self.store.read_inbox(execution_id))
 
     async def wait_ended(self, execution_id: str) -> None:
-        """Return when the execution has ended, or is not here (any more)."""
+        """Return when the execution has ended, or is not here.
+
+        The call that starts it may be overtaken by this one: it gets a moment to arrive.
+        """
+        if execution_id not in self._drivers and execution_id not in self._ended:
+            arrival = self._arrivals.setdefault(execution_id, asyncio.Event())
+            try:
+                async with asyncio.timeout(_ARRIVAL_S):
+                    await arrival.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._arrivals.pop(execution_id, None)
         driver = self._drivers.get(execution_id)
         if driver is not None:
             await driver.ended.wait()
@@ -237,6 +254,9 @@ class ExecutionHost:
             surroundings=Surroundings(self.store, self.attempts, self.sink, self.clock),
         )
         self._drivers[loaded.execution_id] = driver
+        arrival = self._arrivals.get(loaded.execution_id)
+        if arrival is not None:
+            arrival.set()
         first = None
         if head.status is not ExecutionStatus.PENDING:
             census = await self.take_census(loaded.execution_id, loaded.epoch)
@@ -285,6 +305,9 @@ class ExecutionHost:
     def _driver_ended(self, execution_id: str, task: asyncio.Task[None]) -> None:
         self._drivers.pop(execution_id, None)
         self._running.pop(execution_id, None)
+        self._ended[execution_id] = None
+        while len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)
         if task.cancelled():
             return
         error = task.exception()
