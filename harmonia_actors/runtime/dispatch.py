@@ -356,8 +356,6 @@ class Dispatcher:
                 self._give_back(queue, one)
 
     def _say_waiting(self, queue: _Queue) -> None:
-        if queue.held:
-            return
         asked = queue.key.resources.describe()
         reason = f"no task actor is free that has {asked}"
         now_ms = self._clock.now_ms()

@@ -36,7 +36,7 @@ class PoolLimits:
     actors_max: int
     idle_ms: int
     #: A class whose actor has been pending for this long may take room from idle actors.
-    room_after_ms: int = 1_000
+    room_after_ms: int = 2_000
     #: Actors that wait for resources at one time, per class: they are the demand that an
     #: autoscaler sees.
     pending_max: int = 8
@@ -375,13 +375,12 @@ class SlotPool:
         return effects
 
     def _pending(self, now_ms: int, for_ms: int) -> list[_Actor]:
-        """Actors of other classes than the default that have been starting for so long."""
+        """Actors that somebody waits for and that have been starting for so long."""
+        wanted = {request.key for request in self._requests.values()}
         return [
             a
             for a in self._actors.values()
-            if a.state is _State.STARTING
-            and a.key not in (self._default, QueueKey(shared=True))
-            and now_ms - a.since_ms >= for_ms
+            if a.state is _State.STARTING and a.key in wanted and now_ms - a.since_ms >= for_ms
         ]
 
     def _make_room(self, now_ms: int) -> list[Effect]:
