@@ -49,20 +49,26 @@ class Execution(ExecutionState):
             self._settle(stimuli[-1].at_ms)
         return self._finish_draft()
 
-    def resume(self, at_ms: int, adopted: Collection[tuple[int, int]]) -> Decision:
+    def resume(
+        self, at_ms: int, adopted: Collection[tuple[int, int]], *, untouched: bool = False
+    ) -> Decision:
         """Derive what is outstanding after a change of owner.
 
         `adopted` holds (task, attempt) of attempts that task actors have confirmed to have, run
-        or finished without having been acknowledged; all others that ran are lost.
+        or finished without having been acknowledged; all others that ran are lost. `untouched`
+        means that nobody has driven the execution yet, so that nothing can have been handed out.
         """
         if self.is_final:
             return self._finish_draft()
+        # The next owner must be able to see that this one was there.
+        self._draft.head_changed = True
         if self.head.deadline_ms is not None:
             self._timers.push(self.head.deadline_ms, TimerKind.DEADLINE)
         if self.head.status is not ExecutionStatus.PENDING:
+            self._resume_attempts(adopted, at_ms)
             for index, row in enumerate(self.rows):
-                if not row.status.is_final:
-                    self._resume_task(index, row, (index, row.attempt) in adopted, at_ms)
+                if not row.status.is_final and index not in self.handed_out:
+                    self._resume_task(index, row, at_ms, untouched=untouched)
         self._settle(at_ms)
         return self._finish_draft()
 
@@ -126,8 +132,7 @@ class Execution(ExecutionState):
     # Attempts ----------------------------------------------------------------------------------
 
     def _is_current(self, task: int, attempt: int) -> bool:
-        row = self.rows[task]
-        if row.attempt == attempt and not row.status.is_final and not self.is_final:
+        if task in self.handed_out and self.rows[task].attempt == attempt:
             return True
         self.stale_reports += 1
         return False
@@ -276,8 +281,10 @@ class Execution(ExecutionState):
                 continue
             if kind is TimerKind.RETRY:
                 if row.status is TaskStatus.RETRYING and self.accepts_starts:
+                    row.retry_at_ms = None
+                    self._draft.changed[task] = None
                     self._hand_out(task)
-            elif task in self._running and task not in self._stopping:
+            elif task in self._running:
                 self._stop(task, StopReason.TIMEOUT)
 
     def _deadline_passed(self, at_ms: int) -> None:
@@ -302,6 +309,7 @@ class Execution(ExecutionState):
             self._stop_everything(StopReason.TAKEN_BACK, at_ms)
 
     def _stop_everything(self, reason: StopReason, at_ms: int) -> None:
+        self._withdraw_starts()
         for index, row in enumerate(self.rows):
             if row.status.is_final:
                 continue
@@ -352,23 +360,39 @@ class Execution(ExecutionState):
         duration_ms = max(0, at_ms - (self.head.started_ms or at_ms))
         return self.head.workflow_id, self.workflow.name, duration_ms
 
-    def _resume_task(self, index: int, row: TaskRow, confirmed: bool, at_ms: int) -> None:
-        ready = self.waiting_on[index] == 0
-        if confirmed:
-            self.handed_out.add(index)
-            timeout_ms = self.workflow.tasks[index].timeout_ms
-            if row.status is TaskStatus.RUNNING and timeout_ms and row.started_ms:
-                due = row.started_ms + timeout_ms
-                self._timers.push(due, TimerKind.TASK_TIMEOUT, index, row.attempt)
-            if self.head.status is ExecutionStatus.CANCELLING:
-                self._stop(index, StopReason.CANCELLED)
-        elif row.status is TaskStatus.RUNNING:
-            self.handed_out.add(index)
+    def _resume_attempts(self, adopted: Collection[tuple[int, int]], at_ms: int) -> None:
+        """Take over what lives; only then say what is lost, because that may end everything."""
+        lost = []
+        for index, row in enumerate(self.rows):
+            if row.status.is_final:
+                continue
+            if (index, row.attempt) in adopted:
+                self._adopt(index, row, at_ms)
+            elif row.status is TaskStatus.RUNNING:
+                self.handed_out.add(index)
+                lost.append(index)
+        for index in lost:
             self._attempt_lost(index, at_ms, "the process that ran the task has died")
-        elif not self.accepts_starts:
+
+    def _adopt(self, index: int, row: TaskRow, at_ms: int) -> None:
+        self.handed_out.add(index)
+        timeout_ms = self.workflow.tasks[index].timeout_ms
+        if row.status is not TaskStatus.RUNNING:
+            # It was handed out, but the report of its start went to the former owner.
+            self._begin(index, at_ms)
+        elif timeout_ms and row.started_ms is not None:
+            due = row.started_ms + timeout_ms
+            self._timers.push(due, TimerKind.TASK_TIMEOUT, index, row.attempt)
+        if self.head.status is ExecutionStatus.CANCELLING:
+            self._stop(index, StopReason.CANCELLED)
+
+    def _resume_task(self, index: int, row: TaskRow, at_ms: int, *, untouched: bool) -> None:
+        if not self.accepts_starts:
             self._drop(index, at_ms)
-        elif row.status is TaskStatus.RETRYING:
-            due = row.retry_at_ms or at_ms
-            self._timers.push(due, TimerKind.RETRY, index, row.attempt)
-        elif ready:
+        elif row.status is TaskStatus.RETRYING and row.retry_at_ms is not None:
+            self._timers.push(row.retry_at_ms, TimerKind.RETRY, index, row.attempt)
+        elif self.waiting_on[index] == 0:
+            if not untouched:
+                # It was handed out and may have run: its number is not given out again.
+                self._next_attempt(index, row.status)
             self._hand_out(index)

@@ -146,9 +146,19 @@ class ExecutionState:
         self.handed_out.add(task)
         self._draft.commands.append(StartAttempt(task, self.rows[task].attempt))
 
+    def _withdraw_starts(self) -> None:
+        """What was to be started by the same decision has not been handed out after all."""
+        kept: list[Command] = []
+        for command in self._draft.commands:
+            if isinstance(command, StartAttempt):
+                self.handed_out.discard(command.task)
+            else:
+                kept.append(command)
+        self._draft.commands = kept
+
     def _stop(self, task: int, reason: StopReason) -> None:
         known = self._stopping.get(task)
-        if known is reason or (known is not None and reason is StopReason.TAKEN_BACK):
+        if known is not None and not _outranks(reason, known):
             return
         self._stopping[task] = reason
         self._draft.commands.append(StopAttempt(task, self.rows[task].attempt, reason))
@@ -227,6 +237,12 @@ class ExecutionState:
         code = "component_error" if failure.origin == "component" else "execution_error"
         name = self.workflow.tasks[task].name
         return {**error_of(code, failure, f"task '{name}' failed: "), "task": name}
+
+
+def _outranks(reason: StopReason, known: StopReason) -> bool:
+    """Whether an attempt that is being stopped already is to be stopped for another reason."""
+    order = (StopReason.TAKEN_BACK, StopReason.TIMEOUT, StopReason.CANCELLED)
+    return order.index(reason) > order.index(known)
 
 
 def error_of(code: str, failure: st.Failure, prefix: str = "") -> dict[str, Any]:

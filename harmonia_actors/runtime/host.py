@@ -260,7 +260,10 @@ class ExecutionHost:
         first = None
         if head.status is not ExecutionStatus.PENDING:
             census = await self.take_census(loaded.execution_id, loaded.epoch)
-            first = execution.resume(self.clock.now_ms(), census.adopted)
+            # A restored execution begins as a running one; at version 1 nobody has driven it yet.
+            first = execution.resume(
+                self.clock.now_ms(), census.adopted, untouched=loaded.version == 1
+            )
             driver.deliver(*census.outcomes)
         else:
             driver.deliver(st.StartRequested(self.clock.now_ms()))

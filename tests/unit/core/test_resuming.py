@@ -1,0 +1,270 @@
+"""What an execution decides when another owner takes it over, and how its output is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.outputs import merge_sinks
+from tests.support.executions import Story, failed, output, workflow_of
+
+# Another owner -----------------------------------------------------------------------------------
+
+
+def test_an_adopted_attempt_goes_on_under_its_number() -> None:
+    story = Story(workflow_of({"a": "", "b": ["a"]}))
+    story.start()
+    story.started("a")
+    story.restart("a")
+    assert story.ordered() == []
+    story.succeeded("a")
+    assert story.ordered() == ["start b 1"]
+
+
+def test_an_attempt_that_nobody_has_is_lost_and_the_next_number_runs() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.started("a")
+    story.restart()
+    assert story.ordered() == ["start a 2"]
+    assert story.told(story.last) == ["task_failed a"]
+    assert story.execution.rows[0].losses == 1
+
+
+def test_what_was_handed_out_but_not_seen_to_start_gets_a_new_number() -> None:
+    """It may have run all the same: no number is given out twice."""
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.restart()
+    assert story.ordered() == ["start a 2"]
+    assert list(story.last.changed) == [0]
+    assert (story.execution.rows[0].losses, story.told(story.last)) == (0, [])
+
+
+def test_a_retry_that_was_handed_out_gets_a_new_number_too() -> None:
+    story = Story(workflow_of({"a": {"retry_policy": {"max_retries": 1, "retry_interval": 1}}}))
+    story.start()
+    story.failed("a")
+    story.wait(1_000)
+    assert story.ordered() == ["start a 2"]
+    story.restart()
+    assert story.ordered() == ["start a 3"]
+    assert story.statuses() == {"a": "retrying"}
+
+
+def test_a_retry_that_still_waits_keeps_its_time_and_number() -> None:
+    story = Story(workflow_of({"a": {"retry_policy": {"max_retries": 1, "retry_interval": 9}}}))
+    story.start()
+    story.failed("a")
+    story.at_ms += 4_000
+    story.restart()
+    assert story.ordered() == ["timer +5000"]
+    story.wait(5_000)
+    assert story.ordered() == ["start a 2"]
+
+
+def test_what_nobody_ever_drove_starts_with_its_first_number() -> None:
+    """A restored execution is stored as running before anything of it was handed out."""
+    story = Story(workflow_of({"a": "", "b": ["a"]}))
+    story.start()
+    story.restart(untouched=True)
+    assert story.ordered() == ["start a 1"]
+    assert story.last.head_changed, "the next owner has to see that this one was there"
+
+
+def test_an_adopted_attempt_whose_start_was_not_seen_has_begun() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.restart("a")
+    assert story.told(story.last) == ["task_started a"]
+    assert story.ordered() == ["timer +5000"]
+    story.wait(5_000)
+    assert story.ordered() == ["stop a 1 timeout"]
+
+
+def test_a_timeout_goes_on_from_the_first_start() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.started("a")
+    story.at_ms += 3_000
+    story.restart("a")
+    assert story.ordered() == ["timer +2000"]
+
+
+def test_a_stop_for_a_timeout_is_given_again() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.started("a")
+    story.wait(5_000)
+    story.restart("a")
+    assert story.ordered() == ["timer +0"]
+    story.wait(0)
+    assert story.ordered() == ["stop a 1 timeout"]
+
+
+def test_a_cancel_goes_on() -> None:
+    story = Story(workflow_of({"a": "", "b": "", "c": ["a"]}))
+    story.start()
+    story.started("a", "b")
+    story.cancel()
+    story.restart("a")
+    assert story.ordered() == ["stop a 1 cancelled"]
+    assert story.statuses()["b"] == "cancelled"
+    story.stopped("a")
+    assert story.status() == "cancelled"
+
+
+def test_the_deadline_is_kept() -> None:
+    story = Story(workflow_of({"a": ""}), options=ExecutionOptions(timeout_ms=9_000))
+    story.start()
+    story.started("a")
+    story.at_ms += 4_000
+    story.restart("a")
+    assert story.ordered() == ["timer +5000"]
+
+
+def test_after_a_failure_only_what_runs_goes_on() -> None:
+    story = Story(workflow_of({"bad": "", "good": "", "queued": ""}))
+    story.start()
+    story.started("bad", "good")
+    story.failed("bad")
+    story.restart("good")
+    assert story.ordered() == []
+    assert story.statuses()["queued"] == "skipped"
+    story.succeeded("good")
+    assert story.status() == "failed"
+
+
+def test_one_loss_too_many_does_not_end_attempts_that_were_adopted() -> None:
+    story = Story(
+        workflow_of({"lost": "", "new": "", "kept": ""}), limits=CoreLimits(lost_attempts_max=0)
+    )
+    story.start()
+    story.started("lost", "kept")
+    story.restart("kept")
+    assert story.statuses() == {"lost": "failed", "new": "skipped", "kept": "running"}
+    assert story.ordered() == []
+    story.succeeded("kept")
+    assert story.status() == "failed"
+
+
+def test_one_loss_too_many_withdraws_what_was_about_to_start() -> None:
+    story = Story(workflow_of({"new": "", "lost": ""}), limits=CoreLimits(lost_attempts_max=0))
+    story.start()
+    story.started("lost")
+    story.restart()
+    assert story.ordered() == []
+    assert story.statuses() == {"new": "skipped", "lost": "failed"}
+    assert story.status() == "failed"
+
+
+def test_a_pending_execution_has_nothing_to_resume() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.restart()
+    assert story.ordered() == []
+    story.start()
+    assert story.ordered() == ["start a 1"]
+
+
+def test_an_ended_execution_has_nothing_to_resume() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.succeeded("a")
+    story.restart()
+    assert story.last.is_empty
+
+
+# The output --------------------------------------------------------------------------------------
+
+
+def finished(story: Story) -> Any:
+    assert story.status() == "completed"
+    return story.bodies()[-1]["data"]["output"]
+
+
+def test_sinks_without_common_keys_are_merged() -> None:
+    story = Story(workflow_of({"a": "", "b": "", "c": ""}))
+    story.start()
+    story.succeeded("c", {"z": 3})
+    story.succeeded("a", {"x": 1})
+    story.succeeded("b", {"y": 2})
+    assert finished(story) == {"x": 1, "y": 2, "z": 3}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [({"x": 1}, {"x": 2}), ({"x": 1}, [2]), ("text", None), (1, {"y": 2})]
+)
+def test_sinks_that_do_not_merge_stand_under_their_names(first: Any, second: Any) -> None:
+    assert merge_sinks({"a": first, "b": second}) == {"a": first, "b": second}
+    story = Story(workflow_of({"a": "", "b": ""}))
+    story.start()
+    story.take(st.AttemptSucceeded(1, 1, story.at_ms, output(second)))
+    story.take(st.AttemptSucceeded(0, 1, story.at_ms, output(first)))
+    assert finished(story) == {"a": first, "b": second}
+
+
+def test_a_single_sink_is_the_output_if_it_is_an_object() -> None:
+    assert merge_sinks({"a": {"x": 1}}) == {"x": 1}
+    assert merge_sinks({"a": [1]}) == {"a": [1]}
+
+
+def test_only_sinks_count() -> None:
+    story = Story(workflow_of({"a": "", "b": ["a"]}))
+    story.start()
+    story.succeeded("a", {"a": 1})
+    story.succeeded("b", {"b": 2})
+    assert finished(story) == {"b": 2}
+
+
+@pytest.mark.parametrize("case", ["mapping", "blob", "large", "restarted"])
+def test_what_cannot_be_composed_here_is_asked_for(case: str) -> None:
+    more = {"output": {"total": "${tasks.a.output.x}"}} if case == "mapping" else {}
+    story = Story(
+        workflow_of({"a": "", "b": ""}, **more), limits=CoreLimits(inline_output_bytes_max=100)
+    )
+    story.start()
+    result = output({"x": "y" * (200 if case == "large" else 2)})
+    if case == "blob":
+        result = st.Output(900_000, None, "file:///blobs/1.json", "y…")
+    story.take(st.AttemptSucceeded(0, 1, story.at_ms, result))
+    if case == "restarted":
+        story.started("b")
+        story.restart("b")
+    story.succeeded("b", {"z": 1})
+    assert story.ordered() == ["compose"]
+    assert story.status() == "running"
+    story.take(st.OutputComposed(story.at_ms, output({"made": True})))
+    assert finished(story) == {"made": True}
+    assert story.last.outputs == {"execution": jsontext.encode({"made": True})}
+
+
+def test_an_output_that_cannot_be_made_fails_the_execution() -> None:
+    story = Story(workflow_of({"a": ""}, output={"x": "${tasks.a.output.nope}"}))
+    story.start()
+    story.succeeded("a")
+    story.take(st.OutputRefused(story.at_ms, failed("nothing at 'nope'")))
+    assert story.status() == "failed"
+    assert story.execution.head.error is not None
+    assert story.execution.head.error["code"] == "execution_error"
+
+
+def test_composing_is_asked_for_again_after_a_restart() -> None:
+    story = Story(workflow_of({"a": ""}, output={"x": "${tasks.a.output.of}"}))
+    story.start()
+    story.succeeded("a")
+    story.restart()
+    assert story.ordered() == ["compose"]
+
+
+def test_a_cancel_while_composing_wins() -> None:
+    story = Story(workflow_of({"a": ""}, output={"x": "${tasks.a.output.of}"}))
+    story.start()
+    story.succeeded("a")
+    story.cancel()
+    assert story.status() == "cancelled"
+    assert story.take(st.OutputComposed(story.at_ms, output(1))).is_empty
