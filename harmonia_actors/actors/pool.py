@@ -61,6 +61,12 @@ class TaskPool:
         self._answers: dict[int, asyncio.Future[Granted]] = {}
         self._holders: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Ray runs only this constructor when it restarts an actor: the rest is a call to itself.
+        ray.get_runtime_context().current_actor.begin.remote()
+
+    async def begin(self) -> None:
+        """Find the task actors that there are and start what is missing of the floor."""
+        await self._pool()
 
     async def ready(self) -> None:
         """Return when the warm floor has been started."""

@@ -50,6 +50,8 @@ class Supervisor:
         self._look_now = asyncio.Event()
         #: Set as soon as the floor serves.
         self._warm = asyncio.Event()
+        # Ray runs only this constructor when it restarts an actor: the rest is a call to itself.
+        ray.get_runtime_context().current_actor.begin.remote()
 
     async def ready(self) -> None:
         """Begin, and return when the warm execution actors serve."""
@@ -64,7 +66,6 @@ class Supervisor:
     async def begin(self) -> None:
         """Start watching, if that has not been done since the last restart."""
         if self._looking is None:
-            await self._adopt()
             self._looking = asyncio.get_running_loop().create_task(self._look_for_ever())
 
     async def counts(self) -> dict[str, int]:
@@ -85,6 +86,7 @@ class Supervisor:
                     self._follow(name, handle)
 
     async def _look_for_ever(self) -> None:
+        await self._adopt()
         while True:
             try:
                 await self._look()
