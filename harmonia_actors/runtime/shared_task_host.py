@@ -162,7 +162,7 @@ class SharedTaskHost:
         while True:
             time.sleep(_BLOCKED_S / 2)
             blocked_s = time.monotonic() - self._beat_s
-            if blocked_s > _BLOCKED_S:
+            if blocked_s > _BLOCKED_S and self._live:
                 names = {
                     f"{v[0].order.component}.{v[0].order.action}" for v in list(self._live.values())
                 }
