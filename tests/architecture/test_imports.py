@@ -83,7 +83,7 @@ PARTS = (
         (
             "harmonia_serve.cli",
             "harmonia_serve.deployments",
-            "harmonia_actors.actors.wiring",
+            "harmonia_actors.actors",
         ),
         ("ray", "psutil"),
     ),
