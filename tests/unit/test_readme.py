@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,21 @@ def test_the_data_directory_has_what_the_table_says() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert {name for name, _ in table_below("places")} - strings == set()
+
+
+def test_the_examples_are_all_described() -> None:
+    described = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^- `([^`]+)`:", described, re.MULTILINE))
+    files = {path.name for path in (ROOT / "examples").iterdir() if path.is_file()}
+    assert named == files - {"README.md"}
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    first = re.search(r"^## \[([^\]]+)\]", changes, re.MULTILINE)
+    assert first is not None
+    assert first[1] == project["version"]
 
 
 def test_definitions_could_be_created(service: LocalService) -> None:
