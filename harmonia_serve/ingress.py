@@ -145,6 +145,10 @@ _COMMON: Final = {
     "RAY_SERVE_PROXY_USE_GRPC": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+    # A busy machine may take longer than Serve's 5 s to start a proxy, which Serve would kill
+    # for it; and one that has died shall be missed before the default half minute is over.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "3",
 }
 
 

