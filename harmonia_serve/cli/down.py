@@ -110,7 +110,7 @@ def _take_down(plan: Plan) -> dict[str, list[str]]:
     order = {"task": "take_down", "plan": plan.to_json()}
     from harmonia_serve.cli.installation.watchdog import RAY_PROCESS
 
-    child = Child(RAY_PROCESS, order, data_dir, ray_environment(plan))
+    child = Child(RAY_PROCESS, order, data_dir, ray_environment(plan), cwd=data_dir)
     show = Presenter(data_dir)
     try:
         while True:

@@ -52,17 +52,25 @@ class Child:
     """A running process of ours."""
 
     def __init__(
-        self, module: str, order: Mapping[str, Any], data_dir: Path, environ: Mapping[str, str]
+        self,
+        module: str,
+        order: Mapping[str, Any],
+        data_dir: Path,
+        environ: Mapping[str, str],
+        *,
+        cwd: Path | None = None,
     ) -> None:
         reading, writing = os.pipe()
         log = open_log(data_dir)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(writing)],
+                # -P: a file that happens to lie where `up` was typed is not taken for a module.
+                [sys.executable, "-P", "-m", module, str(writing)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=dict(environ),
+                cwd=cwd,
                 pass_fds=(writing,),
                 # Ctrl-C in the terminal is for us: we end the child in good order.
                 start_new_session=True,

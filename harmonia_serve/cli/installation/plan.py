@@ -83,7 +83,13 @@ def make_plan(
             f"setting {name}: {first['msg']} (it is {first['input']!r})",
             f"Settings come from options and from the environment (HARMONIA_{name.upper()}).",
         ) from error
-    settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    changes: dict[str, Any] = {"data_dir": settings.data_dir.expanduser().resolve()}
+    if settings.workspace_dir and "://" not in settings.workspace_dir:
+        changes["workspace_dir"] = str(Path(settings.workspace_dir).expanduser().resolve())
+    if address:
+        # Which proxy it has is that cluster's own affair, and any proxy listens where it is told.
+        changes["ingress"] = "python"
+    settings = settings.model_copy(update=changes)
     embedded = "redis_url" not in given and not environ.get("HARMONIA_REDIS_URL")
     plan = Plan(
         settings=settings,

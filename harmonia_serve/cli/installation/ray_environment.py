@@ -67,6 +67,8 @@ def ray_environment(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict
         found["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     if plan.address:
         found.pop("PYTHONDONTWRITEBYTECODE", None)
+        if "RAY_AUTH_TOKEN_PATH" in found:
+            found["RAY_AUTH_TOKEN_PATH"] = str(Path(found["RAY_AUTH_TOKEN_PATH"]).resolve())
         return found
     found = {name: value for name, value in found.items() if name not in _ASTRAY}
     found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token_file(data_dir))}

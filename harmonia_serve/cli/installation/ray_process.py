@@ -81,6 +81,8 @@ class _Driver:
     def __init__(self, plan: Plan, report: reports.Show) -> None:
         self._plan = plan
         self._report = report
+        #: Whether a failed start would leave something on the cluster that is ours alone.
+        self._has_begun = False
 
     @property
     def leaves_running(self) -> bool:
@@ -89,6 +91,7 @@ class _Driver:
 
     def bring_up(self) -> None:
         """Start or join the cluster, start Harmonia's actors and applications."""
+        from harmonia_actors.actors.names import list_actors
         from harmonia_actors.actors.wiring import ensure_first_key, install
         from harmonia_serve.deployments import deploy
 
@@ -97,6 +100,7 @@ class _Driver:
         else:
             self._start()
         settings = self._plan.settings
+        self._has_begun = not list_actors(settings.namespace)
         with self._step("starting the actors", "actors"):
             install(settings, progress=self._progress)
         first_key = ensure_first_key(settings)
@@ -124,14 +128,16 @@ class _Driver:
             undeploy(namespace)
         with self._step("stopping the actors", "actors stopped"):
             uninstall(namespace)
-        with self._step("leaving Ray" if self._plan.address else "stopping Ray", "Ray stopped"):
+        doing, done = ("leaving", "left") if self._plan.address else ("stopping", "stopped")
+        with self._step(f"{doing} Ray", f"Ray {done}"):
             ray.shutdown()
 
     def abandon(self) -> None:
-        """After a failed start: leave nothing of ours on somebody else's cluster."""
-        import ray
+        """After a failed start: leave nothing of it on somebody else's cluster.
 
-        if self._plan.address and ray.is_initialized():
+        A Harmonia that was there before it is left alone.
+        """
+        if self._plan.address and self._has_begun:
             try:
                 self.end()
             except Exception:

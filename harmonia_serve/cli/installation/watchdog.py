@@ -147,7 +147,11 @@ class Watchdog:
         self._head = {}
         order = {"task": "bring_up", "plan": self._plan.to_json()}
         self._environ = ray_environment(self._plan)
-        self._child = Child(self._ray_process, order, self._data_dir, self._environ)
+        # Ray's workers import from the directory that their driver was started in, before all
+        # others: it must be one where nobody has put modules.
+        self._child = Child(
+            self._ray_process, order, self._data_dir, self._environ, cwd=self._data_dir
+        )
         heard_s = time.monotonic()
         while True:
             self._pause()
