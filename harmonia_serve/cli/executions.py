@@ -255,7 +255,7 @@ def events(
                     sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
                     sys.stdout.flush()
                 else:
-                    console.print(event_line(event))
+                    console.print(event_line(event), soft_wrap=True)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -54,7 +54,7 @@ def _print_lines(events: Iterable[Event], board: Board, console: Console) -> Non
     for event in events:
         board.take(event, time.monotonic())
         if event["type"] != "task_progress":
-            console.print(event_line(event))
+            console.print(event_line(event), soft_wrap=True)
 
 
 def event_line(event: Event) -> Text:

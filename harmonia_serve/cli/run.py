@@ -118,15 +118,14 @@ def follow_to_end(
     """
     # What a program reads from stdout is the output alone; progress goes to stderr then.
     console = Console(stderr=True, highlight=False, quiet=quiet)
-    console.print(Text(f"Execution {plain(execution_id)}", style="dim"))
+    _say(console, f"Execution {plain(execution_id)}", "dim")
     try:
         _follow_and_cancel(client, execution_id, console, cancel_on_interrupt)
         final = client.execution(execution_id).wait()
     except KeyboardInterrupt:
-        console.print()
-        console.print(Text(f"Execution {plain(execution_id)} goes on without you."))
-        console.print(Text(f"  Follow it again: harmonia executions follow {execution_id}"))
-        console.print(Text(f"  Cancel it:       harmonia executions cancel {execution_id}"))
+        _say(console, f"\nExecution {plain(execution_id)} goes on without you.")
+        _say(console, f"  Follow it again: harmonia executions follow {execution_id}")
+        _say(console, f"  Cancel it:       harmonia executions cancel {execution_id}")
         raise
     if not quiet:
         _print_end(final, console)
@@ -141,7 +140,7 @@ def _follow_and_cancel(
     except KeyboardInterrupt:
         if not cancel_on_interrupt:
             raise
-        console.print(Text("Cancelling; Ctrl-C again leaves it to itself.", style="yellow"))
+        _say(console, "Cancelling; Ctrl-C again leaves it to itself.", "yellow")
         try:
             client.cancel_execution(execution_id)
         except Conflict:
@@ -154,12 +153,15 @@ def _print_end(final: dict[str, Any], console: Console) -> None:
     took = duration_text(elapsed_ms(final))
     status = str(final["status"])
     if status == "completed":
-        console.print(Text(f"Completed in {took}", style="green"))
+        _say(console, f"Completed in {took}", "green")
         out().print_json(data=final.get("output"), ensure_ascii=False)
         return
     error = final.get("error") or {}
     reason = f": {plain(error.get('message', ''))}" if isinstance(error, dict) and error else ""
-    console.print(Text(f"{status.capitalize()} after {took}{reason}", style="red"))
-    console.print(
-        Text(f"See it: harmonia executions show {plain(final['execution_id'])}", style="dim")
-    )
+    _say(console, f"{status.capitalize()} after {took}{reason}", "red")
+    _say(console, f"See it: harmonia executions show {plain(final['execution_id'])}", "dim")
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """A line as it is: an id that is wrapped cannot be copied."""
+    console.print(Text(text, style=style), soft_wrap=True)
