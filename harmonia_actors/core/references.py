@@ -33,6 +33,11 @@ __all__ = [
     "resolve",
 ]
 
+#: Longest part of a reference before its `??`, and most of those that may follow one another:
+#: what a client sends must not cost more than its length.
+_TARGET_CHARS_MAX = 2_000
+_FALLBACKS_MAX = 16
+
 _KEY = re.compile(r"[^.\[\]\s\"'{}$?]+")
 _INDEX = re.compile(r"\[(\d{1,9})\]")
 _BARE = re.compile(r"[\w .:/@%+,;=#&*()!|~^<>-]*")
@@ -233,8 +238,14 @@ def _closing_brace(text: str, start: int) -> int:
     raise BadReference(f"'{shown}' has no closing brace; write $${{ for a literal ${{")
 
 
-def _parse_reference(text: str, body: str, tasks: Collection[str]) -> Reference:
+def _parse_reference(text: str, body: str, tasks: Collection[str], fallbacks: int = 0) -> Reference:
+    if fallbacks > _FALLBACKS_MAX:
+        raise BadReference(f"'{text}' has more than {_FALLBACKS_MAX} references after ??")
     chosen, separator, rest = _split_default(body)
+    if len(chosen) > _TARGET_CHARS_MAX:
+        raise BadReference(
+            f"'{text[:40]}…' has {len(chosen)} characters; at most {_TARGET_CHARS_MAX} are allowed"
+        )
     if not separator:
         task, path = _parse_target(text, chosen, tasks)
         return Reference(text, task, path)
@@ -242,7 +253,8 @@ def _parse_reference(text: str, body: str, tasks: Collection[str]) -> Reference:
         raise BadReference(f"'{text}' has no default after ??")
     task, path = _parse_target(text, chosen, tasks)
     if rest.startswith(("workflow.", "tasks.", "tasks[")):
-        return Reference(text, task, path, fallback=_parse_reference(text, rest, tasks))
+        fallback = _parse_reference(text, rest, tasks, fallbacks + 1)
+        return Reference(text, task, path, fallback=fallback)
     return Reference(text, task, path, has_default=True, default=_parse_default(text, rest))
 
 
@@ -305,13 +317,14 @@ def _parse_dotted_task(
     chosen = None
     at = rest.find(".output")
     while at >= 0:
-        after = rest[at + len(".output") :]
-        if (not after or after[0] in ".[") and rest[:at] in tasks:
+        end = at + len(".output")
+        if (end == len(rest) or rest[end] in ".[") and rest[:at] in tasks:
             chosen = at
         at = rest.find(".output", at + 1)
     if chosen is not None:
         return rest[:chosen], _parse_path(text, rest[chosen + len(".output") :])
-    if rest in tasks or any(rest.startswith((f"{name}.", f"{name}[")) for name in tasks):
+    ends = [match.start() for match in re.finditer(r"[.\[]|$", rest)]
+    if any(rest[:end] in tasks for end in ends):
         raise BadReference(f"'{text}': of a task only .output can be referred to")
     head, found, _ = rest.partition(".output")
     raise BadReference(_unknown_task(text, head if found else rest))
@@ -372,7 +385,7 @@ class _Budget:
 
     def spend(self, reference: Reference, value: Any) -> None:
         if isinstance(value, str):
-            size = len(value)
+            size = len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
         elif isinstance(value, (dict, list)):
             known = self.sizes.get(reference.text)
             if known is None:

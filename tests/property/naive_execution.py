@@ -105,29 +105,32 @@ class NaiveExecution:
     def _take(self, stimulus: st.Stimulus) -> None:
         match stimulus:
             case st.StartRequested(at_ms):
-                if self.phase == "pending":
-                    self.phase = "running"
-                    if self.deadline_after_ms is not None:
-                        self.deadline_ms = at_ms + self.deadline_after_ms
-                        self._deadline_again = self.deadline_ms
+                self._start(at_ms)
             case st.CancelRequested():
                 if self.phase in ("pending", "running"):
                     self.phase = "cancelling"
                     self._stop_all("cancelled")
             case st.TimerFired(at_ms):
                 self._timers(at_ms)
-            case st.OutputComposed():
-                if self.all_done and self.goes_on:
-                    self.phase = "ended completed"
-            case st.OutputRefused():
-                if self.all_done and self.goes_on:
-                    self.error = "output"
-            case st.CheckpointTaken():
-                pass
+            case st.OutputComposed() | st.OutputRefused() | st.CheckpointTaken():
+                self._output(stimulus)
             case _:
                 task = self.tasks[stimulus.task]
                 if task.live and not task.fresh and task.attempt == stimulus.attempt:
                     self._report(stimulus)
+
+    def _start(self, at_ms: int) -> None:
+        if self.phase == "pending":
+            self.phase = "running"
+            if self.deadline_after_ms is not None:
+                self.deadline_ms = self._deadline_again = at_ms + self.deadline_after_ms
+
+    def _output(self, stimulus: st.Stimulus) -> None:
+        works = isinstance(stimulus, st.OutputComposed)
+        if isinstance(stimulus, st.CheckpointTaken) or not (self.all_done and self.goes_on):
+            return
+        self.phase = "ended completed" if works else self.phase
+        self.error = "" if works else "output"
 
     def _report(self, report: st.AttemptStimulus) -> None:
         task = self.tasks[report.task]
