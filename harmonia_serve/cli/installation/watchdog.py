@@ -73,10 +73,11 @@ class Watchdog:
         Raises CommandFailed if it cannot start or cannot go on; nothing is left then either.
         """
         with hold(self._data_dir):
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # What is ignored stays so: `nohup harmonia up` outlives its terminal.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
+            signal.signal(signal.SIGTERM, self._on_signal)
+            # An ignored one stays so: `nohup harmonia up` outlives its terminal.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self._on_signal)
             try:
                 self._start()
                 if self._leaves_running:
@@ -305,7 +306,8 @@ class Watchdog:
                     if isinstance(report, reports.Step | reports.Done | reports.Note):
                         self._show(report)
             if child.exit_code is None:
-                self._note("Ray did not stop in time and is killed", True)
+                why = "as was asked for twice" if self._stops_asked > 1 else "it took too long"
+                self._note(f"Ray is killed: {why}", True)
         child.kill()
         end_all([*started, *self._head.values(), *marked(self._data_dir)])
         self._head = {}
