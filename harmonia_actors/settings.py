@@ -151,7 +151,9 @@ class Settings(BaseSettings):
 
     # Executions and tasks
     execution_timeout_s_max: float = Field(
-        30 * 86_400.0, gt=0, description="Ceiling of every execution's timeout."
+        30 * 86_400.0,
+        gt=0,
+        description="Ceiling of every execution's time, whatever timeout it has.",
     )
     retries_max: int = Field(100, description="Largest `max_retries` a policy may ask for.")
     lost_attempts_max: int = Field(

@@ -110,7 +110,7 @@ class CheckpointService(ExecutionService):
             workflow_id=former.workflow_id,
             workflow_name=former.workflow_name,
             total=former.total,
-            options=parsed,
+            options=self.within_ceiling(parsed, known.workflow),
             created_ms=now_ms,
             updated_ms=now_ms,
             completed_tasks=len(rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -70,7 +71,7 @@ class ExecutionService(WorkflowService):
             workflow_id=workflow_id,
             workflow_name=known.workflow.name,
             total=len(known.workflow.tasks),
-            options=parsed,
+            options=self.within_ceiling(parsed, known.workflow),
             created_ms=now_ms,
             updated_ms=now_ms,
         )
@@ -122,17 +123,16 @@ class ExecutionService(WorkflowService):
 
     async def cancel_execution(self, execution_id: str) -> JsonObject:
         """Ask for a cancel. Raises Conflict if the execution has ended."""
+        head = await self._head(execution_id)
+        if head.status.is_final:
+            raise _ended(head)
         entry = InboxEntry("cancel", encode_inbox("cancel", self.clock.now_ms()))
         try:
             owner = await answered(lambda: self.store.append_inbox(execution_id, entry))
         except Missing:
             raise ExecutionNotFound(execution_id) from None
         except VersionConflict:
-            head = await self._head(execution_id)
-            raise Conflict(
-                f"execution '{execution_id}' has ended and cannot be cancelled",
-                {"execution_id": execution_id, "status": head.status.value},
-            ) from None
+            raise _ended(await self._head(execution_id)) from None
         if owner:
             await self.parts.launcher.nudge(owner, execution_id)
         return {
@@ -205,6 +205,12 @@ class ExecutionService(WorkflowService):
             retries_max=self.settings.retries_max,
             timeout_s_max=self.settings.execution_timeout_s_max,
         )
+
+    def within_ceiling(self, options: ExecutionOptions, workflow: Workflow) -> ExecutionOptions:
+        """The options with the ceiling as their timeout, if neither they nor the workflow say."""
+        if options.timeout_ms or workflow.timeout_ms:
+            return options
+        return replace(options, timeout_ms=int(self.settings.execution_timeout_s_max * 1000))
 
     async def check_resources(self, workflow: Workflow) -> None:
         """Refuse at once what no node has and no autoscaler may add. Raises ValidationFailed."""
@@ -359,6 +365,13 @@ class ExecutionService(WorkflowService):
         if found is None:
             raise ExecutionNotFound(execution_id)
         return found
+
+
+def _ended(head: Head) -> Conflict:
+    return Conflict(
+        f"execution '{head.execution_id}' has ended and cannot be cancelled",
+        {"execution_id": head.execution_id, "status": head.status.value},
+    )
 
 
 def _row(snapshot: Snapshot, index: int) -> TaskRow | None:
