@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 FINAL = ("completed", "failed", "cancelled")
 _BOOT_S = 240.0
 _END_S = 60.0
+#: Streams look at their key with each sign of life: often, so that tests need not wait for it.
+_QUICK = {"HARMONIA_STREAM_HEARTBEAT_S": "2"}
 
 
 def until(
@@ -142,14 +145,14 @@ def free_port() -> int:
 
     The service needs it only seconds from now, and Ray's processes take ports of that range.
     """
-    for port in range(18_000, 19_000):
+    for port in random.sample(range(18_000, 19_000), 100):
         with socket.socket() as trial:
             try:
                 trial.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise AssertionError("no port from 18000 to 18999 is free")
+    raise AssertionError("none of a hundred ports from 18000 on is free")
 
 
 @contextlib.contextmanager
@@ -162,7 +165,7 @@ def running_service(data_dir: Path, *arguments: str) -> Iterator[RunningService]
         *("--components", "tests.support.actions"),
         *arguments,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_QUICK}
     output = (data_dir.parent / "up.log").open("w+")
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
