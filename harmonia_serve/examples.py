@@ -213,6 +213,12 @@ RESPONSES: Final[dict[str, dict[str, Any]]] = {
         "started_at": "2025-01-15T16:30:05Z",
         "task_status": {
             "fetch_data": _FETCHED,
+            "process_data": {
+                "status": "completed",
+                "started_at": "2025-01-15T14:01:35Z",
+                "completed_at": "2025-01-15T14:10:00Z",
+                "output": {"results": {}},
+            },
             "generate_report": {
                 "status": "running",
                 "started_at": "2025-01-15T16:30:10Z",
