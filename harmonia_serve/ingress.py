@@ -83,7 +83,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     """
     ingress = choose_ingress(settings)
     if ingress.program is None:
-        return _COMMON | {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+        # No proxy stands before this one: a client that names another address is not believed.
+        return _COMMON | {"RAY_SERVE_ENABLE_HA_PROXY": "0", "FORWARDED_ALLOW_IPS": ""}
     return _COMMON | _haproxy_environment(settings, ingress.program)
 
 

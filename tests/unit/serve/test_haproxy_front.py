@@ -124,6 +124,12 @@ def test_clients_cannot_switch_off_what_serve_watches(text: str) -> None:
         assert closed.count(f"http-request del-header {header}\n") == 1
 
 
+def test_the_address_that_travels_on_is_the_peers_and_not_what_it_claims(text: str) -> None:
+    closed = close_configuration(text)
+    claimed = closed.index("    http-request del-header x-forwarded-for\n")
+    assert claimed < closed.index("    option forwardfor\n")
+
+
 def test_routes_stay_as_serve_wrote_them(text: str) -> None:
     rules = re.compile(r"^\s*(acl is_|use_backend|server |http-reuse|http-check).*$", re.MULTILINE)
     assert [found[0] for found in rules.finditer(close_configuration(text))] == [

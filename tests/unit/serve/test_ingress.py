@@ -62,7 +62,10 @@ def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
     wanted = settings(tmp_path, ingress="python", host="10.1.2.3")
     assert choose_ingress(wanted).kind == "python"
     assert choose_ingress(wanted).serve_host == "10.1.2.3"
-    assert serve_environment(wanted)["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    environment = serve_environment(wanted)
+    assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    # Nobody is believed who claims to forward for somebody else.
+    assert environment["FORWARDED_ALLOW_IPS"] == ""
 
 
 def test_where_haproxy_cannot_run_python_steps_in_unless_haproxy_is_demanded(
