@@ -130,3 +130,37 @@ def crash() -> None:
 def not_json() -> Any:
     """Return what is not JSON."""
     return {"value": float("nan")}
+
+
+def _tell_process(context: TaskContext, looks: int) -> None:
+    """This process's id, and a number that grows as long as somebody takes the reports."""
+    context.progress(0.5, f"{os.getpid()} {looks}")
+
+
+@component.action
+def hold(path: str, *, context: TaskContext) -> dict[str, int]:
+    """Report where it runs, again and again, until a file is there."""
+    looks = 0
+    while not Path(path).exists():
+        if context.cancelled:
+            raise ActionError("told to stop", code="STOPPED")
+        _tell_process(context, looks := looks + 1)
+        time.sleep(_POLL_S)
+    return {"attempt": context.attempt}
+
+
+@component.action
+async def hold_async(path: str, *, context: TaskContext) -> dict[str, int]:
+    """The same in the process that all async actions share."""
+    looks = 0
+    while not await asyncio.to_thread(Path(path).exists):
+        _tell_process(context, looks := looks + 1)
+        await asyncio.sleep(_POLL_S)
+    return {"attempt": context.attempt}
+
+
+@component.action
+def say(text: str) -> dict[str, int]:
+    """Write to this process's output, as actions of users may."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    return {"said": len(text)}
