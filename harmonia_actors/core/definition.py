@@ -80,15 +80,21 @@ class _Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self._guesses = 0
 
     def add(self, where: str, message: str) -> None:
         self.found.append(Problem(where, message))
+
+    def guess(self, word: str, known: Iterable[str]) -> str:
+        """As `nearest`, for as many words as will be shown: looking for likeness is slow."""
+        self._guesses += 1
+        return nearest(word, known) if self._guesses <= ValidationFailed.SHOWN_MAX else ""
 
     def unknown_fields(self, where: str, raw: Mapping[str, Any], known: Iterable[str]) -> None:
         for key in raw:
             if key not in known:
                 place = f"{where}.{key}" if where else key
-                self.add(place, f"there is no such field{nearest(key, known)}")
+                self.add(place, f"there is no such field{self.guess(key, known)}")
 
     def text(self, where: str, value: Any, length_max: int, *, required: bool) -> str:
         if value is None and not required:
@@ -265,7 +271,7 @@ def _edges(tasks: list[Task], limits: DefinitionLimits, problems: _Problems) -> 
         for place, name in enumerate(task.depends_on):
             where = f"tasks.{task.name}.depends_on[{place}]"
             if name not in index_of:
-                problems.add(where, f"there is no task '{name}'{nearest(name, index_of)}")
+                problems.add(where, f"there is no task '{name}'{problems.guess(name, index_of)}")
             elif name in seen:
                 problems.add(where, f"'{name}' is named twice")
             else:
