@@ -9,7 +9,6 @@ from hypothesis import strategies as some
 
 from harmonia_actors.core.graph import Graph, find_cycle
 
-
 few = settings(max_examples=40, deadline=None)
 
 
