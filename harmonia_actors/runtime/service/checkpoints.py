@@ -73,23 +73,8 @@ class CheckpointService(ExecutionService):
 
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
         """One page of checkpoints, without their tasks' states."""
-
-        async def read() -> JsonObject:
-            found = await self.store.page(
-                f"checkpoints:{execution_id or '*'}",
-                offset=(page.page - 1) * page.limit,
-                limit=page.limit,
-                descending=page.descending,
-            )
-            stored = await self.store.get_documents("checkpoint", found.ids)
-            items = [
-                _summary(checkpoint_id, jsontext.decode(document.body))
-                for checkpoint_id, document in zip(found.ids, stored, strict=True)
-                if document is not None
-            ]
-            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
-
-        return await answered(read)
+        index = f"checkpoints:{execution_id or '*'}"
+        return await self.page_of_documents("checkpoint", index, page, _summary)
 
     async def delete_checkpoint(self, checkpoint_id: str) -> None:
         """Remove a checkpoint; executions restored from it stay."""

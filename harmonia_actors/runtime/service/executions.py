@@ -34,7 +34,7 @@ from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.host import encode_inbox
 from harmonia_actors.runtime.indexing import execution_indexes, executions_index
 from harmonia_actors.runtime.service import views
-from harmonia_actors.runtime.service.parts import answered, new_id
+from harmonia_actors.runtime.service.parts import answered, new_id, paged
 from harmonia_actors.runtime.service.schema import complete_input
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
 from persistence.errors import DefinitionMissing, Missing, VersionConflict
@@ -117,7 +117,7 @@ class ExecutionService(WorkflowService):
             )
             heads = await self.store.read_executions(found.ids, ["head"])
             items = [views.list_item(decode_head(fields["head"])) for fields in heads if fields]
-            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
+            return paged(items, found.total, page)
 
         return await answered(read)
 
@@ -164,8 +164,7 @@ class ExecutionService(WorkflowService):
             }
             for task in tasks
         ]
-        total = len(workflow.tasks)
-        return {"items": items, "total": total, "page": page.page, "limit": page.limit}
+        return paged(items, len(workflow.tasks), page)
 
     async def get_task_output(self, execution_id: str, task_name: str) -> bytes:
         """The whole output of a task, as UTF-8 JSON."""

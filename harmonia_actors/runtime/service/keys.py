@@ -116,23 +116,7 @@ class KeyService(Service):
 
     async def list_keys(self, page: PageRequest) -> JsonObject:
         """One page of keys, without their secrets."""
-
-        async def read() -> JsonObject:
-            found = await self.store.page(
-                _LIST,
-                offset=(page.page - 1) * page.limit,
-                limit=page.limit,
-                descending=page.descending,
-            )
-            stored = await self.store.get_documents("key", found.ids)
-            items = [
-                _shown(key_id, jsontext.decode(document.body))
-                for key_id, document in zip(found.ids, stored, strict=True)
-                if document is not None
-            ]
-            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
-
-        return await answered(read)
+        return await self.page_of_documents("key", _LIST, page, _shown)
 
     async def revoke_key(self, key_id: str) -> JsonObject:
         """End a key at once. Raises ResourceNotFound."""

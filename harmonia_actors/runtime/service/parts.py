@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from harmonia_actors.components.registry import Registry
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import DefinitionLimits
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.requests import JsonObject, PageRequest
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.ordering import BlobReader
 from harmonia_actors.runtime.ports import Clock
@@ -17,9 +19,15 @@ from harmonia_actors.settings import Settings
 from persistence.errors import StoreUnavailable
 from persistence.store import Store
 
-__all__ = ["JsonObject", "Launcher", "Service", "ServiceParts", "answered", "new_id"]
+__all__ = [
+    "Launcher",
+    "Service",
+    "ServiceParts",
+    "answered",
+    "new_id",
+    "paged",
+]
 
-JsonObject = dict[str, Any]
 _T = TypeVar("_T")
 
 
@@ -89,6 +97,33 @@ class Service:
             retries_max=settings.retries_max,
             timeout_s_max=settings.execution_timeout_s_max,
         )
+
+    async def page_of_documents(
+        self, kind: str, index: str, page: PageRequest, show: Callable[[str, Any], JsonObject]
+    ) -> JsonObject:
+        """One page of a list of documents, each as `show(id, record)` makes it."""
+
+        async def read() -> JsonObject:
+            found = await self.store.page(
+                index,
+                offset=(page.page - 1) * page.limit,
+                limit=page.limit,
+                descending=page.descending,
+            )
+            stored = await self.store.get_documents(kind, found.ids)
+            items = [
+                show(document.document_id, jsontext.decode(document.body))
+                for document in stored
+                if document is not None
+            ]
+            return paged(items, found.total, page)
+
+        return await answered(read)
+
+
+def paged(items: list[JsonObject], total: int, page: PageRequest) -> JsonObject:
+    """A page of a list, in the API's form."""
+    return {"items": items, "total": total, "page": page.page, "limit": page.limit}
 
 
 def new_id(prefix: str) -> str:

@@ -82,21 +82,7 @@ class TemplateService(WorkflowService):
 
     async def list_templates(self, page: PageRequest) -> JsonObject:
         """One page of templates."""
-
-        async def read() -> JsonObject:
-            offset = (page.page - 1) * page.limit
-            found = await self.store.page(
-                _LIST, offset=offset, limit=page.limit, descending=page.descending
-            )
-            stored = await self.store.get_documents("template", found.ids)
-            items = [
-                _document(template_id, jsontext.decode(document.body))
-                for template_id, document in zip(found.ids, stored, strict=True)
-                if document is not None
-            ]
-            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
-
-        return await answered(read)
+        return await self.page_of_documents("template", _LIST, page, _document)
 
     async def delete_template(self, template_id: str) -> None:
         """Remove a template; workflows made from it stay."""

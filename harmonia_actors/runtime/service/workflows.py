@@ -94,22 +94,9 @@ class WorkflowService(Service):
         if page.sort_by not in _SORTS:
             problem = Problem("sort_by", f"must be one of: {', '.join(_SORTS)}")
             raise ValidationFailed("list", [problem])
-
-        async def read() -> JsonObject:
-            found = await self.store.page(
-                f"workflows:{page.sort_by}",
-                offset=(page.page - 1) * page.limit,
-                limit=page.limit,
-                descending=page.descending,
-            )
-            documents = await self.store.get_documents("workflow", found.ids)
-            items = []
-            for workflow_id, stored in zip(found.ids, documents, strict=True):
-                if stored is not None:
-                    items.append(_list_item(workflow_id, jsontext.decode(stored.body)))
-            return {"items": items, "total": found.total, "page": page.page, "limit": page.limit}
-
-        return await answered(read)
+        return await self.page_of_documents(
+            "workflow", f"workflows:{page.sort_by}", page, _list_item
+        )
 
     # For the other services --------------------------------------------------------------------
 
