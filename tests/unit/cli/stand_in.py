@@ -1,13 +1,15 @@
 """Stands in for the Ray process: real processes and a real port, but no Ray.
 
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
-as the real one does; with STAND_IN_DEAF it does not notice that.
+as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
+ready.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +41,8 @@ def main() -> None:
         [sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL
     )
     report(reports.HeadProcesses({"raylet": raylet.pid}))
+    if "STAND_IN_SLOW" in os.environ:
+        signal.pause()
     if not (settings.data_dir / "connection.json").exists():
         report(reports.FirstKey("hk_first"))
     server = ThreadingHTTPServer((settings.host, settings.port), Health)

@@ -218,6 +218,18 @@ def test_a_failed_start_tells_why_and_leaves_nothing(data_dir: Path) -> None:
     assert is_free("127.0.0.1", 8002)
 
 
+def test_an_interrupt_while_it_starts_leaves_nothing(data_dir: Path) -> None:
+    up = Up(data_dir, STAND_IN_SLOW="1")
+    up.until(lambda: any("stand-in" in step["text"] for step in up.all("Step")))
+    up.until(lambda: len(marked(data_dir)) == 2)
+    up.process.send_signal(signal.SIGINT)
+    assert up.wait() == 0
+    assert up.all("Ready") == []
+    assert marked(data_dir) == []
+    assert reap(data_dir) is None
+    assert holder_of(data_dir) is None
+
+
 def test_down_stops_it_and_waits_until_it_has_ended(data_dir: Path, harmonia: Harmonia) -> None:
     up = Up(data_dir)
     up.until_ready()
