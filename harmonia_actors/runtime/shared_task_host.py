@@ -36,6 +36,8 @@ class SharedTaskHost:
         self._live: dict[AttemptId, tuple[LiveAttempt, asyncio.Task[st.AttemptStimulus]]] = {}
         self._owner_of: dict[str, str] = {}
         self._unsent: dict[str, list[Report]] = {}
+        #: How often unsent reports have left; a start that was queued before has left with them.
+        self._sendings = 0
         self._flush: asyncio.TimerHandle | None = None
         self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
         self._epochs = Epochs()
@@ -56,6 +58,7 @@ class SharedTaskHost:
                 tasks.append(self._begin(order))
         if tasks:
             await asyncio.wait(tasks)
+        self._sendings += 1
         unsent = self._unsent.pop(owner, [])
         return unsent, time.perf_counter() - started_s
 
@@ -64,12 +67,7 @@ class SharedTaskHost:
         tasks = [self._live[attempt][1] for attempt in attempts if attempt in self._live]
         if tasks:
             await asyncio.wait(tasks)
-        wanted = set(attempts)
-        found: list[Report] = []
-        for execution_id in {attempt[0] for attempt in attempts}:
-            held = self._held.of(execution_id)
-            found.extend(report for report in held if report.attempt_id in wanted)
-        return found
+        return self._held.of_attempts(attempts)
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
         """Stop an attempt. False: it has started, as all do at once here."""
@@ -111,22 +109,27 @@ class SharedTaskHost:
             progress_interval_ms=self._limits.progress_interval_ms,
         )
         now_ms = self._runner.clock.now_ms()
-        started = st.AttemptStarted(order.task, order.attempt, now_ms)
-        self._queue(Report(order.execution_id, started))
-        task = self._loop.create_task(self._run_one(order, live))
+        stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
+        started = Report(order.execution_id, stimulus)
+        self._queue(started)
+        task = self._loop.create_task(self._run_one(order, live, started, self._sendings))
         self._live[order.id] = (live, task)
         return task
 
-    async def _run_one(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
+    async def _run_one(
+        self, order: AttemptOrder, live: LiveAttempt, started: Report, sendings: int
+    ) -> st.AttemptStimulus:
         try:
             outcome = await self._runner.run_async(order, live)
         except asyncio.CancelledError:
             now_ms = self._runner.clock.now_ms()
             outcome = st.AttemptStopped(order.task, order.attempt, now_ms)
-        report = Report(order.execution_id, outcome)
+        ended = Report(order.execution_id, outcome)
         self._live.pop(order.id, None)
-        self._held.keep(order.id, report)
-        self._queue(report)
+        self._held.keep(order.id, started, ended)
+        if self._sendings != sendings:
+            self._queue(started)
+        self._queue(ended)
         return outcome
 
     def _queue_from_anywhere(self, report: Report) -> None:
@@ -141,6 +144,7 @@ class SharedTaskHost:
 
     def _send_all(self) -> None:
         self._flush = None
+        self._sendings += 1
         unsent, self._unsent = self._unsent, {}
         for owner, reports in unsent.items():
             try:

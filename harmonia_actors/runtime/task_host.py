@@ -3,7 +3,8 @@
 `TaskHost` runs `def` actions one after the other in the calling thread; `SharedTaskHost` runs
 `async def` actions side by side on one loop. Both report starts at once if an attempt takes longer
 than a few milliseconds, hold outcomes for a while in case the owner dies before it took them in,
-and refuse orders of owners that have been superseded.
+and refuse orders of owners that have been superseded. What is told while a batch runs may arrive
+behind what the batch returns, so an outcome comes with its start, even if that was told before.
 This module must not know Ray.
 """
 
@@ -46,27 +47,43 @@ class TaskHostLimits:
 
 @dataclass(slots=True)
 class HeldOutcomes:
-    """The latest outcomes, for an owner that takes over from one that died."""
+    """The latest outcomes with their starts, for an owner that takes over from one that died."""
 
     count_max: int
     bytes_max: int
-    _reports: OrderedDict[AttemptId, tuple[Report, int]] = field(default_factory=OrderedDict)
+    _reports: OrderedDict[AttemptId, tuple[Report, Report, int]] = field(
+        default_factory=OrderedDict
+    )
     _bytes: int = 0
 
-    def keep(self, attempt: AttemptId, report: Report) -> None:
+    def keep(self, attempt: AttemptId, started: Report, ended: Report) -> None:
         """Hold one more; the oldest go when there are too many."""
-        stimulus = report.stimulus
+        stimulus = ended.stimulus
         inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
         size = 200 + len(inline or b"")
-        self._reports[attempt] = (report, size)
+        self._reports[attempt] = (started, ended, size)
         self._bytes += size
         while len(self._reports) > self.count_max or self._bytes > self.bytes_max:
-            _, (_, freed) = self._reports.popitem(last=False)
+            _, (_, _, freed) = self._reports.popitem(last=False)
             self._bytes -= freed
 
     def of(self, execution_id: str) -> list[Report]:
-        """Outcomes of one execution."""
-        return [report for key, (report, _) in self._reports.items() if key[0] == execution_id]
+        """Starts and outcomes of one execution."""
+        return [
+            report
+            for key, (started, ended, _) in self._reports.items()
+            if key[0] == execution_id
+            for report in (started, ended)
+        ]
+
+    def of_attempts(self, attempts: Sequence[AttemptId]) -> list[Report]:
+        """Starts and outcomes of these attempts, of those that are held."""
+        found = []
+        for attempt in attempts:
+            started, ended, _ = self._reports.get(attempt, (None, None, 0))
+            if started is not None and ended is not None:
+                found += [started, ended]
+        return found
 
 
 class Epochs:
@@ -98,6 +115,9 @@ class TaskHost:
         self._waiting: deque[tuple[AttemptOrder, str]] = deque()
         self._live: LiveAttempt | None = None
         self._live_since_s = 0.0
+        #: The start of the live attempt, and whether it has left the unsent reports.
+        self._start: Report | None = None
+        self._start_left = False
         self._owner = ""
         #: Executions whose owner changed while their attempts were here.
         self._redirected: dict[str, str] = {}
@@ -134,14 +154,13 @@ class TaskHost:
         finally:
             self._busy.clear()
         with self._lock:
-            unsent, self._unsent = self._unsent, []
+            unsent = self._take_unsent()
         return unsent, time.perf_counter() - started_s
 
     def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Called where `run` is called, so behind all earlier batches: their outcomes."""
         with self._lock:
-            reports = {r.attempt_id: r for a in attempts for r in self._held.of(a[0])}
-        return [reports[attempt] for attempt in attempts if attempt in reports]
+            return self._held.of_attempts(attempts)
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
         """Stop an attempt. True if it had not started: it never will."""
@@ -197,18 +216,28 @@ class TaskHost:
         self._live = live
         self._live_since_s = time.monotonic()
         now_ms = self._runner.clock.now_ms()
-        started = st.AttemptStarted(order.task, order.attempt, now_ms)
-        self._queue(Report(order.execution_id, started))
+        stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
+        self._start = Report(order.execution_id, stimulus)
+        self._start_left = False
+        self._queue(self._start)
         return live
 
     def _finish(self, order: AttemptOrder, outcome: st.AttemptStimulus) -> None:
-        report = Report(order.execution_id, outcome)
+        started, ended = self._start, Report(order.execution_id, outcome)
+        assert started is not None  # noqa: S101 - set by _begin
         self._live = None
-        self._held.keep(order.id, report)
-        self._queue(report)
+        self._held.keep(order.id, started, ended)
+        if self._start_left:
+            self._queue(started)
+        self._queue(ended)
         owner = self._redirected.pop(order.execution_id, None)
         if owner is not None:
-            self._send_safely(owner, [report])
+            self._send_safely(owner, [started, ended])
+
+    def _take_unsent(self) -> list[Report]:
+        unsent, self._unsent = self._unsent, []
+        self._start_left = True
+        return unsent
 
     def _queue(self, report: Report) -> None:
         if not self._unsent:
@@ -220,7 +249,7 @@ class TaskHost:
             self._queue(report)
             # Progress is only asked for at a bounded rate, so it may be told at once, and the
             # start must not be told after it.
-            unsent, self._unsent = self._unsent, []
+            unsent = self._take_unsent()
             owner = self._redirected.get(report.execution_id, self._owner)
         self._send_safely(owner, unsent)
 
@@ -237,7 +266,7 @@ class TaskHost:
                 is_old = now_s - self._unsent_since_s >= self._limits.outcome_report_ms / 1000
                 unsent: list[Report] = []
                 if self._unsent and (is_long or is_old):
-                    unsent, self._unsent = self._unsent, []
+                    unsent = self._take_unsent()
                 owner = self._owner
             if unsent:
                 self._send_safely(owner, unsent)
