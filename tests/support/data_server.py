@@ -1,7 +1,7 @@
 """A web server on loopback for workflows under test: a real data file, and gates that hold tasks.
 
-A task that fetches `/held/NAME` runs until the test opens the gate of that name. The test learns
-that it runs, without looking at a clock, and nothing is fetched from beyond this machine.
+A task that fetches `/held/NAME` gets the file once the test opens the gate of that name, and runs
+until then. Nothing is fetched from beyond this machine, and nobody looks at a clock.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ class DataServer:
         self.data_url = f"{url}/penguins.csv"
         self._gates: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
+    def held_url(self, name: str) -> str:
+        """Where the data file is to be had once the gate is opened."""
+        return f"{self.url}/held/{name}"
+
     def held(self, name: str) -> dict[str, Any]:
         """A task that runs until the gate is opened."""
-        command = f"curl --silent --show-error --fail {self.url}/held/{name}"
+        command = f"curl --silent --show-error --fail -o held.csv {self.held_url(name)}"
         return {
             "component": "ergon",
             "action": "execute_command",
@@ -58,12 +62,12 @@ def data_server() -> Iterator[DataServer]:
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _, _, gate = self.path.partition("/held/")
-            if gate:
-                self._answer(200 if there.pass_gate(gate) else 503, b"opened")
-            elif self.path == "/penguins.csv":
-                self._answer(200, _PENGUINS.read_bytes())
-            else:
+            if not gate and self.path != "/penguins.csv":
                 self._answer(404, b"")
+            elif gate and not there.pass_gate(gate):
+                self._answer(503, b"")
+            else:
+                self._answer(200, _PENGUINS.read_bytes())
 
         def _answer(self, status: int, content: bytes) -> None:
             # A task that was stopped has left the connection.
