@@ -55,6 +55,10 @@ class _Held:
     key: QueueKey
     given: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
     started: set[AttemptId] = field(default_factory=set)
+    #: Attempts that are to stop: if they are taken back meanwhile, they do not start elsewhere.
+    stopping: set[AttemptId] = field(default_factory=set)
+    #: Held while attempts are on their way back: until then they are not lost.
+    taking_back: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: Attempts for whose sake the process was ended.
     killed_for: set[AttemptId] = field(default_factory=set)
     batches: int = 0
@@ -94,6 +98,7 @@ class Dispatcher:
         self._ended: dict[AttemptId, asyncio.Event] = {}
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     # The port ----------------------------------------------------------------------------------
 
@@ -115,12 +120,14 @@ class Dispatcher:
         """Take an attempt back, or stop it where it runs."""
         for queue in self._queues.values():
             if queue.waiting.pop(attempt, None) is not None:
+                queue.told_waiting.discard(attempt)
                 self._report_stopped(attempt)
                 return
         held = self._at.get(attempt)
         if held is None:
             self._report_stopped(attempt)
         else:
+            held.stopping.add(attempt)
             self._spawn(self._stop_at(held, attempt, reason))
 
     def forget(self, execution_id: str) -> None:
@@ -128,6 +135,7 @@ class Dispatcher:
         for queue in self._queues.values():
             for attempt in [a for a in queue.waiting if a[0] == execution_id]:
                 del queue.waiting[attempt]
+                queue.told_waiting.discard(attempt)
 
     # What others tell --------------------------------------------------------------------------
 
@@ -149,8 +157,12 @@ class Dispatcher:
         if known:
             self._tell(known)
         for held in touched:
-            waiting_behind = len(held.given) - sum(a in held.given for a in held.started)
-            if not held.key.shared and held.started and waiting_behind > 0:
+            if held.key.shared:
+                # Others of the same batch may go on for long; the room is free now.
+                queue = self._queues.get(held.key)
+                if queue is not None:
+                    self._pump(queue)
+            elif held.started and len(held.given) > len(held.started):
                 self._spawn(self._take_back(held))
 
     def recall(self, key: QueueKey, count: int) -> None:
@@ -187,6 +199,14 @@ class Dispatcher:
             await self._ask_for_missing(held, orders)
         except TaskActorDied as error:
             self._report_dead(held, str(error))
+
+    async def close(self) -> None:
+        """Hand out nothing more, and wait for nothing more."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def idle(self) -> bool:
         """True if nothing waits and nothing runs."""
@@ -272,6 +292,8 @@ class Dispatcher:
             return
         reports = await held.lease.actor.settled([order.id for order in missing])
         self._take_outcomes(held, reports)
+        async with held.taking_back:
+            pass
         now_ms = self._clock.now_ms()
         told = []
         for order in missing:
@@ -336,9 +358,7 @@ class Dispatcher:
     # Getting leases ----------------------------------------------------------------------------
 
     async def _acquire(self, queue: _Queue) -> None:
-        loop = asyncio.get_running_loop()
-        patience_s = self._limits.waiting_after_ms / 1000
-        notice = loop.call_later(patience_s, self._say_waiting, queue)
+        notice = asyncio.get_running_loop().create_task(self._say_who_waits(queue))
         try:
             leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
         except Unplaceable as error:
@@ -354,6 +374,12 @@ class Dispatcher:
         for one in held:
             if not one.given and not one.batches and one in queue.held:
                 self._give_back(queue, one)
+
+    async def _say_who_waits(self, queue: _Queue) -> None:
+        """Again and again, because more can come while the first ones wait."""
+        while True:
+            await asyncio.sleep(self._limits.waiting_after_ms / 1000)
+            self._say_waiting(queue)
 
     def _say_waiting(self, queue: _Queue) -> None:
         asked = queue.key.resources.describe()
@@ -379,6 +405,7 @@ class Dispatcher:
             told.append(Report(order.execution_id, failed))
         queue.waiting.clear()
         queue.order.clear()
+        queue.told_waiting.clear()
         if told:
             self._tell(told)
 
@@ -412,16 +439,24 @@ class Dispatcher:
             self._ended.pop(attempt, None)
 
     async def _take_back(self, held: _Held) -> None:
-        try:
-            attempts = await held.lease.actor.take_back()
-        except TaskActorDied:
-            return
+        async with held.taking_back:
+            try:
+                attempts = await held.lease.actor.take_back()
+            except TaskActorDied:
+                return
+            self._took_back(held, attempts)
+
+    def _took_back(self, held: _Held, attempts: Sequence[AttemptId]) -> None:
         queue = self._queues.get(held.key)
         for attempt in reversed(attempts):
             order = held.given.get(attempt)
             if order is None or self._at.get(attempt) is not held:
                 continue
+            is_stopping = attempt in held.stopping
             self._forget_given(held, attempt)
+            if is_stopping:
+                self._report_stopped(attempt)
+                continue
             if queue is None:
                 queue = self._queues[held.key] = _Queue(held.key, held=[held])
             queue.waiting[attempt] = order
@@ -434,6 +469,7 @@ class Dispatcher:
     def _forget_given(self, held: _Held, attempt: AttemptId) -> None:
         held.given.pop(attempt, None)
         held.started.discard(attempt)
+        held.stopping.discard(attempt)
         self._at.pop(attempt, None)
         ended = self._ended.get(attempt)
         if ended is not None:
@@ -445,6 +481,9 @@ class Dispatcher:
         self._tell([Report(execution_id, stopped)])
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._closed:
+            coroutine.close()
+            return
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._spawned_ended)
