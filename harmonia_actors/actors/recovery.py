@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from ray.exceptions import RayError
@@ -19,6 +20,9 @@ __all__ = ["RayCensus"]
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 5.0
+_AGAIN_S = 0.2
+#: A pool that was killed has a new process and knows its actors again long before this.
+_POOL_S_MAX = 60.0
 
 
 class RayCensus:
@@ -34,13 +38,7 @@ class RayCensus:
         """Raise the epoch in every task actor and adopt what they run."""
         adopted: set[tuple[int, int]] = set()
         outcomes: list[Stimulus] = []
-        try:
-            pool = await self._pool.get()
-            actors = await pool.actors.remote()
-        except (RayError, ValueError) as error:
-            _log.warning("census of %s: the task pool does not answer: %s", execution_id, error)
-            self._pool.forget()
-            return Census()
+        actors = await self._task_actors(execution_id)
         answers = await asyncio.gather(
             *(self._ask(handle, execution_id, epoch) for _, _, handle in actors)
         )
@@ -53,6 +51,28 @@ class RayCensus:
                 lease = RayLease(RayTaskActor(name, node_id, handle, self._owner))
                 self.dispatcher.adopt(lease, running)
         return Census(frozenset(adopted), outcomes)
+
+    async def _task_actors(self, execution_id: str) -> Sequence[tuple[str, str, Any]]:
+        """Name, node and handle of each, from the pool; patient while it is being restarted.
+
+        Not to ask would be to take all that runs for lost, and to run it twice.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _POOL_S_MAX
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    pool = await self._pool.get()
+                    actors: Sequence[tuple[str, str, Any]] = await pool.actors.remote()
+                    return actors
+            except (RayError, ValueError, TimeoutError) as error:
+                self._pool.forget()
+                if loop.time() + _AGAIN_S >= deadline:
+                    _log.warning(
+                        "census of %s: the task pool does not answer: %r", execution_id, error
+                    )
+                    return ()
+            await asyncio.sleep(_AGAIN_S)
 
     async def _ask(
         self, handle: Any, execution_id: str, epoch: int

@@ -53,7 +53,7 @@ class Flight:
 
     def wait_moved(self, former: int) -> None:
         """Wait until an attempt runs in another process than before."""
-        until(lambda: self.told()[0] not in (0, former), 60, "another attempt")
+        until(lambda: self.told()[0] not in (0, former), 60, f"another run of {self.execution_id}")
 
     def land(self, attempt: int) -> None:
         """Open the gate; the execution completes with this attempt, told exactly once."""
@@ -95,12 +95,9 @@ class Flight:
 def fly(service: RunningService, tmp_path: Path) -> Iterator[Any]:
     """Start flights that share a gate of their own test."""
 
-    def start(action: str, gate: str = "gate") -> Flight:
-        return Flight(service, action, tmp_path / gate)
-
-    yield start
-    for gate in ("gate", "other"):
-        (tmp_path / gate).touch()
+    gate = tmp_path / "gate"
+    yield lambda action: Flight(service, action, gate)
+    gate.touch()
 
 
 def actors(service: RunningService, kind: str) -> list[psutil.Process]:
@@ -124,16 +121,34 @@ def kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-def test_attempts_outlive_the_actors_that_own_their_executions(
-    service: RunningService, fly: Any
+@pytest.mark.parametrize(
+    ("kinds", "spared"),
+    [
+        (["ExecutionActor"], 0),
+        # The one that is spared takes over at once, while nobody can tell it who the task actors
+        # are: the pool, which knows them, is only just being restarted.
+        (["TaskPool", "ExecutionActor"], 1),
+        (["TaskPool", "ExecutionActor", "Supervisor", "Broadcaster"], 0),
+    ],
+    ids=["owners", "pool and owners", "all that coordinate"],
+)
+def test_running_attempts_are_adopted_by_new_owners(
+    kinds: list[str], spared: int, service: RunningService, fly: Any
 ) -> None:
     flights = [fly("hold"), fly("hold_async"), fly("hold_async")]
     runners = [flight.runner() for flight in flights]
-    kill(actors(service, "ExecutionActor"))
+    kill(
+        [
+            process
+            for kind in kinds
+            for process in actors(service, kind)[spared * (kind != kinds[0]) :]
+        ]
+    )
+    later = fly("hold_async")
     for flight in flights:
         flight.wait_heard()
     assert [flight.runner() for flight in flights] == runners
-    for flight in flights:
+    for flight in [*flights, later]:
         flight.land(attempt=1)
 
 
@@ -156,6 +171,7 @@ def test_async_attempts_outlive_the_process_that_they_share(
     kill([psutil.Process(first)])
     for flight in flights:
         flight.wait_moved(first)
+    for flight in flights:
         flight.land(attempt=2)
 
 
@@ -187,21 +203,3 @@ def test_what_runs_and_what_comes_does_not_need_it_alive(
         flight.land(attempt=1)
     later = fly("hold")
     later.land(attempt=1)
-
-
-def test_all_coordinators_die_at_once(service: RunningService, fly: Any) -> None:
-    flights = [fly("hold"), fly("hold_async")]
-    runners = [flight.runner() for flight in flights]
-    kill(
-        [
-            process
-            for kind in ("ExecutionActor", "Supervisor", "TaskPool", "Broadcaster")
-            for process in actors(service, kind)
-        ]
-    )
-    later = fly("hold_async", "other")
-    for flight in flights:
-        flight.wait_heard()
-    assert [flight.runner() for flight in flights] == runners
-    for flight in [*flights, later]:
-        flight.land(attempt=1)
