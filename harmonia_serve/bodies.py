@@ -12,6 +12,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -92,15 +93,16 @@ async def _read_bytes(request: Request, settings: Settings) -> bytes:
         )
     most = settings.body_bytes_max
     announced = request.headers.get("content-length", "")
+    stream = request.stream()
     if announced.isdecimal() and int(announced[:20]) > most:
         if "expect" not in request.headers:
-            await _drain(request, most)
+            await _drain(stream, most)
         raise _too_large(most)
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(settings.body_read_timeout_s):
-            async for chunk in request.stream():
+            async for chunk in stream:
                 size += len(chunk)
                 if size > most:
                     break
@@ -112,13 +114,13 @@ async def _read_bytes(request: Request, settings: Settings) -> bytes:
         ) from None
     if size > most:
         parts.clear()
-        await _drain(request, most)
+        await _drain(stream, most)
         raise _too_large(most)
     return b"".join(parts)
 
 
-async def _drain(request: Request, most: int) -> None:
-    """Read on for a while, keeping nothing.
+async def _drain(stream: AsyncIterator[bytes], most: int) -> None:
+    """Read on for a while, keeping nothing; if the stream has come to its end, that is all.
 
     Most clients send all they have before they read an answer, and never see it if the connection
     is closed meanwhile.
@@ -126,7 +128,7 @@ async def _drain(request: Request, most: int) -> None:
     left = _DRAIN_FACTOR * most
     with suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_S):
-            async for chunk in request.stream():
+            async for chunk in stream:
                 left -= len(chunk)
                 if left < 0:
                     return

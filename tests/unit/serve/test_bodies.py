@@ -11,11 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from harmonia_actors.core.errors import InvalidRequest
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
-from harmonia_serve.bodies import parse_object
+from harmonia_serve.bodies import parse_object, read_object
+from harmonia_serve.request_schemas import WorkflowRequest
 from tests.unit.serve.conftest import API, Serve, eventually
 from tests.unit.serve.gateway import MemoryGateway
 
@@ -148,6 +151,22 @@ async def test_a_body_over_the_cap_is_a_413_with_or_without_its_length(
         with suppress(httpx.TransportError):
             await client.post(served.http + PATH, content=several(10**9), headers=headers)
     assert sent < 100_000_000
+
+
+async def test_a_body_may_pass_the_cap_with_its_last_piece() -> None:
+    pieces = [
+        {"type": "http.request", "body": b" " * 1_500, "more_body": True},
+        {"type": "http.request", "body": b" " * 1_500, "more_body": False},
+    ]
+
+    async def receive() -> Message:
+        return pieces.pop(0)
+
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(InvalidRequest) as refused:
+        await read_object(Request(scope, receive), SMALL, WorkflowRequest)
+    assert refused.value.too_large
+    assert pieces == []
 
 
 def half_a_request(key: str) -> bytes:
