@@ -88,12 +88,24 @@ def check_schema(schema: Any) -> Iterable[tuple[str, str]]:
     try:
         validator = _validator(jsontext.encode_text(as_json_schema(schema)))
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        yield "", f"is not a schema that can be used: {_first_line(error)}"
+        yield _within(schema, error), f"is not a schema that can be used: {_first_line(error)}"
         return
     del validator
     for name, of_property in _properties(schema).items():
         if isinstance(of_property, dict) and "default" in of_property:
             yield from _check_default(name, of_property)
+
+
+def _within(schema: Mapping[str, Any], error: Exception) -> str:
+    """Where in a schema an error is, as the schema was written."""
+    steps = list(getattr(error, "instance_path", ()))
+    if is_property_map(schema):
+        steps = steps[1:]
+    return _path(steps)
+
+
+def _path(steps: Iterable[int | str]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
 def _check_default(name: str, of_property: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -179,9 +191,7 @@ def _schema_problems(
 
 
 def _place(error: Any, field: str) -> tuple[str, str]:
-    where = field + "".join(
-        f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path
-    )
+    where = field + _path(error.instance_path)
     kind = type(error.kind).__name__
     if "Required" in kind:
         name = str(error.kind.property).strip('"')
