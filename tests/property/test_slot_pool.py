@@ -1,0 +1,188 @@
+"""Random holders over a random cluster: no actor has two of them, and every request is answered."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import note, settings
+from hypothesis import strategies as some
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from harmonia_actors.core.resources import Capacity, ResourceRequest
+from harmonia_actors.runtime.orders import QueueKey
+from harmonia_actors.runtime.slots import (
+    CreateActor,
+    Effect,
+    Grant,
+    KillActor,
+    PoolLimits,
+    Recall,
+    Refuse,
+    SlotPool,
+)
+
+HOLDERS = ("x", "y", "z")
+DEFAULT = QueueKey()
+KEYS = (
+    DEFAULT,
+    QueueKey(shared=True),
+    QueueKey(ResourceRequest(num_cpus=2)),
+    QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),))),
+    QueueKey(node_id="a"),
+    QueueKey(node_id="b"),
+)
+CPUS = {"a": 2.0, "b": 3.0}
+CAPACITY = Capacity(
+    nodes=tuple({"CPU": cpus, "fpga": 1.0} for cpus in CPUS.values()), node_ids=frozenset(CPUS)
+)
+_ROUNDS_MAX = 400
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Plays the cluster (which starts actors where there is room) and the holders."""
+
+    @initialize(warm_min=some.integers(0, 3), actors_max=some.integers(6, 12))
+    def begin(self, warm_min: int, actors_max: int) -> None:
+        limits = PoolLimits(warm_min, actors_max, idle_ms=5_000)
+        self.pool = SlotPool(limits, "ns", CAPACITY)
+        self.now_ms = 0
+        self.starting: dict[str, QueueKey] = {}
+        self.placed: dict[str, tuple[QueueKey, str]] = {}
+        self.leased: dict[str, str] = {}
+        self.waiting: dict[int, tuple[str, QueueKey, int]] = {}
+        self.recalls: Counter[tuple[str, QueueKey]] = Counter()
+        self.perform(self.pool.tick(0))
+
+    # What happens ------------------------------------------------------------------------------
+
+    @rule(holder=some.sampled_from(HOLDERS), key=some.sampled_from(KEYS), want=some.integers(1, 4))
+    def ask(self, holder: str, key: QueueKey, want: int) -> None:
+        ticket, effects = self.pool.ask(holder, key, want, self.now_ms)
+        self.waiting[ticket] = (holder, key, want)
+        self.perform(effects)
+
+    @precondition(lambda self: self.leased)
+    @rule(data=some.data())
+    def give_back(self, data: some.DataObject) -> None:
+        name = data.draw(some.sampled_from(sorted(self.leased)))
+        self.give(name)
+
+    @precondition(lambda self: self.starting)
+    @rule(data=some.data())
+    def place(self, data: some.DataObject) -> None:
+        name = data.draw(some.sampled_from(sorted(self.starting)))
+        self.try_to_place(name)
+
+    @precondition(lambda self: self.placed or self.starting)
+    @rule(data=some.data())
+    def death(self, data: some.DataObject) -> None:
+        name = data.draw(some.sampled_from(sorted([*self.placed, *self.starting])))
+        self.forget(name)
+        self.perform(self.pool.actor_died(name, self.now_ms))
+
+    @precondition(lambda self: self.leased or self.waiting)
+    @rule(holder=some.sampled_from(HOLDERS))
+    def holder_dies(self, holder: str) -> None:
+        gone = [ticket for ticket, (who, _, _) in self.waiting.items() if who == holder]
+        for ticket in gone:
+            del self.waiting[ticket]
+        self.perform(self.pool.forget_requests(holder, self.now_ms))
+        names = self.pool.held_by(holder)
+        for name in names:
+            self.leased.pop(name, None)
+        self.perform(self.pool.give_back(holder, names, self.now_ms))
+
+    @rule(ms=some.sampled_from([10, 1_000, 6_000]))
+    def tick(self, ms: int) -> None:
+        self.now_ms += ms
+        self.perform(self.pool.tick(self.now_ms))
+
+    # The cluster and the holders ---------------------------------------------------------------
+
+    def perform(self, effects: list[Effect]) -> None:
+        note(str(effects))
+        for effect in effects:
+            match effect:
+                case CreateActor(name, key):
+                    assert name not in self.starting
+                    assert name not in self.placed
+                    self.starting[name] = key
+                case KillActor(name):
+                    assert name not in self.leased, "ends what somebody uses"
+                    self.forget(name)
+                case Grant(ticket, names):
+                    self.granted(ticket, names)
+                case Refuse(ticket, reason):
+                    raise AssertionError(f"refuses what could be met: {reason}")
+                case Recall(holder, key, count):
+                    self.recalls[(holder, key)] += count
+        self.check()
+
+    def granted(self, ticket: int, names: tuple[str, ...]) -> None:
+        holder, key, want = self.waiting.pop(ticket)
+        assert 1 <= len(names) <= want
+        for name in names:
+            made_for, node = self.placed[name]
+            assert made_for.resources == key.resources.quantised()
+            assert made_for.shared == key.shared
+            assert key.node_id in ("", node)
+            if not key.shared:
+                assert name not in self.leased, "has two holders"
+                self.leased[name] = holder
+
+    def give(self, name: str) -> None:
+        holder = self.leased.pop(name)
+        self.perform(self.pool.give_back(holder, [name], self.now_ms))
+
+    def forget(self, name: str) -> None:
+        self.starting.pop(name, None)
+        self.placed.pop(name, None)
+        self.leased.pop(name, None)
+
+    def try_to_place(self, name: str) -> bool:
+        """Start the actor on a node that has what it needs, if there is one."""
+        key = self.starting[name]
+        for node, cpus in CPUS.items():
+            there = [k for k, where in self.placed.values() if where == node]
+            has_cpus = cpus - sum(used(k) for k in there) >= used(key)
+            has_fpga = not key.resources.custom or not any(k.resources.custom for k in there)
+            if key.node_id in ("", node) and has_cpus and has_fpga:
+                del self.starting[name]
+                self.placed[name] = (key, node)
+                self.perform(self.pool.actor_ready(name, node, self.now_ms))
+                return True
+        return False
+
+    def check(self) -> None:
+        counts = self.pool.counts()
+        assert counts["requests"] == len(self.waiting)
+        assert counts["leased"] == len(self.leased)
+        assert set(self.pool.names()) == set(self.starting) | set(self.placed)
+
+    # The end -----------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Holders give back what they are asked for or are done with: all get their turn."""
+        if not hasattr(self, "pool"):
+            return
+        for _ in range(_ROUNDS_MAX):
+            if not self.waiting:
+                return
+            self.now_ms += 500
+            self.perform(self.pool.tick(self.now_ms))
+            for name in sorted(self.starting):
+                if name in self.starting:
+                    self.try_to_place(name)
+            for name in sorted(self.leased):
+                if name in self.leased:
+                    self.give(name)
+        raise AssertionError(f"nobody answers {self.waiting}")
+
+
+def used(key: QueueKey) -> float:
+    """CPUs that an actor takes on a node; the shared one takes none."""
+    return 0.0 if key.shared else key.resources.num_cpus
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

@@ -1,0 +1,330 @@
+"""Who gets which task actor: the pool's decisions as tables of what happens and what follows."""
+
+from __future__ import annotations
+
+import pytest
+
+from harmonia_actors.core.resources import Capacity, ResourceRequest
+from harmonia_actors.runtime.orders import QueueKey
+from harmonia_actors.runtime.slots import (
+    CreateActor,
+    Effect,
+    Grant,
+    KillActor,
+    PoolLimits,
+    Recall,
+    Refuse,
+    SlotPool,
+)
+
+DEFAULT = QueueKey()
+SHARED = QueueKey(shared=True)
+BIG = QueueKey(ResourceRequest(num_cpus=2))
+GPU = QueueKey(ResourceRequest(num_gpus=1))
+ON_A = QueueKey(node_id="a")
+FOUR_CPUS = Capacity(nodes=({"CPU": 4.0, "memory": 8e9},), node_ids=frozenset({"a"}))
+LIMITS = PoolLimits(warm_min=2, actors_max=10, idle_ms=60_000, room_after_ms=1_000)
+
+
+class Pool:
+    """A pool whose effects are kept as text, and whose actors get ready when the test says so."""
+
+    def __init__(self, limits: PoolLimits = LIMITS, capacity: Capacity = FOUR_CPUS) -> None:
+        self.pool = SlotPool(limits, "ns", capacity)
+        self.now_ms = 0
+        self.tickets: dict[int, str] = {}
+
+    def ask(self, holder: str, key: QueueKey = DEFAULT, want: int = 1) -> list[str]:
+        ticket, effects = self.pool.ask(holder, key, want, self.now_ms)
+        self.tickets[ticket] = holder
+        return self.shown(effects)
+
+    def give(self, holder: str, *numbers: int) -> list[str]:
+        names = [f"ns:task-{number}" for number in numbers]
+        return self.shown(self.pool.give_back(holder, names, self.now_ms))
+
+    def ready(self, *numbers: int, node: str = "a") -> list[str]:
+        found = []
+        for number in numbers:
+            found += self.pool.actor_ready(f"ns:task-{number}", node, self.now_ms)
+        return self.shown(found)
+
+    def died(self, number: int) -> list[str]:
+        return self.shown(self.pool.actor_died(f"ns:task-{number}", self.now_ms))
+
+    def tick(self, after_ms: int = 0, capacity: Capacity | None = None) -> list[str]:
+        self.now_ms += after_ms
+        return self.shown(self.pool.tick(self.now_ms, capacity))
+
+    def shown(self, effects: list[Effect]) -> list[str]:
+        return [self._shown(effect) for effect in effects]
+
+    def _shown(self, effect: Effect) -> str:
+        match effect:
+            case CreateActor(name, key):
+                more = " shared" if key.shared else ""
+                more += f" on {key.node_id}" if key.node_id else ""
+                return f"create {number(name)}{more}"
+            case KillActor(name):
+                return f"kill {number(name)}"
+            case Grant(ticket, names):
+                return f"grant {self.tickets.get(ticket, '?')} {','.join(map(number, names))}"
+            case Refuse(ticket, reason):
+                return f"refuse {reason}"
+            case Recall(holder, _, count):
+                return f"recall {holder} {count}"
+
+
+def number(name: str) -> str:
+    return name.removeprefix("ns:task-")
+
+
+@pytest.fixture
+def pool() -> Pool:
+    """Two warm actors (1 and 2) and the shared one (3)."""
+    made = Pool()
+    assert made.tick() == ["create 1", "create 2", "create 3 shared"]
+    assert made.ready(1, 2, 3) == []
+    return made
+
+
+def asked(made: Pool, holder: str, key: QueueKey = DEFAULT, want: int = 1) -> list[str]:
+    """As `ask`, with the grant's holder in it even if it came at once."""
+    return [text.replace("grant ?", f"grant {holder}") for text in made.ask(holder, key, want)]
+
+
+# The floor and growth ----------------------------------------------------------------------------
+
+
+def test_what_is_warm_is_given_at_once(pool: Pool) -> None:
+    assert asked(pool, "x") == ["grant x 1"]
+    assert asked(pool, "y") == ["grant y 2"]
+
+
+def test_several_are_given_together_and_more_are_on_their_way(pool: Pool) -> None:
+    assert asked(pool, "x", want=4) == ["grant x 1,2", "create 4", "create 5"]
+
+
+def test_no_more_are_made_than_there_are_cpus(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    assert asked(pool, "x", want=50) == ["create 4", "create 5"]
+    assert pool.ready(4) == ["grant x 4"]
+    assert pool.ready(5) == []
+    assert asked(pool, "x", want=50) == ["grant x 5"]
+    assert asked(pool, "x", want=50) == []
+
+
+def test_beyond_the_cpus_only_if_nodes_may_be_added() -> None:
+    limits = PoolLimits(warm_min=1, actors_max=100, idle_ms=1, pending_max=3)
+    scaled = Pool(limits, Capacity(({"CPU": 1.0},), ({"CPU": 8.0},), frozenset({"a"})))
+    scaled.tick()
+    scaled.ready(1)
+    asked(scaled, "x")
+    assert asked(scaled, "x", want=50) == ["create 3", "create 4", "create 5"]
+
+
+def test_the_ceiling_holds() -> None:
+    limits = PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000)
+    small = Pool(limits, Capacity(({"CPU": 99.0, "GPU": 9.0},), (), frozenset({"a"})))
+    assert small.ask("x", GPU, 9) == ["create 1", "create 2", "create 3"]
+
+
+def test_what_was_idle_for_long_ends_down_to_the_floor(pool: Pool) -> None:
+    asked(pool, "x", want=4)
+    pool.ready(4, 5)
+    asked(pool, "x", want=2)
+    pool.give("x", 1, 2, 4, 5)
+    assert pool.tick(59_999) == []
+    ended = pool.tick(1)
+    assert len(ended) == 2
+    assert all(text.startswith("kill") for text in ended)
+    assert pool.pool.counts() == {"starting": 0, "idle": 3, "leased": 0, "requests": 0}
+
+
+def test_the_floor_is_kept_when_actors_die(pool: Pool) -> None:
+    assert pool.died(1) == ["create 4"]
+
+
+def test_an_actor_that_dies_while_starting_is_not_tried_again_at_once() -> None:
+    failing = Pool(PoolLimits(warm_min=1, actors_max=4, idle_ms=60_000))
+    failing.tick()
+    failing.ready(2)
+    waits = []
+    for name in (1, 3, 4, 5):
+        assert failing.died(name) == []
+        waited = 0
+        while not failing.tick(500):
+            waited += 500
+        waits.append(waited + 500)
+    assert waits == [1_000, 2_000, 4_000, 8_000]
+
+
+def test_an_unknown_actor_that_reports_ready_is_ended(pool: Pool) -> None:
+    assert pool.ready(99) == ["kill 99"]
+
+
+# Giving back and fairness ------------------------------------------------------------------------
+
+
+def test_the_oldest_request_is_served_first(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    pool.ask("y")
+    pool.ask("z")
+    assert pool.give("x", 1, 2)[:2] == ["grant y 1", "grant z 2"]
+
+
+def test_whoever_has_most_is_asked_to_give_one_back(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    assert pool.ask("y") == ["create 4", "recall x 1"]
+    assert pool.tick() == [], "he is asked once, until he answers"
+    assert pool.give("x", 1) == ["grant y 1"]
+
+
+def test_while_one_is_busy_the_next_one_is_asked(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    assert pool.ask("w") == ["create 4", "recall x 1"]
+    assert pool.ready(4) == ["grant w 4"]
+    assert pool.ask("y") == ["create 5", "recall w 1"]
+
+
+def test_nobody_takes_from_those_who_have_no_more_than_himself() -> None:
+    even = Pool(capacity=Capacity(({"CPU": 2.0},), (), frozenset({"a"})))
+    even.tick()
+    even.ready(1, 2, 3)
+    asked(even, "x")
+    asked(even, "y")
+    assert even.ask("x") == []
+
+
+def test_only_the_holder_can_give_back(pool: Pool) -> None:
+    asked(pool, "x")
+    pool.give("stranger", 1)
+    assert pool.pool.held_by("x") == ["ns:task-1"]
+
+
+def test_a_dead_holder_waits_for_nothing(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    pool.ask("y")
+    pool.pool.forget_requests("y", 0)
+    granted = [text for text in pool.give("x", 1, 2) if "grant" in text]
+    assert granted == []
+    assert pool.pool.counts()["requests"] == 0
+
+
+def test_a_withdrawn_request_is_not_served(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    ticket, _ = pool.pool.ask("y", DEFAULT, 1, 0)
+    pool.pool.withdraw(ticket)
+    assert [text for text in pool.give("x", 1) if "grant" in text] == []
+
+
+# Other classes -----------------------------------------------------------------------------------
+
+
+def test_another_class_gets_an_actor_of_its_own(pool: Pool) -> None:
+    assert pool.ask("x", BIG) == ["create 4"]
+    assert pool.ready(4) == ["grant x 4"]
+    pool.give("x", 4)
+    assert asked(pool, "y", BIG) == ["grant y 4"]
+
+
+def test_requests_that_differ_little_share_a_class(pool: Pool) -> None:
+    pool.ask("x", QueueKey(ResourceRequest(memory_bytes=300_000_000)))
+    pool.ready(4)
+    pool.give("x", 4)
+    assert asked(pool, "y", QueueKey(ResourceRequest(memory_bytes=400_000_000))) == ["grant y 4"]
+
+
+def test_idle_actors_make_room_for_one_that_cannot_start(pool: Pool) -> None:
+    pool.ask("x", BIG)
+    assert pool.tick(999) == []
+    assert pool.tick(1) == ["kill 1"]
+    assert pool.tick(1) == ["kill 2"]
+    assert pool.ready(4) == ["grant x 4"]
+
+
+def test_leased_actors_make_room_when_they_are_given_back(pool: Pool) -> None:
+    asked(pool, "x", want=2)
+    pool.ask("y", BIG)
+    assert pool.tick(1_000) == ["recall x 1"]
+    assert pool.give("x", 1) == ["kill 1"]
+
+
+def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> None:
+    ticket, effects = pool.pool.ask("x", BIG, 1, 0)
+    assert pool.shown(effects) == ["create 4"]
+    pool.pool.withdraw(ticket)
+    assert pool.tick(60_000) == ["kill 4"]
+
+
+def test_at_most_a_few_wait_for_resources_at_a_time() -> None:
+    limits = PoolLimits(warm_min=0, actors_max=100, idle_ms=1, pending_max=3)
+    wide = Pool(limits, Capacity(({"CPU": 99.0, "GPU": 50.0},), (), frozenset({"a"})))
+    assert wide.ask("x", GPU, 50) == ["create 1", "create 2", "create 3"]
+    assert wide.ready(1) == ["grant x 1", "create 4"], "one more is on its way instead"
+
+
+# Shared, pinned, hopeless ------------------------------------------------------------------------
+
+
+def test_the_shared_actor_is_everybodys(pool: Pool) -> None:
+    assert asked(pool, "x", SHARED, 5) == ["grant x 3"]
+    assert asked(pool, "y", SHARED) == ["grant y 3"]
+    assert pool.give("x", 3) == []
+    assert asked(pool, "z", SHARED) == ["grant z 3"]
+
+
+def test_a_pinned_request_takes_an_actor_that_is_there() -> None:
+    two = Capacity(({"CPU": 2.0}, {"CPU": 2.0}), (), frozenset({"a", "b"}))
+    pinned = Pool(capacity=two)
+    pinned.tick()
+    pinned.ready(1, node="b")
+    pinned.ready(2, 3, node="a")
+    assert asked(pinned, "x", ON_A) == ["grant x 2"]
+    assert asked(pinned, "y", ON_A) == ["create 4 on a", "recall x 1"]
+    assert pinned.ready(4, node="a") == ["grant y 4"]
+
+
+def test_a_pinned_request_gets_an_actor_even_when_all_places_are_taken_elsewhere() -> None:
+    two = Capacity(({"CPU": 1.0}, {"CPU": 1.0}), (), frozenset({"a", "b"}))
+    full = Pool(capacity=two)
+    full.tick()
+    full.ready(1, 2, 3, node="b")
+    assert asked(full, "x", ON_A) == ["create 4 on a"]
+
+
+def test_what_can_never_be_met_is_refused_at_once(pool: Pool) -> None:
+    (refusal,) = pool.ask("x", GPU)
+    assert refusal.startswith("refuse the task asks for 1 CPU and 1 GPU, but the most on one node")
+    (refusal,) = pool.ask("x", QueueKey(node_id="gone"))
+    assert "the node that holds the execution's workspace is gone" in refusal
+
+
+def test_nothing_is_hopeless_while_it_is_not_known_what_may_come() -> None:
+    open_ended = Pool(capacity=Capacity(({"CPU": 1.0},), (), frozenset({"a"}), complete=False))
+    assert open_ended.ask("x", GPU) == ["create 1"]
+
+
+def test_a_pinned_request_is_refused_when_its_node_goes(pool: Pool) -> None:
+    asked(pool, "w", want=2)
+    pool.ask("x", ON_A)
+    gone = Capacity(nodes=({"CPU": 4.0},), node_ids=frozenset({"b"}))
+    told = pool.tick(0, gone)
+    assert [text for text in told if text.startswith("refuse")] != []
+    assert pool.pool.counts()["requests"] == 0
+
+
+# Another pool process ----------------------------------------------------------------------------
+
+
+def test_actors_of_an_earlier_pool_are_adopted() -> None:
+    later = Pool()
+    later.pool.adopt("ns:task-7", DEFAULT, "a", "x", 0)
+    later.pool.adopt("ns:task-8", DEFAULT, "a", "", 0)
+    later.pool.adopt("ns:task-9", SHARED, "a", "x", 0)
+    assert later.tick() == [], "the floor is there already"
+    assert later.pool.held_by("x") == ["ns:task-7", "ns:task-9"]
+    assert asked(later, "y") == ["grant y 8"]
+    assert asked(later, "z", SHARED) == ["grant z 9"]
+    assert "create 10" in asked(later, "z"), "names go on from the highest"
+    assert "grant z 7" in later.give("x", 7)
