@@ -72,7 +72,10 @@ class ExecutionDriver:
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
-        self._mail: deque[st.Stimulus] = deque()
+        #: Stimuli and, each behind the stimulus that it brought, ids of inbox entries.
+        self._mail: deque[st.Stimulus | str] = deque()
+        #: Inbox entries that were ever taken in: an entry may be read again before it is removed.
+        self._inbox_taken: set[str] = set()
         self._inbox_done: list[str] = []
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -85,8 +88,11 @@ class ExecutionDriver:
 
     def deliver(self, *stimuli: st.Stimulus, inbox_ids: Sequence[str] = ()) -> None:
         """Take stimuli in; `inbox_ids` are acknowledged by the commit that holds their effect."""
+        if inbox_ids and self._inbox_taken.issuperset(inbox_ids):
+            return
+        self._inbox_taken.update(inbox_ids)
         self._mail.extend(stimuli)
-        self._inbox_done.extend(inbox_ids)
+        self._mail.extend(inbox_ids)
         self._wake.set()
 
     async def run(self, first: Decision | None = None) -> None:
@@ -112,7 +118,11 @@ class ExecutionDriver:
     async def _step(self) -> None:
         batch: list[st.Stimulus] = []
         while self._mail and len(batch) < _BATCH_MAX:
-            batch.append(self._mail.popleft())
+            letter = self._mail.popleft()
+            if isinstance(letter, str):
+                self._inbox_done.append(letter)
+            else:
+                batch.append(letter)
         if self._mail:
             self._wake.set()
         decision = self.execution.handle(*batch)
@@ -218,7 +228,7 @@ class ExecutionDriver:
 
     async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
         values = await self._patiently(lambda: self._ordering.fetch(starts))
-        ready, missing, failed = self._ordering.prepare(starts, self._epoch, values)
+        ready, _, failed = self._ordering.prepare(starts, self._epoch, values)
         kept = []
         for order in ready:
             if self._preparing.pop((order.task, order.attempt), False):
@@ -230,8 +240,6 @@ class ExecutionDriver:
         if kept:
             self._attempts.start(kept)
         self._report_unresolved(failed)
-        if missing:
-            raise RuntimeError(f"{len(missing)} inputs are still missing after they were read")
 
     def _report_unresolved(self, failed: Sequence[tuple[cmd.StartAttempt, st.Failure]]) -> None:
         for command, failure in failed:

@@ -30,6 +30,7 @@ from harmonia_actors.runtime.inputs import (
 )
 from harmonia_actors.runtime.orders import AttemptOrder, QueueKey
 from harmonia_actors.runtime.output_cache import OutputCache
+from persistence.errors import Missing
 from persistence.store import Store
 
 __all__ = ["BlobReader", "Ordering", "OrderingLimits", "store_output"]
@@ -100,13 +101,16 @@ class Ordering:
         epoch: int,
         fetched: Mapping[tuple[str, str], Any] | None,
     ) -> Prepared:
-        """Orders that are ready, commands whose values must be fetched, and those that failed."""
+        """Orders that are ready, commands whose values must be fetched, and those that failed.
+
+        `fetched` is what `fetch` gave for these starts, or None if it was not asked yet.
+        """
         ready: list[AttemptOrder] = []
         missing: list[StartAttempt] = []
         failed: list[Failed] = []
         for command in starts:
             try:
-                order = self._order(command, epoch, fetched or {})
+                order = self._order(command, epoch, fetched)
             except ResolveFailed as error:
                 failed.append((command, error.failure))
                 continue
@@ -128,32 +132,37 @@ class Ordering:
 
     async def compose_output(self) -> Output | Failure:
         """The execution's output, from its `output` mapping or its sinks."""
-        template = output_template(self._planned.workflow)
-        if template is None:
-            value: Any = await self._merged_sinks()
-        else:
-            outputs = await self._outputs_of(sorted(template.tasks()))
-            values = input_values(self._input, outputs)
-
-            def lookup(task: str | None) -> Any:
-                if task not in values:
-                    raise MissingValue(f"task '{task}' has no output")
-                return values[task]
-
-            try:
-                limit = self._limits.output_bytes_max
-                value = resolve(template, lookup, limit_bytes=limit)
-            except (MissingValue, ResolvedTooLarge) as error:
-                message = f"the workflow's output cannot be made: {error}"
-                return Failure(message, "MISSING_VALUE", {}, "engine", retriable=False)
+        try:
+            value = await self._output_value()
+        except ResolveFailed as error:
+            return error.failure
         body = jsontext.encode(value)
         name = f"{self._execution.head.execution_id}/execution"
         return await asyncio.to_thread(store_output, body, name, self._blobs, self._limits)
 
+    async def _output_value(self) -> Any:
+        template = output_template(self._planned.workflow)
+        if template is None:
+            return await self._merged_sinks()
+        outputs = await self._outputs_of(sorted(template.tasks()))
+        values = input_values(self._input, outputs)
+
+        def lookup(task: str | None) -> Any:
+            if task not in values:
+                raise MissingValue(f"task '{task}' has no output")
+            return values[task]
+
+        try:
+            return resolve(template, lookup, limit_bytes=self._limits.output_bytes_max)
+        except (MissingValue, ResolvedTooLarge) as error:
+            message = f"the workflow's output cannot be made: {error}"
+            failure = Failure(message, "MISSING_VALUE", {}, "engine", retriable=False)
+            raise ResolveFailed(failure) from error
+
     # -------------------------------------------------------------------------------------------
 
     def _order(
-        self, command: StartAttempt, epoch: int, fetched: Mapping[tuple[str, str], Any]
+        self, command: StartAttempt, epoch: int, fetched: Mapping[tuple[str, str], Any] | None
     ) -> AttemptOrder | None:
         task = self._planned.workflow.tasks[command.task]
         plan = self._planned.plan(command.task)
@@ -199,7 +208,7 @@ class Ordering:
         return self._execution.rows[self._planned.workflow.by_name[name].index].output
 
     def _gather(
-        self, plan: InputPlan, fetched: Mapping[tuple[str, str], Any]
+        self, plan: InputPlan, fetched: Mapping[tuple[str, str], Any] | None
     ) -> tuple[dict[str, Any] | None, bool]:
         """Outputs by task name (blobs as their references); None if one must be fetched first."""
         outputs: dict[str, Any] = {}
@@ -216,10 +225,12 @@ class Ordering:
             found = self._cache.get(key)
             if found is not None:
                 outputs[name] = found[0]
+            elif fetched is None:
+                return None, False
             elif key in fetched:
                 outputs[name] = fetched[key]
             else:
-                return None, False
+                raise _output_missing(name)
         return outputs, has_blob
 
     def _portable(self, outputs: Mapping[str, Any]) -> dict[str, bytes | str]:
@@ -250,11 +261,18 @@ class Ordering:
             if reference is None:
                 continue
             if reference.url is not None:
-                body = await asyncio.to_thread(self._blobs.get, reference.url)
-                outputs[name] = jsontext.decode(body)
+                outputs[name] = await self._blob_of(name, reference.url)
+            elif (key := (reference.execution_id, reference.key)) in inline:
+                outputs[name] = inline[key]
             else:
-                outputs[name] = inline[(reference.execution_id, reference.key)]
+                raise _output_missing(name)
         return outputs
+
+    async def _blob_of(self, name: str, url: str) -> Any:
+        try:
+            return jsontext.decode(await asyncio.to_thread(self._blobs.get, url))
+        except Missing as error:
+            raise _output_missing(name) from error
 
     async def _merged_sinks(self) -> dict[str, Any]:
         """Large outputs of sinks are not copied: a descriptor stands for each."""
@@ -273,6 +291,13 @@ class Ordering:
                     execution_id, name, reference.size, reference.preview
                 )
         return merge_sinks(shown) if len(small) == len(sinks) else shown
+
+
+def _output_missing(name: str) -> ResolveFailed:
+    message = f"the output of task '{name}' is not kept any more"
+    return ResolveFailed(
+        Failure(message, "OUTPUT_MISSING", {"task": name}, "engine", retriable=False)
+    )
 
 
 def store_output(body: bytes, name: str, blobs: BlobReader, limits: OrderingLimits) -> Output:
