@@ -22,6 +22,7 @@ from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
 
+_NODES_AGAIN_S = 0.5
 _NODES_EVERY_S = 5.0
 
 
@@ -34,6 +35,7 @@ class ExecutionActor:
         self._name = name
         self._settings = settings
         self._registry = parts.make_registry(settings)
+        self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._made: ExecutionHost | None = None
         self._nodes: Sequence[str] = ()
         self._background: list[asyncio.Task[Any]] = []
@@ -41,9 +43,9 @@ class ExecutionActor:
     async def ready(self) -> str:
         """Begin to serve: register as an owner and take what waits. Returns the node's id."""
         host = self._host
+        await self._know_nodes()
         await host.store.renew_owner(self._name, lease_ms=self._settings.lease_ms)
         if not self._background:
-            await self._read_nodes()
             loop = asyncio.get_running_loop()
             self._background = [
                 loop.create_task(host.keep_lease()),
@@ -58,6 +60,7 @@ class ExecutionActor:
 
     async def start(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
         """Begin an execution that was created for this actor; without fields, claim it."""
+        await self._know_nodes()
         if fields:
             await self._host.start(execution_id, definition, fields)
         else:
@@ -65,6 +68,7 @@ class ExecutionActor:
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner."""
+        await self._know_nodes()
         return await self._host.pick_up()
 
     async def nudge(self, execution_id: str) -> None:
@@ -100,7 +104,6 @@ class ExecutionActor:
         settings = self._settings
         namespace = settings.namespace
         clock = SystemClock()
-        self._pool = ActorRef(pool_name(namespace), namespace)
         census = RayCensus(self._pool, self._name)
         self._dispatcher = Dispatcher(
             leases=RayLeases(self._pool, self._name),
@@ -131,6 +134,13 @@ class ExecutionActor:
         if self._settings.workspace_shared or not self._nodes:
             return ""
         return self._nodes[zlib.crc32(execution_id.encode()) % len(self._nodes)]
+
+    async def _know_nodes(self) -> None:
+        """No execution begins before: its files would have no node, and be on several."""
+        while not self._nodes and not self._settings.workspace_shared:
+            await self._read_nodes()
+            if not self._nodes:
+                await asyncio.sleep(_NODES_AGAIN_S)
 
     async def _watch_nodes(self) -> None:
         while True:

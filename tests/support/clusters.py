@@ -98,10 +98,11 @@ def fake_cloud(
     node_types: Mapping[str, Mapping[str, float]],
     *,
     head_resources: Mapping[str, float] | None = None,
+    head_cpus: int = 0,
     idle_s: float = 1.0,
     workers_max: int = 2,
 ) -> Iterator[str]:
-    """A head without CPUs, whose autoscaler adds raylets of these types. Gives its address.
+    """A head, by itself without CPUs, whose autoscaler adds raylets of these types: its address.
 
     `node_types` maps a name to the resources of one node; two nodes of a type at most.
     """
@@ -110,9 +111,9 @@ def fake_cloud(
 
     address = f"{get_node_ip_address()}:{_free_port()}"
     config = directory / "autoscaling.yaml"
-    config.write_text(json.dumps(_cloud(address, node_types, idle_s, workers_max)))
+    config.write_text(json.dumps(_cloud(address, node_types, head_cpus, idle_s, workers_max)))
     head = subprocess.Popen(
-        _start_head(address, config, directory, head_resources or {}),
+        _start_head(address, config, directory, head_cpus, head_resources or {}),
         env=_cloud_environment(),
         stdin=subprocess.DEVNULL,
         stdout=(directory / "start.log").open("wb"),
@@ -128,7 +129,11 @@ def fake_cloud(
 
 
 def _cloud(
-    address: str, node_types: Mapping[str, Mapping[str, float]], idle_s: float, workers_max: int
+    address: str,
+    node_types: Mapping[str, Mapping[str, float]],
+    head_cpus: int,
+    idle_s: float,
+    workers_max: int,
 ) -> dict[str, Any]:
     from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
@@ -157,7 +162,7 @@ def _cloud(
         },
         "available_node_types": {
             **types,
-            head: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            head: {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0},
         },
         "head_node_type": head,
         "auth": {},
@@ -168,7 +173,7 @@ def _cloud(
 
 
 def _start_head(
-    address: str, config: Path, directory: Path, resources: Mapping[str, float]
+    address: str, config: Path, directory: Path, cpus: int, resources: Mapping[str, float]
 ) -> Sequence[str]:
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
@@ -177,7 +182,7 @@ def _start_head(
         f"--temp-dir={directory}",
         f"--object-store-memory={STORE_BYTES}",
         f"--resources={json.dumps(dict(resources))}",
-        "--num-cpus=0",
+        f"--num-cpus={cpus}",
         "--include-dashboard=false",
         "--disable-usage-stats",
         "--dashboard-agent-listen-port=0",
