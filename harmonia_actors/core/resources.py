@@ -136,6 +136,11 @@ class Capacity:
         """CPUs of all nodes that are alive, in whole."""
         return int(sum(node.get("CPU", 0) for node in self.nodes))
 
+    def is_there(self, request: ResourceRequest) -> bool:
+        """Whether one node that is alive has all that is asked for, busy or not."""
+        demand = request.demand()
+        return any(_holds(node, demand) for node in self.nodes)
+
     def can_ever_meet(self, request: ResourceRequest) -> bool:
         """Whether one node, or one of a type that may be added, has all that is asked for."""
         demand = request.demand()

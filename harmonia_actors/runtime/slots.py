@@ -384,7 +384,9 @@ class SlotPool:
         ]
 
     def _make_room(self, now_ms: int) -> list[Effect]:
-        pending = self._pending(now_ms, self.limits.room_after_ms)
+        late = self._pending(now_ms, self.limits.room_after_ms)
+        # What no node has cannot be made by ending others: it waits for a node that is added.
+        pending = [actor for actor in late if self.capacity.is_there(actor.key.resources)]
         if not pending:
             return []
         others = [a for a in self._actors.values() if a.key != pending[0].key and not a.key.shared]

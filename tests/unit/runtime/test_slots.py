@@ -250,6 +250,16 @@ def test_leased_actors_make_room_when_they_are_given_back(pool: Pool) -> None:
     assert pool.give("x", 1) == ["kill 1"]
 
 
+def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None:
+    scaled = Pool(capacity=Capacity(({"CPU": 2.0},), ({"CPU": 2.0, "GPU": 1.0},), frozenset({"a"})))
+    scaled.tick(0)
+    assert [scaled.ready(1), scaled.ready(2)] == [[], []]
+    assert scaled.ask("x", GPU) == ["create 4"]
+    assert scaled.tick(5_000) == []
+    scaled.pool.capacity = Capacity(({"CPU": 2.0, "GPU": 1.0},), (), frozenset({"a"}))
+    assert scaled.tick(1) == ["kill 1"]
+
+
 def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> None:
     ticket, effects = pool.pool.ask("x", BIG, 1, 0)
     assert pool.shown(effects) == ["create 4"]
