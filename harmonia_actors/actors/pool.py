@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.capacity import CapacityReader
 from harmonia_actors.actors.names import find_actor, is_task_actor, list_actors
+from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.actors.task_actor import create_task_actor
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
@@ -61,8 +62,7 @@ class TaskPool:
         self._answers: dict[int, asyncio.Future[Granted]] = {}
         self._holders: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # Ray runs only this constructor when it restarts an actor: the rest is a call to itself.
-        ray.get_runtime_context().current_actor.begin.remote()
+        begin_by_itself()
 
     async def begin(self) -> None:
         """Find the task actors that there are and start what is missing of the floor."""

@@ -22,6 +22,7 @@ from harmonia_actors.actors.names import (
     list_actors,
     new_execution_actor_name,
 )
+from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.runtime.sizing import OwnerView, SizingLimits, plan_owners
 from harmonia_actors.settings import Settings
 from persistence.errors import StoreError
@@ -50,8 +51,7 @@ class Supervisor:
         self._look_now = asyncio.Event()
         #: Set as soon as the floor serves.
         self._warm = asyncio.Event()
-        # Ray runs only this constructor when it restarts an actor: the rest is a call to itself.
-        ray.get_runtime_context().current_actor.begin.remote()
+        begin_by_itself()
 
     async def ready(self) -> None:
         """Begin, and return when the warm execution actors serve."""
@@ -65,7 +65,7 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Start watching, if that has not been done since the last restart."""
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look_for_ever())
 
     async def counts(self) -> dict[str, int]:
