@@ -262,7 +262,7 @@ def test_a_key_is_shown_once_and_its_digest_never(service: RunningService) -> No
     item = next(item for item in listed.json()["items"] if item["key_id"] == key_id)
     assert set(item) == {"key_id", "name", "scopes", "rate_limit_per_s", "created_at"}
     assert key not in listed.text
-    assert key.rpartition("_")[2] not in listed.text
+    assert key.split("_", 2)[2] not in listed.text
     revoke(service, key_id)
 
 
