@@ -166,14 +166,14 @@ class Dispatcher:
                 self._spawn(self._take_back(held))
 
     def recall(self, key: QueueKey, count: int) -> None:
-        """Others need task actors of this kind: give back `count` as soon as they are idle."""
-        queue = self._queues.get(key)
-        if queue is None:
-            return
-        queue.recalled = min(len(queue.held), queue.recalled + count)
-        for held in list(queue.held):
-            if queue.recalled and not held.given and held.batches == 0:
-                self._give_back(queue, held)
+        """Others need task actors of this class: give back `count` as soon as they are idle."""
+        for queue in [q for q in self._queues.values() if q.key.same_class(key)]:
+            wanted = min(len(queue.held) - queue.recalled, count)
+            queue.recalled += wanted
+            count -= wanted
+            for held in list(queue.held):
+                if queue.recalled and not held.given and held.batches == 0:
+                    self._give_back(queue, held)
 
     def adopt(self, lease: Lease, attempts: Sequence[AttemptId]) -> None:
         """Attempts of a former owner that run on an actor which this dispatcher did not lease.

@@ -26,6 +26,11 @@ class QueueKey:
     node_id: str = ""
     shared: bool = False
 
+    def same_class(self, other: QueueKey) -> bool:
+        """Whether actors of one kind serve both, on whatever node they are."""
+        mine, theirs = self.resources.quantised(), other.resources.quantised()
+        return self.shared == other.shared and mine == theirs
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptOrder:

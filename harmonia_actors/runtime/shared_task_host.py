@@ -75,7 +75,8 @@ class SharedTaskHost:
         if known is not None and not only_waiting:
             live, task = known
             live.cancel()
-            task.cancel()
+            # Not at once: a task that is cancelled before its first step leaves no outcome.
+            self._loop.call_soon(task.cancel)
         return False
 
     def take_back(self) -> list[AttemptId]:
