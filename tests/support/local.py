@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harmonia_actors.components.contract import Component
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.resources import Capacity
+from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.broadcast import Batch, Broadcast
 from harmonia_actors.runtime.clock import SystemClock
@@ -36,42 +39,61 @@ from persistence.store import Store
 
 __all__ = ["LocalInstallation"]
 
+_LEASE_MS = 3_000
+
 
 class LocalActor:
-    """A task actor that is a thread."""
+    """A task actor that is a thread, or for async actions the loop itself."""
 
-    def __init__(self, name: str, owner: LocalInstallation, *, shared: bool) -> None:
+    def __init__(self, name: str, installation: LocalInstallation, *, shared: bool) -> None:
         self.name = name
-        self.node_id = "local"
-        self._owner = owner
-        limits = TaskHostLimits()
-        self._shared = SharedTaskHost(owner.runner, limits, owner.send) if shared else None
-        self._host = None if shared else TaskHost(owner.runner, limits, owner.send)
-        self._turn = asyncio.Lock()
+        limits = installation.task_limits
+        runner, send = installation.runner, installation.send
+        self.host: TaskHost | SharedTaskHost = (
+            SharedTaskHost(runner, limits, send) if shared else TaskHost(runner, limits, send)
+        )
+        self.turn = asyncio.Lock()
+        self.calls: set[asyncio.Task[Any]] = set()
+
+
+@dataclass(frozen=True)
+class LocalPort:
+    """A task actor as one owner sees it."""
+
+    actor: LocalActor
+    owner: str
+    node_id: str = "local"
+
+    @property
+    def name(self) -> str:
+        return self.actor.name
 
     async def run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
-        if self._shared is not None:
-            return await self._shared.run("local", orders)
-        assert self._host is not None
-        async with self._turn:
-            return await asyncio.to_thread(self._host.run, "local", orders)
+        # As in Ray, a call goes on when whoever made it has died.
+        call = asyncio.get_running_loop().create_task(self._run(orders))
+        self.actor.calls.add(call)
+        call.add_done_callback(self.actor.calls.discard)
+        return await asyncio.shield(call)
+
+    async def _run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
+        host = self.actor.host
+        if isinstance(host, SharedTaskHost):
+            return await host.run(self.owner, orders)
+        async with self.actor.turn:
+            return await asyncio.to_thread(host.run, self.owner, orders)
 
     async def settled(self, attempts: Sequence[AttemptId]) -> Sequence[Report]:
-        if self._shared is not None:
-            return await self._shared.settled(attempts)
-        assert self._host is not None
-        async with self._turn:
-            return self._host.settled(attempts)
+        host = self.actor.host
+        if isinstance(host, SharedTaskHost):
+            return await host.settled(attempts)
+        async with self.actor.turn:
+            return host.settled(attempts)
 
     async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
-        host = self._shared or self._host
-        assert host is not None
-        return host.stop(attempt, only_waiting=only_waiting)
+        return self.actor.host.stop(attempt, only_waiting=only_waiting)
 
     async def take_back(self) -> Sequence[AttemptId]:
-        host = self._shared or self._host
-        assert host is not None
-        return host.take_back()
+        return self.actor.host.take_back()
 
     async def kill(self) -> None:
         raise AssertionError("a thread cannot be killed: test this with real processes")
@@ -79,32 +101,51 @@ class LocalActor:
 
 @dataclass(frozen=True)
 class LocalLease:
-    actor: LocalActor
+    actor: LocalPort
 
 
 @dataclass
 class LocalLeases:
-    """A fixed number of threads, and one shared loop."""
+    """A fixed number of threads that all owners share, and one loop for async actions."""
 
-    installation: LocalInstallation
-    free: asyncio.Queue[LocalLease]
-    shared: LocalLease
+    owner: str
+    free: asyncio.Queue[LocalActor]
+    shared: LocalActor
+    held: set[LocalActor] = field(default_factory=set)
 
     async def acquire(self, key: QueueKey, want: int) -> Sequence[LocalLease]:
         if key.shared:
-            return [self.shared]
+            return [LocalLease(LocalPort(self.shared, self.owner))]
         found = [await self.free.get()]
         while len(found) < want and not self.free.empty():
             found.append(self.free.get_nowait())
-        return found
+        self.held.update(found)
+        return [LocalLease(LocalPort(actor, self.owner)) for actor in found]
 
     def release(self, leases: Sequence[LocalLease]) -> None:
         for lease in leases:
-            if lease is not self.shared:
-                self.free.put_nowait(lease)
+            if lease.actor.actor in self.held:
+                self.held.discard(lease.actor.actor)
+                self.free.put_nowait(lease.actor.actor)
 
     def lost(self, lease: LocalLease) -> None:
         raise AssertionError("threads do not die")
+
+    def abandon(self) -> None:
+        """The owner has died: what it held is free, and what runs there goes on."""
+        for actor in self.held:
+            self.free.put_nowait(actor)
+        self.held.clear()
+
+
+@dataclass
+class LocalOwner:
+    """One execution actor, without its process."""
+
+    host: ExecutionHost
+    dispatcher: Dispatcher
+    leases: LocalLeases
+    lease_keeper: asyncio.Task[None]
 
 
 class _Feed:
@@ -135,21 +176,25 @@ class _Launcher:
     async def start(
         self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
     ) -> None:
-        host = self.installation.hosts[owner]
-        if fields:
+        host = self.installation.hosts.get(owner)
+        if host is not None and fields:
             await host.start(execution_id, definition, fields)
-        else:
+        elif host is not None:
             await host.claim(execution_id)
 
     async def wanted(self) -> None:
-        for host in self.installation.hosts.values():
+        for host in list(self.installation.hosts.values()):
             await host.pick_up()
 
     async def nudge(self, owner: str, execution_id: str) -> None:
-        await self.installation.hosts[owner].nudge(execution_id)
+        host = self.installation.hosts.get(owner)
+        if host is not None:
+            await host.nudge(execution_id)
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
-        await self.installation.hosts[owner].wait_ended(execution_id)
+        host = self.installation.hosts.get(owner)
+        if host is not None:
+            await host.wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         return self.installation.capacity
@@ -192,83 +237,140 @@ class LocalInstallation:
     workers: int = 4
     owners: int = 2
     settings: Settings = field(default_factory=Settings)
-    hosts: dict[str, ExecutionHost] = field(default_factory=dict)
+    task_limits: TaskHostLimits = field(default_factory=TaskHostLimits)
+    #: Components besides those of `modules` and the entry points.
+    components: Sequence[Component] = ()
+    running: dict[str, LocalOwner] = field(default_factory=dict)
     capacity: Capacity = field(
         default_factory=lambda: Capacity(
             nodes=({"CPU": 4.0, "memory": 8e9},), node_ids=frozenset({"local"})
         )
     )
 
+    @property
+    def hosts(self) -> dict[str, ExecutionHost]:
+        """The hosts that live, by owner."""
+        return {name: owner.host for name, owner in self.running.items()}
+
     async def __aenter__(self) -> LocalInstallation:
+        self.settings = self.settings.model_copy(update={"execution_actors_max": self.owners})
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
         registry = Registry.load(self.modules)
-        blobs = FileBlobs(self.directory / "blobs")
-        files = WorkspaceFiles(self.directory / "workspaces", (self.directory / "allowed",))
-        clock = SystemClock()
-        ordering = OrderingLimits(
+        self.registry = Registry([*registry.components(), *self.components])
+        self.blobs = FileBlobs(self.directory / "blobs")
+        files = WorkspaceFiles(self.directory / "workspaces", (Path(tempfile.gettempdir()),))
+        self.clock = SystemClock()
+        self.ordering_limits = OrderingLimits(
             resolved_input_bytes_max=self.settings.resolved_input_bytes_max,
             inline_output_bytes_max=self.settings.inline_output_bytes_max,
             output_bytes_max=self.settings.output_bytes_max,
         )
-        self.runner = AttemptRunner(registry, blobs, clock, ordering, files.workspace)
-        self.broadcast = Broadcast()
-        free: asyncio.Queue[LocalLease] = asyncio.Queue()
-        for number in range(self.workers):
-            free.put_nowait(LocalLease(LocalActor(f"task-{number}", self, shared=False)))
-        shared = LocalLease(LocalActor("task-shared", self, shared=True))
-        leases = LocalLeases(self, free, shared)
-        self._background = []
-        for number in range(self.owners):
-            name = f"owner-{number}"
-            dispatcher = Dispatcher(
-                leases=leases,
-                tell=lambda reports, name=name: self.hosts[name].tell(reports),
-                clock=clock,
-                limits=DispatchLimits(),
-            )
-            host = ExecutionHost(
-                owner=name,
-                store=self.store,
-                blobs=blobs,
-                registry=registry,
-                attempts=dispatcher,
-                sink=_Sink(self.broadcast),
-                clock=clock,
-                limits=HostLimits(owners_max=self.owners, lease_ms=3_000),
-                core_limits=CoreLimits(),
-                ordering_limits=ordering,
-                take_census=self._census,
-            )
-            host.dispatcher = dispatcher  # type: ignore[attr-defined]
-            self.hosts[name] = host
-            await self.store.renew_owner(name, lease_ms=3_000)
-            self._background.append(self.loop.create_task(host.keep_lease()))
-        parts = ServiceParts(
-            self.store, blobs, registry, clock, _Launcher(self), self.settings, "test"
+        self.runner = AttemptRunner(
+            self.registry, self.blobs, self.clock, self.ordering_limits, files.workspace
         )
+        self.broadcast = Broadcast()
+        self.actors = [LocalActor(f"task-{n}", self, shared=False) for n in range(self.workers)]
+        self.shared = LocalActor("task-shared", self, shared=True)
+        self.free: asyncio.Queue[LocalActor] = asyncio.Queue()
+        for actor in self.actors:
+            self.free.put_nowait(actor)
+        for number in range(self.owners):
+            await self.add_owner(f"owner-{number}")
         self.hub = EventHub(self.store, _Feed(self.broadcast))
-        self.gateway = InstallationGateway(parts, self.hub, _Files(files))
+        self.gateway = InstallationGateway(self.parts(), self.hub, _Files(files))
+        self.files = files
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        for host in self.hosts.values():
-            await host.close()
+        for name in list(self.running):
+            await self.kill_owner(name)
         await self.hub.close()
+
+    def parts(self, **changed: Any) -> ServiceParts:
+        """The parts of a service; another one over the same store has the same ones."""
+        parts = ServiceParts(
+            self.store,
+            self.blobs,
+            self.registry,
+            self.clock,
+            _Launcher(self),
+            self.settings,
+            "test",
+        )
+        return replace(parts, **changed)
+
+    def another_gateway(self, **changed: Any) -> InstallationGateway:
+        """A second replica of the service."""
+        return InstallationGateway(self.parts(**changed), self.hub, _Files(self.files))
+
+    async def add_owner(self, name: str) -> ExecutionHost:
+        """Start an execution actor, registered with the store."""
+        leases = LocalLeases(name, self.free, self.shared)
+
+        def tell(reports: Sequence[Report]) -> None:
+            known = self.running.get(name)
+            if known is not None:
+                known.host.tell(reports)
+
+        dispatcher = Dispatcher(
+            leases=leases,
+            tell=tell,
+            clock=self.clock,
+            limits=DispatchLimits(linger_ms=5),
+        )
+
+        async def take_census(execution_id: str, epoch: int) -> Census:
+            return self._census(name, dispatcher, execution_id, epoch)
+
+        host = ExecutionHost(
+            owner=name,
+            store=self.store,
+            blobs=self.blobs,
+            registry=self.registry,
+            attempts=dispatcher,
+            sink=_Sink(self.broadcast),
+            clock=self.clock,
+            limits=HostLimits(owners_max=self.owners, lease_ms=_LEASE_MS),
+            core_limits=CoreLimits(),
+            ordering_limits=self.ordering_limits,
+            take_census=take_census,
+        )
+        await self.store.renew_owner(name, lease_ms=_LEASE_MS)
+        keeper = self.loop.create_task(host.keep_lease())
+        self.running[name] = LocalOwner(host, dispatcher, leases, keeper)
+        return host
+
+    async def kill_owner(self, name: str) -> None:
+        """Its process is gone, with all that it knew; what it gave to task actors goes on."""
+        owner = self.running.pop(name)
+        owner.lease_keeper.cancel()
+        await owner.dispatcher.close()
+        await owner.host.close()
+        await asyncio.gather(owner.lease_keeper, return_exceptions=True)
+        owner.leases.abandon()
 
     def send(self, owner: str, reports: Sequence[Report]) -> None:
         """Reports from task hosts, which may be in other threads."""
         if threading.get_ident() == self.loop_thread:
-            self._deliver(reports)
+            self._deliver(owner, reports)
         else:
-            self.loop.call_soon_threadsafe(self._deliver, reports)
+            self.loop.call_soon_threadsafe(self._deliver, owner, reports)
 
-    def _deliver(self, reports: Sequence[Report]) -> None:
-        for host in self.hosts.values():
-            host.dispatcher.reported(reports)  # type: ignore[attr-defined]
+    def _deliver(self, owner: str, reports: Sequence[Report]) -> None:
+        known = self.running.get(owner)
+        if known is not None:
+            known.dispatcher.reported(reports)
 
-    async def _census(self, execution_id: str, epoch: int) -> Census:
-        return Census()
+    def _census(self, owner: str, dispatcher: Dispatcher, execution_id: str, epoch: int) -> Census:
+        adopted: set[tuple[int, int]] = set()
+        outcomes: list[Stimulus] = []
+        for actor in [*self.actors, self.shared]:
+            live, ended = actor.host.census(execution_id, epoch, owner)
+            for report in ended:
+                adopted.add((report.stimulus.task, report.stimulus.attempt))
+                outcomes.append(report.stimulus)
+            if live:
+                adopted.update((task, attempt) for _, task, attempt in live)
+                dispatcher.adopt(LocalLease(LocalPort(actor, owner)), live)
+        return Census(frozenset(adopted), outcomes)

@@ -1,0 +1,280 @@
+"""A host claims executions, drives them, takes notes in, and can be succeeded at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.runtime.host import decode_inbox, encode_inbox
+from persistence.memory_store import MemoryStore
+from persistence.store import InboxEntry
+from tests.support.gates import Gates
+from tests.support.local import LocalInstallation
+from tests.support.scripted_actors import until
+
+
+class World:
+    def __init__(self, installation: LocalInstallation, gates: Gates) -> None:
+        self.installation = installation
+        self.gateway = installation.gateway
+        self.store = installation.store
+        self.gates = gates
+
+    async def start(self, tasks: dict[str, Any], **options: Any) -> str:
+        written = {
+            name: {"component": "gates", "action": "echo", **task} for name, task in tasks.items()
+        }
+        workflow = await self.gateway.create_workflow({"name": "w", "tasks": written})
+        reply = await self.gateway.execute(workflow["workflow_id"], {}, options)
+        return str(reply.document["execution_id"])
+
+    async def status(self, execution_id: str) -> dict[str, Any]:
+        return await self.gateway.get_execution(execution_id, outputs=True)
+
+    async def ended(self, execution_id: str) -> dict[str, Any]:
+        async for _ in self.gateway.events(execution_id, after=0):
+            pass
+        return await self.status(execution_id)
+
+    async def kinds(self, execution_id: str) -> list[str]:
+        stored = await self.store.read_events(execution_id, after=0, limit=1_000)
+        return [jsontext.decode(event.body)["type"] for event in stored]
+
+    async def owner_of(self, execution_id: str) -> str:
+        snapshot = await self.store.read_execution(execution_id, rows=False)
+        assert snapshot is not None
+        return snapshot.owner
+
+    async def began(self, execution_id: str, *names: str) -> None:
+        await until(
+            lambda: {f"{execution_id}/{name}" for name in names} <= {n for n, _ in self.gates.began}
+        )
+
+    async def succeed(self, dead: str, heir: str) -> None:
+        """One owner dies, and the other takes what it had."""
+        await self.installation.kill_owner(dead)
+        while await self.store.orphan(dead, limit=100):
+            pass
+        await self.installation.hosts[heir].pick_up()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    gates = Gates()
+    async with LocalInstallation(
+        MemoryStore(), tmp_path, workers=3, components=[gates.component]
+    ) as installation:
+        yield World(installation, gates)
+        gates.open(*(name.partition("/")[2] for name, _ in gates.began))
+
+
+CHAIN = {
+    "a": {"action": "echo", "input": {"value": 1}},
+    "b": {"action": "hold", "depends_on": ["a"], "input": {"value": "${tasks.a.output}"}},
+    "c": {"action": "hold", "depends_on": ["b"], "input": {"value": "${tasks.b.output.value}"}},
+}
+
+
+async def test_each_execution_has_an_owner_and_is_gone_when_it_has_ended(world: World) -> None:
+    first = await world.start({"x": {"action": "hold"}})
+    second = await world.start({"y": {"action": "hold"}})
+    owners = {await world.owner_of(first), await world.owner_of(second)}
+    assert owners == {"owner-0", "owner-1"}, "an idle one is preferred"
+    world.gates.open("x", "y")
+    await world.ended(first)
+    await world.ended(second)
+    await until(lambda: not any(host.load for host in world.installation.hosts.values()))
+    assert await world.owner_of(first) == ""
+
+
+async def test_beyond_the_ceiling_an_owner_hosts_several(world: World) -> None:
+    started = [await world.start({f"t{i}": {"action": "hold_async"}}) for i in range(5)]
+    loads = sorted(host.load for host in world.installation.hosts.values())
+    assert loads == [2, 3]
+    world.gates.open(*(f"t{i}" for i in range(5)))
+    for execution_id in started:
+        assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_what_waits_for_an_owner_is_picked_up(world: World) -> None:
+    for name in list(world.installation.hosts):
+        await world.installation.kill_owner(name)
+        await world.store.retire_owner(name)
+    execution_id = await world.start({"x": {}})
+    assert await world.owner_of(execution_id) == ""
+    host = await world.installation.add_owner("late")
+    assert await host.pick_up() in (0, 1)
+    assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_an_execution_that_its_owner_was_never_told_of_is_found(world: World) -> None:
+    told: list[str] = []
+
+    async def lost(owner: str, *_: Any) -> None:
+        told.append(owner)
+
+    world.gateway.parts.launcher.start = lost  # type: ignore[assignment,method-assign]
+    execution_id = await world.start({"x": {}})
+    host = world.installation.hosts[told[0]]
+    assert host.load == 0
+    await host._claim_untold()
+    assert host.load == 0, "the call that tells of it may still be under way"
+    await host._claim_untold()
+    assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_a_cancel_comes_through_the_inbox(world: World) -> None:
+    execution_id = await world.start({"x": {"action": "hold"}, "y": {"depends_on": ["x"]}})
+    await world.began(execution_id, "x")
+    reply = await world.gateway.cancel_execution(execution_id)
+    assert reply["status"] == "cancelling"
+    found = await world.ended(execution_id)
+    assert found["status"] == "cancelled"
+    statuses = {name: task["status"] for name, task in found["task_status"].items()}
+    assert statuses == {"x": "cancelled", "y": "cancelled"}
+    assert await world.store.read_inbox(execution_id) == []
+
+
+async def test_a_note_that_nobody_told_of_is_found(world: World) -> None:
+    execution_id = await world.start({"x": {"action": "hold"}})
+    await world.began(execution_id, "x")
+    note = InboxEntry("cancel", encode_inbox("cancel", 5))
+    owner = await world.store.append_inbox(execution_id, note)
+    for waiting in await world.store.inboxes_waiting(owner):
+        await world.installation.hosts[owner].nudge(waiting)
+    assert (await world.ended(execution_id))["status"] == "cancelled"
+
+
+async def test_a_note_of_a_later_version_is_dropped(world: World) -> None:
+    execution_id = await world.start({"x": {"action": "hold"}})
+    owner = await world.store.append_inbox(
+        execution_id, InboxEntry("n", encode_inbox("pause", 5, until="monday"))
+    )
+    await world.installation.hosts[owner].nudge(execution_id)
+    world.gates.open("x")
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert await world.store.read_inbox(execution_id) == []
+
+
+def test_notes_read_back_as_stimuli() -> None:
+    assert decode_inbox(encode_inbox("cancel", 5)) == st.CancelRequested(5)
+    body = encode_inbox("checkpoint", 6, checkpoint_id="cp-1", name="n")
+    assert decode_inbox(body) == st.CheckpointTaken(6, "cp-1", "n")
+    assert decode_inbox(encode_inbox("signal", 7)) is None
+
+
+async def test_a_host_starts_and_claims_the_same_execution_once(world: World) -> None:
+    execution_id = await world.start({"x": {"action": "hold"}})
+    await world.began(execution_id, "x")
+    owner = await world.owner_of(execution_id)
+    snapshot = await world.store.read_execution(execution_id)
+    assert snapshot is not None
+    host = world.installation.hosts[owner]
+    await host.start(execution_id, snapshot.definition, snapshot.fields)
+    await host.claim(execution_id)
+    after = await world.store.read_execution(execution_id)
+    assert after is not None
+    assert after.epoch == snapshot.epoch
+    world.gates.open("x")
+    await world.ended(execution_id)
+    assert world.gates.running_twice() == []
+
+
+# Succession --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["hold", "hold_async"])
+async def test_what_runs_survives_its_owner(world: World, action: str) -> None:
+    tasks = {"long": {"action": action}, "after": {"depends_on": ["long"]}}
+    execution_id = await world.start(tasks)
+    await world.began(execution_id, "long")
+    dead = await world.owner_of(execution_id)
+    heir = "owner-1" if dead == "owner-0" else "owner-0"
+    await world.succeed(dead, heir)
+    await until(lambda: world.installation.hosts[heir].load == 1)
+    world.gates.open("long")
+    found = await world.ended(execution_id)
+    assert found["status"] == "completed"
+    assert found["task_status"]["long"]["attempt"] == 1
+    assert world.gates.running_twice() == []
+    began = [name for name, _ in world.gates.began]
+    assert began == [f"{execution_id}/long", f"{execution_id}/after"]
+
+
+async def test_an_outcome_that_nobody_took_in_is_not_run_again(world: World) -> None:
+    """The task ended while nobody owned its execution."""
+    execution_id = await world.start({"x": {"action": "hold"}})
+    await world.began(execution_id, "x")
+    dead = await world.owner_of(execution_id)
+    await world.installation.kill_owner(dead)
+    world.gates.open("x")
+    actors = world.installation.actors
+    await until(lambda: any(actor.host._held.of(execution_id) for actor in actors))
+    while await world.store.orphan(dead, limit=100):
+        pass
+    (heir,) = world.installation.hosts.values()
+    await heir.pick_up()
+    found = await world.ended(execution_id)
+    assert found["status"] == "completed"
+    assert len(world.gates.began) == 1
+
+
+async def test_whatever_was_under_way_no_attempt_runs_twice(world: World) -> None:
+    """More tasks than task actors: some run, some wait in a batch, some are not handed out."""
+    tasks: dict[str, Any] = {f"t{i}": {"action": "hold"} for i in range(9)}
+    tasks["last"] = {"depends_on": list(tasks)}
+    execution_id = await world.start(tasks)
+    await until(lambda: len(world.gates.began) == 3)
+    dead = await world.owner_of(execution_id)
+    heir = "owner-1" if dead == "owner-0" else "owner-0"
+    await world.succeed(dead, heir)
+    await world.installation.add_owner(dead)
+    await world.succeed(heir, dead)
+    world.gates.open(*tasks)
+    found = await world.ended(execution_id)
+    assert found["status"] == "completed"
+    assert world.gates.running_twice() == []
+    kinds = await world.kinds(execution_id)
+    assert kinds.count("task_completed") == 10
+    assert kinds.count("execution_completed") == 1
+    assert "task_failed" not in kinds, "nothing was lost: it ran, or had not started"
+
+
+async def test_an_execution_taken_from_a_living_owner_is_left_by_it(world: World) -> None:
+    execution_id = await world.start(CHAIN)
+    await world.began(execution_id, "b")
+    former = await world.owner_of(execution_id)
+    other = next(h for name, h in world.installation.hosts.items() if name != former)
+    await other.claim(execution_id)
+    world.gates.open("b", "c")
+    found = await world.ended(execution_id)
+    assert found["output"] == {"task": "c", "value": 1}
+    await until(lambda: world.installation.hosts[former].load == 0)
+    assert world.gates.running_twice() == []
+
+
+async def test_a_cancel_that_came_while_nobody_owned_it_is_taken_in(world: World) -> None:
+    execution_id = await world.start(CHAIN)
+    await world.began(execution_id, "b")
+    dead = await world.owner_of(execution_id)
+    await world.installation.kill_owner(dead)
+    assert (await world.gateway.cancel_execution(execution_id))["success"]
+    while await world.store.orphan(dead, limit=100):
+        pass
+    (heir,) = world.installation.hosts.values()
+    await heir.pick_up()
+    assert (await world.ended(execution_id))["status"] == "cancelled"
+
+
+async def test_closing_a_host_leaves_what_is_stored(world: World) -> None:
+    execution_id = await world.start(CHAIN)
+    await world.began(execution_id, "b")
+    dead = await world.owner_of(execution_id)
+    await world.installation.kill_owner(dead)
+    found = await world.status(execution_id)
+    assert (found["status"], found["task_status"]["a"]["status"]) == ("running", "completed")
