@@ -61,6 +61,8 @@ class HeldOutcomes:
         stimulus = ended.stimulus
         inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
         size = 200 + len(inline or b"")
+        _, _, former = self._reports.pop(attempt, (None, None, 0))
+        self._bytes -= former
         self._reports[attempt] = (started, ended, size)
         self._bytes += size
         while len(self._reports) > self.count_max or self._bytes > self.bytes_max:
@@ -190,9 +192,10 @@ class TaskHost:
                 return [], []
             kept = [entry for entry in self._waiting if entry[0].execution_id != execution_id]
             self._waiting = deque(kept)
-            self._redirected[execution_id] = owner
             live = self._live
             running = [live.order.id] if live and live.order.execution_id == execution_id else []
+            if running:
+                self._redirected[execution_id] = owner
             return running, self._held.of(execution_id)
 
     def cancel_all(self) -> None:
