@@ -85,15 +85,19 @@ def use_in_queries(service: RunningService, key: str, execution_id: str) -> dict
     told = {}
     events = f"{service.url}/events/harmonia/executions/"
     for path in (execution_id, f"{execution_id}/", "exec-nobody", "../../health"):
-        for query in (f"?api_key={key}", f"?after=0&api_key={key}", f"?api_key={key}&limit=x"):
+        for kind, query in (
+            ("good", f"?api_key={key}"),
+            ("escaped", f"?after=0&api%5Fkey={key}"),
+            ("bad", f"?api_key={key}&limit=x"),
+        ):
             answer = httpx.get(events + path + query, timeout=60, trust_env=False)
-            told[f"SSE {path}{query[:9]}"] = answer.text + str(answer.headers)
+            told[f"SSE {path} {kind}"] = answer.text + str(answer.headers)
     rest = httpx.get(f"{service.url}/api/harmonia/workflows?api_key={key}", trust_env=False)
     told["REST"] = rest.text + str(rest.headers)
     for name in (execution_id, "exec-nobody"):
         code, messages = ending(service, name, query=f"?api_key={key}")
         told[f"WebSocket {name} {code}"] = json.dumps(messages)
-    assert "execution_completed" in told[f"SSE {execution_id}?api_key="]
+    assert "execution_completed" in told[f"SSE {execution_id} good"]
     assert "execution_completed" in told[f"WebSocket {execution_id} 1000"]
     return told
 
