@@ -214,7 +214,7 @@ def test_attributes_of_values_are_not_there(service: RunningService) -> None:
     }
     found = failures(service, tasks, {"list": [1], "text": "x", "object": {}})
     assert all(error["origin"] == "engine" for error in found.values()), found
-    assert {error["code"] for error in found.values()} == {"REFERENCE_ERROR"}
+    assert {error["code"] for error in found.values()} == {"MISSING_VALUE"}
 
 
 def test_outputs_that_double_from_task_to_task_are_cut_off(service: RunningService) -> None:
