@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ from tests.support.ray_environment import prepare_ray_environment
 
 # Before any module of a test is imported, because it may import Ray.
 prepare_ray_environment()
+
+# A test run that a script has put into the background ignores interrupts, and so would all that
+# its tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
