@@ -364,7 +364,9 @@ def test_ray_takes_no_jobs_from_strangers(service: RunningService, tmp_path: Pat
                     timeout=3,
                     trust_env=False,
                 )
-                answered.append((port, path, answer.status_code))
+                # Ray's exporters for Prometheus give their numbers at every path, and nothing else.
+                if not answer.text.startswith("# HELP"):
+                    answered.append((port, path, answer.status_code))
         return answered
 
     with ThreadPoolExecutor(16) as threads:
