@@ -6,7 +6,6 @@ both come from clients.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import jsonschema_rs
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.definition import nearest
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.core.references import compile_template
 from harmonia_actors.core.workflow import Workflow
@@ -93,7 +93,7 @@ def check_schema(schema: Any) -> Iterable[tuple[str, str]]:
     del validator
     for name, of_property in _properties(schema).items():
         if isinstance(of_property, dict) and "default" in of_property:
-            yield from _check_default(name, of_property)
+            yield from _check_default(name, of_property, schema)
 
 
 def _within(schema: Mapping[str, Any], error: Exception) -> str:
@@ -108,9 +108,17 @@ def _path(steps: Iterable[int | str]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
-def _check_default(name: str, of_property: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _check_default(
+    name: str, of_property: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
     bare = {k: v for k, v in of_property.items() if not (k == "required" and isinstance(v, bool))}
-    validator = _validator(jsontext.encode_text(bare))
+    # What the property may refer to.
+    shared = {k: schema[k] for k in ("$schema", "$defs", "definitions") if k in schema}
+    try:
+        validator = _validator(jsontext.encode_text({**shared, **bare}))
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
+        # It refers to yet another place of the schema; the default is checked when it is used.
+        return
     for error in validator.iter_errors(of_property["default"]):
         yield f".{name}.default", _message(error)
         return
@@ -178,9 +186,10 @@ def _schema_problems(
         known = _properties(schema)
         for name in values:
             if name not in known:
-                close = difflib.get_close_matches(name, list(known)[:2000], n=1, cutoff=0.6)
-                hint = f"; did you mean '{close[0]}'?" if close else ""
-                problems.append(Problem(f"{field}.{name}", f"there is no such input{hint}"))
+                text = f"there is no such input{nearest(name, known)}"
+                problems.append(Problem(f"{field}.{name}", text))
+            if len(problems) >= _PROBLEMS_MAX:
+                return problems
         whole = {**whole, "additionalProperties": True}
     for error in _validator(jsontext.encode_text(whole)).iter_errors(dict(values)):
         where, message = _place(error, field)
@@ -209,8 +218,11 @@ def _first_line(error: Exception) -> str:
 
 def with_defaults(schema: Mapping[str, Any] | None, values: Mapping[str, Any]) -> dict[str, Any]:
     """The schema with these values as the defaults of its inputs; inputs it lacks are added."""
-    made = dict(schema or {})
-    if schema is not None and not is_property_map(schema):
+    if schema is None:
+        # A property map would refuse all inputs that it does not name.
+        return {"type": "object", "properties": _put_defaults({}, values)}
+    made = dict(schema)
+    if not is_property_map(schema):
         properties = dict(made.get("properties") or {})
         made["properties"] = _put_defaults(properties, values)
         kept = [name for name in made.get("required", []) if name not in values]

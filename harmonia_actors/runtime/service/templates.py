@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.definition import nearest
+from harmonia_actors.core.definition import build_workflow, nearest
 from harmonia_actors.core.errors import Problem, TemplateNotFound, ValidationFailed
 from harmonia_actors.core.requests import JsonObject, PageRequest
 from harmonia_actors.core.timestamps import timestamp
@@ -15,7 +15,6 @@ from harmonia_actors.runtime.service.schema import (
     as_json_schema,
     check_schema,
     complete_input,
-    is_property_map,
     required_inputs,
     with_defaults,
 )
@@ -39,11 +38,14 @@ class TemplateService(WorkflowService):
             raise ValidationFailed("template", [problem])
         if "workflow_id" in request:
             workflow_id = request["workflow_id"]
+            _, known = await self.find_workflow(workflow_id)
+            parameters = self._parameters(request.get("parameters"), known.definition)
         else:
-            workflow = await self.create_workflow(request["definition"])
-            workflow_id = workflow["workflow_id"]
-        _, known = await self.find_workflow(workflow_id)
-        parameters = self._parameters(request.get("parameters"), known)
+            # Nothing is made of a definition whose parameters are not good.
+            definition = self.checked(request["definition"])
+            parameters = self._parameters(request.get("parameters"), definition)
+            workflow_id = (await self.create_workflow(definition))["workflow_id"]
+            _, known = await self.find_workflow(workflow_id)
         now_ms = self.clock.now_ms()
         record = {
             "name": name,
@@ -134,19 +136,22 @@ class TemplateService(WorkflowService):
             raise ValidationFailed(subject, problems)
         return request["name"], request.get("description")
 
-    def _parameters(self, raw: Any, known: KnownWorkflow) -> dict[str, Any]:
+    def _parameters(self, raw: Any, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters; by default the workflow's inputs."""
-        schema = known.definition.get("input_schema")
-        inputs = dict(as_json_schema(schema).get("properties") or {}) if schema else {}
+        schema = definition.get("input_schema")
+        needed = required_inputs(build_workflow(definition))
         if raw is None:
-            return dict(schema) if schema and is_property_map(schema) else inputs
+            return dict(schema) if schema is not None else {n: {"required": True} for n in needed}
+        inputs = (as_json_schema(schema).get("properties") or {}) if schema else {}
         problems = [Problem(f"parameters{where}", text) for where, text in check_schema(raw)]
         if not problems and schema is not None:
-            names = {*inputs, *required_inputs(known.workflow)}
+            names = {*inputs, *needed}
             for name in as_json_schema(raw).get("properties") or {}:
                 if name not in names:
                     text = f"the workflow has no such input{nearest(name, names)}"
                     problems.append(Problem(f"parameters.{name}", text))
+                if len(problems) >= ValidationFailed.SHOWN_MAX:
+                    break
         if problems:
             raise ValidationFailed("template", problems)
         return dict(raw)

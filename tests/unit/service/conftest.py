@@ -1,0 +1,104 @@
+"""A whole installation in this process, over a store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.errors import ValidationFailed
+from harmonia_actors.settings import Settings
+from persistence.memory_store import MemoryStore
+from tests.support.gates import Gates
+from tests.support.local import LocalInstallation
+from tests.support.scripted_actors import until
+
+
+class World:
+    """The gateway, and short ways to what most tests need."""
+
+    def __init__(self, installation: LocalInstallation, gates: Gates) -> None:
+        self.installation = installation
+        self.gateway = installation.gateway
+        self.store = installation.store
+        self.gates = gates
+
+    def definition(self, tasks: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """A workflow of echoing tasks, unless they say otherwise."""
+        tasks = {"a": {}} if tasks is None else tasks
+        written = {
+            name: {"component": "gates", "action": "echo", **task} for name, task in tasks.items()
+        }
+        return {"name": "w", "tasks": written, **fields}
+
+    async def workflow(self, tasks: dict[str, Any] | None = None, **fields: Any) -> str:
+        made = await self.gateway.create_workflow(self.definition(tasks, **fields))
+        return str(made["workflow_id"])
+
+    async def start(
+        self,
+        tasks: dict[str, Any] | None = None,
+        given: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> str:
+        workflow_id = await self.workflow(tasks, **fields)
+        reply = await self.gateway.execute(workflow_id, given or {}, options or {})
+        return str(reply.document["execution_id"])
+
+    async def ended(self, execution_id: str) -> dict[str, Any]:
+        """The status document, once the execution has ended."""
+        async for _ in self.gateway.events(execution_id, after=0):
+            pass
+        return await self.gateway.get_execution(execution_id, outputs=True)
+
+    async def run(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return await self.ended(await self.start(*arguments, **options))
+
+    async def began(self, execution_id: str, *names: str) -> None:
+        await until(
+            lambda: {f"{execution_id}/{name}" for name in names} <= {n for n, _ in self.gates.began}
+        )
+
+    async def events(self, execution_id: str) -> list[dict[str, Any]]:
+        stored = await self.store.read_events(execution_id, after=0, limit=1_000)
+        return [jsontext.decode(event.body) for event in stored]
+
+
+MakeWorld = Callable[..., Any]
+
+
+@pytest.fixture
+async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
+    """Makes an installation with the given settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(store: MemoryStore | None = None, **settings: Any) -> World:
+            gates = Gates()
+            installation = LocalInstallation(
+                store or MemoryStore(),
+                tmp_path,
+                workers=3,
+                components=[gates.component],
+                settings=Settings(**settings),
+            )
+            await stack.enter_async_context(installation)
+            stack.callback(lambda: gates.open(*{name.partition("/")[2] for name, _ in gates.began}))
+            return World(installation, gates)
+
+        yield make
+
+
+@pytest.fixture
+async def world(make_world: MakeWorld) -> World:
+    made: World = await make_world()
+    return made
+
+
+def problems(failed: pytest.ExceptionInfo[ValidationFailed]) -> dict[str, str]:
+    """Messages by field."""
+    return {error["field"]: error["message"] for error in failed.value.details["errors"]}
