@@ -1,8 +1,8 @@
 """The outermost layer of every surface: what holds for each request, whatever it asks for.
 
 It takes query keys out of the scope before anything sees it, works out the path under any
-mounting, turns every error into the one envelope or a close code, sets the security headers and
-counts. This module must not know routes, keys or the gateway.
+mounting, turns every error into the one envelope or a close code, sets the security headers, ends
+what nobody reads and counts. This module must not know routes, keys or the gateway.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harmonia_serve.problems import (
     problem_response,
     unexpected_response,
 )
+from harmonia_serve.unread_bodies import UnreadBody
 
 __all__ = ["QUERY_KEYS", "Boundary", "close_reason", "surface_path"]
 
@@ -93,6 +94,7 @@ class Boundary:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         status = 0
+        exchange = UnreadBody(scope, receive, send)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -102,15 +104,15 @@ class Boundary:
                 for name, value in _HEADERS:
                     headers.setdefault(name, value)
                 message = {**message, "headers": headers.raw}
-            await send(message)
+            await exchange.send(message)
 
         try:
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, exchange.receive, send_with_headers)
             except HarmoniaError as error:
                 if status:
                     raise
-                await problem_response(error)(scope, receive, send_with_headers)
+                await problem_response(error)(scope, exchange.receive, send_with_headers)
         except ClientDisconnect:
             status = status or _CLIENT_CLOSED
         except Exception as error:
@@ -118,7 +120,7 @@ class Boundary:
             if status:
                 # The answer is under way: all that can be said now is that it is not whole.
                 raise
-            await unexpected_response(error_id)(scope, receive, send_with_headers)
+            await unexpected_response(error_id)(scope, exchange.receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - started
             self._observation.note_request(scope["method"], _route(scope), status, seconds)
