@@ -62,7 +62,8 @@ def plan_owners(
     create = max(0, min(wanted, limits.most) - there)
     retire: list[str] = []
     if not waiting and not create:
-        surplus = min(len(idle) - limits.spare, there - limits.least)
+        # One that starts may not come to serve: only those that do hold the floor.
+        surplus = min(len(idle) - limits.spare, serving - limits.least)
         longest = sorted(idle, key=lambda owner: -owner.idle_s)
         retire = [o.name for o in longest[: max(0, surplus)] if o.idle_s >= limits.idle_s]
     return SizingPlan(create, tuple(retire), orphan, pick_up=waiting > 0)

@@ -33,7 +33,7 @@ from harmonia_serve.app import build_app, guarded_routes
 from harmonia_serve.cli.main import app
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-_PLACE = re.compile(r"(<!-- begin (\w+) -->\n).*?(\n<!-- end \2 -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -85,7 +85,8 @@ def _default(field: FieldInfo) -> str:
         value = str(value).lower()
     elif isinstance(value, int | float):
         whole = int(value) == value
-        value = f"{int(value):_}" if whole else f"{value:g}"
+        grouped = f"{int(value):_}" if value >= 10_000 else f"{int(value)}"
+        value = grouped if whole else f"{value:g}"
     return f"`{value}`" if str(value) else "empty"
 
 
@@ -228,7 +229,7 @@ MAKERS: Mapping[str, Callable[[], str]] = {
 
 def with_tables(text: str) -> str:
     """The README's text with every table as the code has it now."""
-    return _PLACE.sub(lambda found: found[1] + MAKERS[found[2]]() + found[3], text)
+    return _PLACE.sub(lambda found: f"{found[1]}{MAKERS[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":
