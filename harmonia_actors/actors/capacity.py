@@ -57,9 +57,8 @@ class CapacityReader:
         if not self._declared:
             self._refresh(nodes)
         return Capacity(
-            nodes=tuple(dict(node["Resources"]) for node in nodes),
+            nodes={node["NodeID"]: dict(node["Resources"]) for node in nodes},
             node_types=self._types or (),
-            node_ids=frozenset(node["NodeID"] for node in nodes),
             complete=self._types is not None,
         )
 

@@ -14,6 +14,7 @@ from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
+from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import ExecutionHost
@@ -24,6 +25,8 @@ __all__ = ["ExecutionActor"]
 
 _NODES_AGAIN_S = 0.5
 _NODES_EVERY_S = 5.0
+#: A node that runs tasks has a CPU; the head of a cluster may have none.
+_ANY_CPU = ResourceRequest(num_cpus=0.0001)
 
 
 @ray.remote
@@ -37,7 +40,7 @@ class ExecutionActor:
         self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._made: ExecutionHost | None = None
-        self._nodes: Sequence[str] = ()
+        self._capacity = Capacity()
         self._background: list[asyncio.Task[Any]] = []
 
     async def ready(self) -> str:
@@ -130,16 +133,18 @@ class ExecutionActor:
     def _tell(self, reports: Sequence[Report]) -> None:
         self._host.tell(reports)
 
-    def _choose_node(self, execution_id: str) -> str:
-        if self._settings.workspace_shared or not self._nodes:
+    def _choose_node(self, execution_id: str, requests: Sequence[ResourceRequest]) -> str:
+        if self._settings.workspace_shared:
             return ""
-        return self._nodes[zlib.crc32(execution_id.encode()) % len(self._nodes)]
+        # Where no node has it all, whatever a task then lacks is said when its turn comes.
+        nodes = self._capacity.nodes_for(requests) or self._capacity.nodes_for([_ANY_CPU])
+        return nodes[zlib.crc32(execution_id.encode()) % len(nodes)] if nodes else ""
 
     async def _know_nodes(self) -> None:
         """No execution begins before: its files would have no node, and be on several."""
-        while not self._nodes and not self._settings.workspace_shared:
+        while not self._settings.workspace_shared and not self._capacity.nodes_for([_ANY_CPU]):
             await self._read_nodes()
-            if not self._nodes:
+            if not self._capacity.nodes_for([_ANY_CPU]):
                 await asyncio.sleep(_NODES_AGAIN_S)
 
     async def _watch_nodes(self) -> None:
@@ -150,6 +155,6 @@ class ExecutionActor:
     async def _read_nodes(self) -> None:
         try:
             pool = await self._pool.get()
-            self._nodes = await pool.nodes.remote()
+            self._capacity = await pool.capacity.remote()
         except (RayError, ValueError):
             self._pool.forget()

@@ -53,7 +53,6 @@ class TaskPool:
         self._clock = SystemClock()
         self._reader = CapacityReader(settings.node_types)
         self._made: SlotPool | None = None
-        self._cpus: dict[str, float] = {}
         self._starting = asyncio.Lock()
         #: Set as soon as no actor of the floor is still starting.
         self._warm = asyncio.Event()
@@ -104,12 +103,6 @@ class TaskPool:
         await self._pool()
         return [(name, self._nodes[name], self._handles[name]) for name in self._nodes]
 
-    async def nodes(self) -> list[str]:
-        """Nodes that can run tasks, sorted."""
-        pool = await self._pool()
-        found = pool.capacity.node_ids
-        return sorted([node for node in found if self._cpus.get(node, 0) > 0] or found)
-
     async def capacity(self) -> Capacity:
         """What the cluster has and may add, as last read."""
         return (await self._pool()).capacity
@@ -143,8 +136,6 @@ class TaskPool:
         )
 
     async def _read_capacity(self) -> Capacity:
-        nodes = await asyncio.to_thread(ray.nodes)
-        self._cpus = {n["NodeID"]: n["Resources"].get("CPU", 0) for n in nodes if n["Alive"]}
         return await asyncio.to_thread(self._reader.read)
 
     async def _adopt(self, pool: SlotPool) -> None:

@@ -241,6 +241,8 @@ class Execution(ExecutionState):
         if task not in self._running:
             return
         row = self.rows[task]
+        if (row.progress, row.message) == (stimulus.fraction, stimulus.message):
+            return  # Told before: the last progress comes once more with the outcome.
         row.progress = stimulus.fraction
         row.message = stimulus.message
         self._draft.changed[task] = None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -119,27 +119,34 @@ ResourceRequest.DEFAULT = ResourceRequest()
 class Capacity:
     """What the nodes of a cluster have in all, busy or not, and what nodes may join it."""
 
-    #: Total resources of each node that is alive, by Ray's names.
-    nodes: tuple[Mapping[str, float], ...] = ()
+    #: Total resources, by Ray's names, of each node that is alive, by Ray's ids.
+    nodes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     #: Resources of a node of each type that the autoscaler may still add.
     node_types: tuple[Mapping[str, float], ...] = ()
-    #: Ray's ids of the nodes that are alive.
-    node_ids: frozenset[str] = frozenset()
     #: False while it is not known what nodes may join: then nothing counts as impossible.
     complete: bool = True
 
     def has_node(self, node_id: str) -> bool:
         """Whether this node is alive."""
-        return node_id in self.node_ids
+        return node_id in self.nodes
+
+    def nodes_for(self, requests: Iterable[ResourceRequest]) -> list[str]:
+        """Nodes that are alive on each of which any one of the requests can be met, sorted."""
+        demands = [request.demand() for request in requests]
+        return sorted(
+            node_id
+            for node_id, node in self.nodes.items()
+            if all(_holds(node, demand) for demand in demands)
+        )
 
     def total_cpus(self) -> int:
         """CPUs of all nodes that are alive, in whole."""
-        return int(sum(node.get("CPU", 0) for node in self.nodes))
+        return int(sum(node.get("CPU", 0) for node in self.nodes.values()))
 
     def is_there(self, request: ResourceRequest) -> bool:
         """Whether one node that is alive has all that is asked for, busy or not."""
         demand = request.demand()
-        return any(_holds(node, demand) for node in self.nodes)
+        return any(_holds(node, demand) for node in self.nodes.values())
 
     def can_ever_meet(self, request: ResourceRequest) -> bool:
         """Whether one node, or one of a type that may be added, has all that is asked for."""
@@ -165,7 +172,7 @@ class Capacity:
         )
 
     def _places(self) -> Iterator[Mapping[str, float]]:
-        yield from self.nodes
+        yield from self.nodes.values()
         yield from self.node_types
 
     def _reaches(self, name: str, amount: float) -> bool:

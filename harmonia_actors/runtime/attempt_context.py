@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -39,8 +40,9 @@ class LiveAttempt:
         self._lock = threading.Lock()
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
-        self._reported_s = 0.0
-        #: The latest progress that was held back, to be told before the attempt ends.
+        self._reported_s = -math.inf
+        #: The latest progress, and what of it was held back because it came too soon.
+        self._latest: tuple[float, str] | None = None
         self._held_back: tuple[float, str] | None = None
 
     @property
@@ -112,9 +114,10 @@ class LiveAttempt:
             raise ValueError(f"progress must be from 0.0 to 1.0, not {fraction!r}")
         text = str(message)[:_MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
         with self._lock:
+            self._latest = (float(fraction), text)
             now_s = time.monotonic()
             if now_s - self._reported_s < self._interval_s:
-                self._held_back = (float(fraction), text)
+                self._held_back = self._latest
                 return
             self._reported_s = now_s
             self._held_back = None
@@ -131,12 +134,21 @@ class LiveAttempt:
             self._reported_s = now_s
         self._tell(fraction, text)
 
+    def last_progress(self) -> Report | None:
+        """The latest progress, to go with the outcome: what was told before may come behind it."""
+        with self._lock:
+            latest, self._held_back = self._latest, None
+        return None if latest is None else self._progress_report(*latest)
+
     def log(self, message: str) -> None:
         """Write a line to the service's log."""
         _log.info("%s attempt %d: %s", self.idempotency_key, self.attempt, message)
 
     def _tell(self, fraction: float, text: str) -> None:
+        self._report(self._progress_report(fraction, text))
+
+    def _progress_report(self, fraction: float, text: str) -> Report:
         order = self.order
         now_ms = time.time_ns() // 1_000_000
         stimulus = ProgressReported(order.task, order.attempt, now_ms, fraction, text)
-        self._report(Report(order.execution_id, stimulus))
+        return Report(order.execution_id, stimulus)

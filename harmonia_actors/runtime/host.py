@@ -19,6 +19,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.definition import build_workflow
 from harmonia_actors.core.execution import CoreLimits, Execution
 from harmonia_actors.core.records import decode_head, decode_row
+from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.inputs import PlannedWorkflow
@@ -88,8 +89,8 @@ class ExecutionHost:
     core_limits: CoreLimits
     ordering_limits: OrderingLimits
     take_census: Callable[[str, int], Awaitable[Census]]
-    #: Names the node for a workspace, or "" if any will do.
-    choose_node: Callable[[str], str] = lambda _execution_id: ""
+    #: Names the node for a workspace, given what the tasks that use it ask for; "" if any will do.
+    choose_node: Callable[[str, Sequence[ResourceRequest]], str] = lambda _id, _requests: ""
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
@@ -273,14 +274,13 @@ class ExecutionHost:
         task.add_done_callback(lambda done: self._driver_ended(loaded.execution_id, done))
 
     def _node_for(self, planned: PlannedWorkflow, execution_id: str) -> str:
+        asked: dict[ResourceRequest, None] = {}
         for task in planned.workflow.tasks:
-            try:
-                action = self.registry.action(task.component, task.action)
-            except ValueError:
-                continue
-            if action.uses_files:
-                return self.choose_node(execution_id)
-        return ""
+            # One that is not installed any more fails when its turn comes.
+            with contextlib.suppress(ValueError):
+                if self.registry.action(task.component, task.action).uses_files:
+                    asked[task.resources] = None
+        return self.choose_node(execution_id, list(asked)) if asked else ""
 
     def _take_in(self, driver: ExecutionDriver, entries: Sequence[InboxEntry]) -> None:
         for entry in entries:

@@ -130,6 +130,9 @@ class SharedTaskHost:
         self._held.keep(order.id, started, ended)
         if self._sendings != sendings:
             self._queue(started)
+        progress = live.last_progress()
+        if progress is not None:
+            self._queue(progress)
         self._queue(ended)
         return outcome
 

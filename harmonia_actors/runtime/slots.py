@@ -251,10 +251,18 @@ class SlotPool:
         is_light = key.shared and key.resources == self._default.resources
         if not is_light and not self.capacity.can_ever_meet(key.resources):
             return self.capacity.explain(key.resources)
-        if key.node_id and not self.capacity.has_node(key.node_id):
+        if not key.node_id:
+            return ""
+        if not self.capacity.has_node(key.node_id):
             return (
                 "the node that holds the execution's workspace is gone; configure a workspace "
                 "directory that all nodes share to survive this"
+            )
+        if not is_light and key.node_id not in self.capacity.nodes_for([key.resources]):
+            return (
+                f"the task asks for {key.resources.describe()}, which the node that holds the "
+                "execution's workspace does not have; configure a workspace directory that all "
+                "nodes share, so that tasks with files can run on any node"
             )
         return ""
 

@@ -4,7 +4,8 @@
 `async def` actions side by side on one loop. Both report starts at once if an attempt takes longer
 than a few milliseconds, hold outcomes for a while in case the owner dies before it took them in,
 and refuse orders of owners that have been superseded. What is told while a batch runs may arrive
-behind what the batch returns, so an outcome comes with its start, even if that was told before.
+behind what the batch returns, so an outcome comes with its start and its last progress, even if
+those were told before.
 This module must not know Ray.
 """
 
@@ -152,7 +153,7 @@ class TaskHost:
                     live = self._begin(order)
                 outcome = self._runner.run_sync(order, live)
                 with self._lock:
-                    self._finish(order, outcome)
+                    self._finish(live, outcome)
         finally:
             self._busy.clear()
         with self._lock:
@@ -225,17 +226,19 @@ class TaskHost:
         self._queue(self._start)
         return live
 
-    def _finish(self, order: AttemptOrder, outcome: st.AttemptStimulus) -> None:
+    def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus) -> None:
+        order = live.order
         started, ended = self._start, Report(order.execution_id, outcome)
         assert started is not None  # noqa: S101 - set by _begin
         self._live = None
         self._held.keep(order.id, started, ended)
-        if self._start_left:
-            self._queue(started)
-        self._queue(ended)
+        progress = live.last_progress()
+        closing = [started, ended] if progress is None else [started, progress, ended]
+        for report in closing if self._start_left else closing[1:]:
+            self._queue(report)
         owner = self._redirected.pop(order.execution_id, None)
         if owner is not None:
-            self._send_safely(owner, [started, ended])
+            self._send_safely(owner, closing)
 
     def _take_unsent(self) -> list[Report]:
         unsent, self._unsent = self._unsent, []

@@ -136,7 +136,7 @@ def test_what_a_person_must_fill_in_says_so(written: dict[str, Any]) -> None:
 def test_workers_with_and_without_gpus_may_be_added(prepared: dict[str, Any]) -> None:
     types = node_types_of_config(prepared)
     assert types == ({"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0})
-    capacity = Capacity(nodes=({},), node_types=types)
+    capacity = Capacity(nodes={"head": {}}, node_types=types)
     assert capacity.can_ever_meet(ResourceRequest.parse({"num_cpus": 8}))
     assert capacity.can_ever_meet(ResourceRequest.parse({"num_gpus": 0.5}))
     assert not capacity.can_ever_meet(ResourceRequest.parse({"num_gpus": 2}))

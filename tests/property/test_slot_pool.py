@@ -32,9 +32,7 @@ KEYS = (
     QueueKey(node_id="b"),
 )
 CPUS = {"a": 2.0, "b": 3.0}
-CAPACITY = Capacity(
-    nodes=tuple({"CPU": cpus, "fpga": 1.0} for cpus in CPUS.values()), node_ids=frozenset(CPUS)
-)
+CAPACITY = Capacity(nodes={name: {"CPU": cpus, "fpga": 1.0} for name, cpus in CPUS.items()})
 _ROUNDS_MAX = 400
 
 

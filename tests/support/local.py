@@ -242,9 +242,7 @@ class LocalInstallation:
     components: Sequence[Component] = ()
     running: dict[str, LocalOwner] = field(default_factory=dict)
     capacity: Capacity = field(
-        default_factory=lambda: Capacity(
-            nodes=({"CPU": 4.0, "memory": 8e9},), node_ids=frozenset({"local"})
-        )
+        default_factory=lambda: Capacity(nodes={"local": {"CPU": 4.0, "memory": 8e9}})
     )
 
     @property

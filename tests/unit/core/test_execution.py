@@ -106,6 +106,15 @@ def test_progress_is_told_and_kept_while_the_task_runs() -> None:
     assert (story.execution.rows[0].progress, story.execution.rows[0].message) == (0.5, "half way")
 
 
+def test_progress_that_says_nothing_new_is_not_told_again() -> None:
+    story = one()
+    story.started("a")
+    for _ in range(2):
+        story.take(st.ProgressReported(0, 1, story.at_ms, 0.5, "half way"))
+    assert story.last.is_empty
+    assert story.told().count("task_progress a") == 1
+
+
 def test_progress_stops_being_told_beyond_its_limit_but_nothing_else_does() -> None:
     story = Story(workflow_of({"a": ""}), limits=CoreLimits(progress_events_max=3))
     story.start()

@@ -135,18 +135,20 @@ def test_keys_of_classes_do_not_change_between_releases() -> None:
 def test_a_place_that_has_exactly_what_is_asked_is_enough(request: ResourceRequest) -> None:
     assume(request.demand())
     demand = request.demand()
-    assert Capacity(nodes=(demand,)).can_ever_meet(request)
-    assert Capacity(nodes=({},), node_types=(demand,)).can_ever_meet(request)
+    assert Capacity(nodes={"a": demand}).can_ever_meet(request)
+    assert Capacity(nodes={"a": {}}, node_types=(demand,)).can_ever_meet(request)
     for name in demand:
         less = {**demand, name: demand[name] - 0.0001}
         if name != "memory":
-            assert not Capacity(nodes=(less, {name: demand[name]})).can_ever_meet(request) or (
-                len(demand) == 1
-            )
+            assert not Capacity(nodes={"a": less, "b": {name: demand[name]}}).can_ever_meet(
+                request
+            ) or (len(demand) == 1)
 
 
 def test_what_can_never_be_met_is_told_with_the_most_there_is() -> None:
-    capacity = Capacity(nodes=({"CPU": 2, "memory": 4 * GIB}, {"CPU": 4, "memory": 2 * GIB}))
+    capacity = Capacity(
+        nodes={"a": {"CPU": 2, "memory": 4 * GIB}, "b": {"CPU": 4, "memory": 2 * GIB}}
+    )
     asked = ResourceRequest.parse({"num_cpus": 8, "num_gpus": 1, "memory": "1GiB"})
     assert not capacity.can_ever_meet(asked)
     assert capacity.explain(asked) == (
@@ -157,7 +159,7 @@ def test_what_can_never_be_met_is_told_with_the_most_there_is() -> None:
 
 def test_what_no_one_node_has_together_is_told_so() -> None:
     capacity = Capacity(
-        nodes=({"CPU": 2, "memory": 4.0 * GIB},), node_types=({"CPU": 4, "memory": 2.0 * GIB},)
+        nodes={"a": {"CPU": 2, "memory": 4.0 * GIB}}, node_types=({"CPU": 4, "memory": 2.0 * GIB},)
     )
     asked = ResourceRequest.parse({"num_cpus": 4, "memory": "4GiB"})
     assert not capacity.can_ever_meet(asked)
@@ -170,11 +172,30 @@ def test_a_cluster_without_nodes_is_told_so() -> None:
 
 
 def test_nothing_is_impossible_while_it_is_unknown_what_may_join() -> None:
-    assert Capacity(nodes=({"CPU": 1},), complete=False).can_ever_meet(ResourceRequest(num_cpus=9))
+    assert Capacity(nodes={"a": {"CPU": 1}}, complete=False).can_ever_meet(
+        ResourceRequest(num_cpus=9)
+    )
+
+
+def test_a_node_is_found_that_meets_every_request() -> None:
+    capacity = Capacity(
+        nodes={
+            "b": {"CPU": 2, "GPU": 1},
+            "a": {"CPU": 4, "GPU": 1},
+            "head": {},
+            "c": {"CPU": 8},
+        },
+        node_types=({"CPU": 64, "GPU": 8},),
+    )
+    cpu, gpu = ResourceRequest.DEFAULT, ResourceRequest(num_gpus=1)
+    assert capacity.nodes_for([cpu]) == ["a", "b", "c"]
+    assert capacity.nodes_for([cpu, gpu]) == ["a", "b"]
+    assert capacity.nodes_for([gpu, ResourceRequest(num_cpus=3)]) == ["a"]
+    assert capacity.nodes_for([gpu, ResourceRequest(num_cpus=8)]) == []
 
 
 def test_capacity_knows_its_nodes() -> None:
-    capacity = Capacity(nodes=({"CPU": 1.5}, {"CPU": 2}, {}), node_ids=frozenset({"a", "b"}))
+    capacity = Capacity(nodes={"a": {"CPU": 1.5}, "b": {"CPU": 2}})
     assert capacity.total_cpus() == 3
     assert capacity.has_node("a")
     assert not capacity.has_node("c")

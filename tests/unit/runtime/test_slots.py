@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harmonia_actors.core.resources import Capacity, ResourceRequest
@@ -22,7 +24,7 @@ SHARED = QueueKey(shared=True)
 BIG = QueueKey(ResourceRequest(num_cpus=2))
 GPU = QueueKey(ResourceRequest(num_gpus=1))
 ON_A = QueueKey(node_id="a")
-FOUR_CPUS = Capacity(nodes=({"CPU": 4.0, "memory": 8e9},), node_ids=frozenset({"a"}))
+FOUR_CPUS = Capacity(nodes={"a": {"CPU": 4.0, "memory": 8e9}})
 LIMITS = PoolLimits(warm_min=2, actors_max=10, idle_ms=60_000, room_after_ms=1_000)
 
 
@@ -116,7 +118,7 @@ def test_no_more_are_made_than_there_are_cpus(pool: Pool) -> None:
 
 def test_beyond_the_cpus_only_if_nodes_may_be_added() -> None:
     limits = PoolLimits(warm_min=1, actors_max=100, idle_ms=1, pending_max=3)
-    scaled = Pool(limits, Capacity(({"CPU": 1.0},), ({"CPU": 8.0},), frozenset({"a"})))
+    scaled = Pool(limits, Capacity({"a": {"CPU": 1.0}}, ({"CPU": 8.0},)))
     scaled.tick()
     scaled.ready(1)
     asked(scaled, "x")
@@ -125,7 +127,7 @@ def test_beyond_the_cpus_only_if_nodes_may_be_added() -> None:
 
 def test_the_ceiling_holds() -> None:
     limits = PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000)
-    small = Pool(limits, Capacity(({"CPU": 99.0, "GPU": 9.0},), (), frozenset({"a"})))
+    small = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 9.0}}))
     assert small.ask("x", GPU, 9) == ["create 1", "create 2", "create 3"]
 
 
@@ -188,7 +190,7 @@ def test_while_one_is_busy_the_next_one_is_asked(pool: Pool) -> None:
 
 
 def test_nobody_takes_from_those_who_have_no_more_than_himself() -> None:
-    even = Pool(capacity=Capacity(({"CPU": 2.0},), (), frozenset({"a"})))
+    even = Pool(capacity=Capacity({"a": {"CPU": 2.0}}))
     even.tick()
     even.ready(1, 2, 3)
     asked(even, "x")
@@ -251,12 +253,12 @@ def test_leased_actors_make_room_when_they_are_given_back(pool: Pool) -> None:
 
 
 def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None:
-    scaled = Pool(capacity=Capacity(({"CPU": 2.0},), ({"CPU": 2.0, "GPU": 1.0},), frozenset({"a"})))
+    scaled = Pool(capacity=Capacity({"a": {"CPU": 2.0}}, ({"CPU": 2.0, "GPU": 1.0},)))
     scaled.tick(0)
     assert [scaled.ready(1), scaled.ready(2)] == [[], []]
     assert scaled.ask("x", GPU) == ["create 4"]
     assert scaled.tick(5_000) == []
-    scaled.pool.capacity = Capacity(({"CPU": 2.0, "GPU": 1.0},), (), frozenset({"a"}))
+    scaled.pool.capacity = Capacity({"a": {"CPU": 2.0, "GPU": 1.0}})
     assert scaled.tick(1) == ["kill 1"]
 
 
@@ -269,7 +271,7 @@ def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> Non
 
 def test_at_most_a_few_wait_for_resources_at_a_time() -> None:
     limits = PoolLimits(warm_min=0, actors_max=100, idle_ms=1, pending_max=3)
-    wide = Pool(limits, Capacity(({"CPU": 99.0, "GPU": 50.0},), (), frozenset({"a"})))
+    wide = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 50.0}}))
     assert wide.ask("x", GPU, 50) == ["create 1", "create 2", "create 3"]
     assert wide.ready(1) == ["grant x 1", "create 4"], "one more is on its way instead"
 
@@ -285,7 +287,7 @@ def test_the_shared_actor_is_everybodys(pool: Pool) -> None:
 
 
 def test_a_pinned_request_takes_an_actor_that_is_there() -> None:
-    two = Capacity(({"CPU": 2.0}, {"CPU": 2.0}), (), frozenset({"a", "b"}))
+    two = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 2.0}})
     pinned = Pool(capacity=two)
     pinned.tick()
     pinned.ready(1, node="b")
@@ -296,7 +298,7 @@ def test_a_pinned_request_takes_an_actor_that_is_there() -> None:
 
 
 def test_a_pinned_request_gets_an_actor_even_when_all_places_are_taken_elsewhere() -> None:
-    two = Capacity(({"CPU": 1.0}, {"CPU": 1.0}), (), frozenset({"a", "b"}))
+    two = Capacity({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}})
     full = Pool(capacity=two)
     full.tick()
     full.ready(1, 2, 3, node="b")
@@ -311,17 +313,26 @@ def test_what_can_never_be_met_is_refused_at_once(pool: Pool) -> None:
 
 
 def test_nothing_is_hopeless_while_it_is_not_known_what_may_come() -> None:
-    open_ended = Pool(capacity=Capacity(({"CPU": 1.0},), (), frozenset({"a"}), complete=False))
+    open_ended = Pool(capacity=Capacity({"a": {"CPU": 1.0}}, complete=False))
     assert open_ended.ask("x", GPU) == ["create 1"]
 
 
 def test_a_pinned_request_is_refused_when_its_node_goes(pool: Pool) -> None:
     asked(pool, "w", want=2)
     pool.ask("x", ON_A)
-    gone = Capacity(nodes=({"CPU": 4.0},), node_ids=frozenset({"b"}))
+    gone = Capacity(nodes={"b": {"CPU": 4.0}})
     told = pool.tick(0, gone)
     assert [text for text in told if text.startswith("refuse")] != []
     assert pool.pool.counts()["requests"] == 0
+
+
+def test_what_the_node_of_the_files_lacks_is_refused_although_another_has_it() -> None:
+    two = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 2.0, "GPU": 1.0}})
+    pool = Pool(capacity=two)
+    (refusal,) = pool.ask("x", replace(GPU, node_id="a"))
+    assert "asks for 1 CPU and 1 GPU, which the node" in refusal
+    assert "configure a workspace directory that all nodes share" in refusal
+    assert pool.ask("x", replace(GPU, node_id="b")) == ["create 1"]
 
 
 # Another pool process ----------------------------------------------------------------------------
