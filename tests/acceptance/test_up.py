@@ -82,7 +82,11 @@ def open_to_others(processes: list[psutil.Process]) -> list[str]:
     """Addresses beyond loopback at which processes listen."""
     found = []
     for process in processes:
-        for connection in process.net_connections(kind="tcp"):
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            continue  # It has ended since it was found, and listens to nobody.
+        for connection in connections:
             if connection.status != psutil.CONN_LISTEN or not connection.laddr:
                 continue
             if not ip_address(connection.laddr.ip.removeprefix("::ffff:")).is_loopback:

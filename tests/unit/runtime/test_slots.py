@@ -332,7 +332,7 @@ def test_what_the_node_of_the_files_lacks_is_refused_although_another_has_it() -
     (refusal,) = pool.ask("x", replace(GPU, node_id="a"))
     assert "asks for 1 CPU and 1 GPU, which the node" in refusal
     assert "configure a workspace directory that all nodes share" in refusal
-    assert pool.ask("x", replace(GPU, node_id="b")) == ["create 1"]
+    assert pool.ask("x", replace(GPU, node_id="b")) == ["create 1 on b"]
 
 
 # Another pool process ----------------------------------------------------------------------------
