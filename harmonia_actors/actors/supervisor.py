@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -78,6 +79,7 @@ class Supervisor:
     # -------------------------------------------------------------------------------------------
 
     async def _adopt(self) -> None:
+        """Follow every execution actor that Ray knows: also those of an earlier supervisor."""
         namespace = self._settings.namespace
         for name in await asyncio.to_thread(list_actors, namespace):
             if is_execution_actor(name, namespace) and name not in self._handles:
@@ -86,14 +88,20 @@ class Supervisor:
                     self._follow(name, handle)
 
     async def _look_for_ever(self) -> None:
-        await self._adopt()
+        adopted = False
         while True:
             try:
+                if not adopted:
+                    await self._adopt()
+                    adopted = True
                 await self._look()
             except StoreError as error:
                 _log.warning("the store does not answer: %s", error)
             except RayError as error:
                 _log.warning("Ray does not answer: %s", str(error).splitlines()[0])
+            except Exception:
+                # Without this loop nothing that is orphaned would ever run again.
+                _log.exception("a look at the execution actors failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._look_now.wait()
@@ -110,12 +118,13 @@ class Supervisor:
         for owner in owners:
             if owner.load == 0:
                 self._idle_since_s.setdefault(owner.owner, now_s)
+        gone = await self._gone([o.owner for o in owners if o.owner not in self._handles])
         view = [
             OwnerView(
                 owner.owner,
                 owner.load,
                 alive=owner.owner in self._handles,
-                expired=owner.expired,
+                expired=owner.expired or owner.owner in gone,
                 idle_s=now_s - self._idle_since_s.get(owner.owner, now_s),
             )
             for owner in owners
@@ -138,6 +147,17 @@ class Supervisor:
             self._create()
         if plan.pick_up:
             await self._tell_all_to_pick_up()
+
+    async def _gone(self, strangers: Sequence[str]) -> set[str]:
+        """Owners that no actor of this cluster bears the name of: they need not be waited for.
+
+        They died while no supervisor watched, or with an earlier cluster. One that lives after all
+        loses nothing: whatever it still writes is refused, and its executions are taken over.
+        """
+        if not strangers:
+            return set()
+        await self._adopt()
+        return set(strangers).difference(self._handles)
 
     def _create(self) -> None:
         settings = self._settings
