@@ -139,6 +139,9 @@ class Settings(BaseSettings):
         16_000_000, description="Size of a task's input once its references are resolved, as JSON."
     )
     output_bytes_max: int = Field(256_000_000, description="Size of one task's output, as JSON.")
+    output_depth_max: int = Field(
+        200, description="Objects and arrays within each other in one task's output."
+    )
     inline_output_bytes_max: int = Field(
         65_536, description="Largest output kept in Redis; larger ones go to the blob store."
     )
@@ -200,6 +203,13 @@ class Settings(BaseSettings):
     )
     batch_target_ms: int = Field(
         20, description="Work handed to a task actor in one call, by how long its actions take."
+    )
+    batch_bytes_max: int = Field(8_000_000, description="Inputs handed over in one call.")
+    attempts_in_flight_max: int = Field(
+        2_000, description="Attempts of one execution handed out at a time; the rest waits."
+    )
+    in_flight_bytes_max: int = Field(
+        128_000_000, description="Inputs of all attempts that one execution actor has handed out."
     )
     batch_attempts_max: int = Field(256, description="Attempts handed over in one call.")
     lease_ms: int = Field(

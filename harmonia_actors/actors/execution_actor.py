@@ -52,6 +52,7 @@ class ExecutionActor:
             loop = asyncio.get_running_loop()
             self._background = [
                 loop.create_task(host.keep_lease()),
+                loop.create_task(host.look_around()),
                 loop.create_task(self._watch_nodes()),
             ]
         node_id: str = ray.get_runtime_context().get_node_id()

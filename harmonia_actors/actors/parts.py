@@ -77,6 +77,7 @@ def ordering_limits(settings: Settings) -> OrderingLimits:
         resolved_input_bytes_max=settings.resolved_input_bytes_max,
         inline_output_bytes_max=settings.inline_output_bytes_max,
         output_bytes_max=settings.output_bytes_max,
+        output_depth_max=settings.output_depth_max,
     )
 
 
@@ -87,6 +88,8 @@ def host_limits(settings: Settings) -> HostLimits:
         lease_ms=settings.lease_ms,
         executions_max=settings.executions_per_actor_max,
         output_cache_bytes=settings.output_cache_bytes,
+        attempts_in_flight_max=settings.attempts_in_flight_max,
+        in_flight_bytes_max=settings.in_flight_bytes_max,
     )
 
 
@@ -95,6 +98,7 @@ def dispatch_limits(settings: Settings) -> DispatchLimits:
     return DispatchLimits(
         batch_target_ms=settings.batch_target_ms,
         batch_attempts_max=settings.batch_attempts_max,
+        batch_bytes_max=settings.batch_bytes_max,
         shared_attempts_max=settings.async_attempts_max,
         cancel_grace_ms=settings.cancel_grace_ms,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from harmonia_actors.actors.names import find_actor
 from harmonia_actors.runtime.broadcast import Batch
@@ -65,9 +65,10 @@ class RayTaskActor:
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await method.remote(*arguments)
-        except RayActorError as error:
-            text = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-            raise TaskActorDied(f"its task actor died: {text}") from error
+        except RayError as error:
+            # Also an actor that ran out of memory, or whose answer cannot be had: whoever hears of
+            # its death ends what may still live of it.
+            raise TaskActorDied(f"its task actor died: {_first_line(error)}") from error
 
 
 @dataclass(frozen=True)

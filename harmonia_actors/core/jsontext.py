@@ -7,9 +7,10 @@ faster codecs change one or the other silently.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-__all__ = ["decode", "encode", "encode_text"]
+__all__ = ["decode", "encode", "encode_text", "nests_deeper"]
 
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
@@ -27,6 +28,26 @@ def encode_text(value: Any) -> str:
 def encode(value: Any) -> bytes:
     """A value as compact UTF-8 JSON. Raises as `encode_text`; a lone surrogate is a ValueError."""
     return _ENCODER.encode(value).encode("utf-8")
+
+
+def nests_deeper(body: bytes, levels: int) -> bool:
+    """Whether objects and arrays of this valid JSON stand in each other more than `levels` deep.
+
+    Linear in the size for each level, and without recursion; at once for what has few of them.
+    """
+    if body.count(b"[") + body.count(b"{") <= levels:
+        return False
+    brackets = _NO_BRACKETS.sub(b"", _STRING.sub(b"", body))
+    for _ in range(levels):
+        brackets = _INNERMOST.sub(b"", brackets)
+        if not brackets:
+            return False
+    return True
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKETS = re.compile(rb"[^\[\]{}]+")
+_INNERMOST = re.compile(rb"(?:\[\]|\{\})+")
 
 
 def decode(text: bytes | str) -> Any:

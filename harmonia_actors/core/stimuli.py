@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from harmonia_actors.core.safe_text import CODE_CHARS_MAX, safe_details, safe_text
+
 __all__ = [
     "AttemptFailed",
     "AttemptLost",
@@ -49,7 +51,8 @@ class Failure:
     """Why an attempt or an execution failed.
 
     `origin` is "component" (the action raised), "engine" (anything else). `code` is
-    UPPER_SNAKE_CASE for tasks; `details` is a JSON object.
+    UPPER_SNAKE_CASE for tasks; `details` is a JSON object. Whatever it is made of, it can be
+    stored: text is cut and made UTF-8, details that are no JSON or too large are left out.
     """
 
     message: str
@@ -57,6 +60,11 @@ class Failure:
     details: dict[str, Any]
     origin: str = "component"
     retriable: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", safe_text(self.message))
+        object.__setattr__(self, "code", safe_text(self.code, CODE_CHARS_MAX))
+        object.__setattr__(self, "details", safe_details(self.details))
 
 
 @dataclass(frozen=True, slots=True)

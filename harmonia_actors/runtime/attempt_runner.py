@@ -16,6 +16,7 @@ from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.references import INPUT, compile_template
+from harmonia_actors.core.safe_text import safe_text
 from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.inputs import ResolveFailed, resolve_input
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits, store_output
@@ -26,9 +27,6 @@ from persistence.errors import StoreError
 __all__ = ["AttemptRunner"]
 
 _log = logging.getLogger("harmonia.task")
-
-_MESSAGE_CHARS_MAX = 4_000
-_DETAILS_BYTES_MAX = 32_000
 
 
 @dataclass
@@ -60,7 +58,7 @@ class AttemptRunner:
                 values["context"] = live
             result = action.function(**values)
             return self._success(order, result)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             return self._failure(order, live, error)
 
     async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
@@ -89,6 +87,12 @@ class AttemptRunner:
         except (TypeError, ValueError, RecursionError) as error:
             failure = _engine_failure(f"the action's output is not JSON: {error}", "INVALID_OUTPUT")
             return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
+        if jsontext.nests_deeper(body, self.limits.output_depth_max):
+            failure = _engine_failure(
+                f"the action's output is nested more than {self.limits.output_depth_max} deep",
+                "INVALID_OUTPUT",
+            )
+            return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
         if len(body) > self.limits.output_bytes_max:
             failure = _engine_failure(
                 f"the action's output has {len(body)} bytes; "
@@ -101,7 +105,7 @@ class AttemptRunner:
         return st.AttemptSucceeded(order.task, order.attempt, self.clock.now_ms(), output)
 
     def _failure(
-        self, order: AttemptOrder, live: LiveAttempt, error: Exception | SystemExit
+        self, order: AttemptOrder, live: LiveAttempt, error: BaseException
     ) -> st.AttemptStimulus:
         now_ms = self.clock.now_ms()
         if live.cancelled:
@@ -110,14 +114,14 @@ class AttemptRunner:
             return st.AttemptFailed(order.task, order.attempt, now_ms, error.failure)
         if isinstance(error, StoreError):
             # The blob store: nothing is wrong with the task, but its output cannot be had or kept.
-            failure = st.Failure(_text(str(error)), "BLOB_STORE", {}, "engine")
+            failure = st.Failure(str(error), "BLOB_STORE", {}, "engine")
         elif isinstance(error, ActionError):
             failure = st.Failure(
-                _text(error.message),
+                error.message,
                 error.code,
-                _details(error.details),
+                error.details,
                 "component",
-                error.retriable,
+                bool(error.retriable),
             )
         else:
             _log.warning(
@@ -127,26 +131,11 @@ class AttemptRunner:
                 "".join(traceback.format_exception(error)),
             )
             kind = type(error).__name__
-            message = _text(f"{kind}: {error}" if str(error) else kind)
+            said = safe_text(error)
+            message = f"{kind}: {said}" if said else kind
             failure = st.Failure(message, "EXCEPTION", {"exception": kind}, "component")
         return st.AttemptFailed(order.task, order.attempt, now_ms, failure)
 
 
 def _engine_failure(message: str, code: str) -> st.Failure:
-    return st.Failure(_text(message), code, {}, "component", retriable=False)
-
-
-def _text(message: str) -> str:
-    """Text that is safe to store: bounded, without lone surrogates."""
-    return message[:_MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
-
-
-def _details(details: dict[str, Any]) -> dict[str, Any]:
-    """Details that are JSON and of bounded size; else what could be kept of them."""
-    try:
-        body = jsontext.encode(details)
-    except (TypeError, ValueError, RecursionError):
-        return {"note": "the details were not JSON and were left out"}
-    if len(body) > _DETAILS_BYTES_MAX:
-        return {"note": f"the details had {len(body)} bytes and were left out"}
-    return details
+    return st.Failure(message, code, {}, "component", retriable=False)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
+from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held
 from harmonia_actors.runtime.durations import Durations
+from harmonia_actors.runtime.in_flight import size_of
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
 
@@ -31,51 +31,6 @@ _log = logging.getLogger(__name__)
 _WANT_MAX = 256
 #: Attempts told to be waiting, at most, per queue.
 _TOLD_WAITING_MAX = 100
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchLimits:
-    """How attempts are batched and stopped."""
-
-    batch_target_ms: int = 20
-    batch_attempts_max: int = 256
-    shared_attempts_max: int = 1_000
-    cancel_grace_ms: int = 3_000
-    #: An idle lease is kept this long for the next attempt.
-    linger_ms: int = 200
-    #: Attempts are said to be waiting if there is no task actor for them after this time.
-    waiting_after_ms: int = 1_000
-
-
-@dataclass(eq=False, slots=True)
-class _Held:
-    """A leased task actor and what it has been given."""
-
-    lease: Lease
-    key: QueueKey
-    given: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
-    started: set[AttemptId] = field(default_factory=set)
-    #: Attempts that are to stop: if they are taken back meanwhile, they do not start elsewhere.
-    stopping: set[AttemptId] = field(default_factory=set)
-    #: Held while attempts are on their way back: until then they are not lost.
-    taking_back: asyncio.Lock = field(default_factory=asyncio.Lock)
-    #: Attempts for whose sake the process was ended.
-    killed_for: set[AttemptId] = field(default_factory=set)
-    batches: int = 0
-    linger: asyncio.TimerHandle | None = None
-    dead: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class _Queue:
-    key: QueueKey
-    order: deque[AttemptId] = field(default_factory=deque)
-    waiting: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
-    held: list[_Held] = field(default_factory=list)
-    acquiring: bool = False
-    #: Leases that others need: given back as soon as they are idle.
-    recalled: int = 0
-    told_waiting: set[AttemptId] = field(default_factory=set)
 
 
 class Dispatcher:
@@ -93,8 +48,8 @@ class Dispatcher:
         self._tell = tell
         self._clock = clock
         self._limits = limits
-        self._queues: dict[QueueKey, _Queue] = {}
-        self._at: dict[AttemptId, _Held] = {}
+        self._queues: dict[QueueKey, AttemptQueue] = {}
+        self._at: dict[AttemptId, Held] = {}
         self._ended: dict[AttemptId, asyncio.Event] = {}
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,11 +59,11 @@ class Dispatcher:
 
     def start(self, orders: Sequence[AttemptOrder]) -> None:
         """Queue attempts and give out what can be given out."""
-        touched: dict[QueueKey, _Queue] = {}
+        touched: dict[QueueKey, AttemptQueue] = {}
         for order in orders:
             queue = self._queues.get(order.key)
             if queue is None:
-                queue = self._queues[order.key] = _Queue(order.key)
+                queue = self._queues[order.key] = AttemptQueue(order.key)
             if order.id not in queue.waiting and order.id not in self._at:
                 queue.waiting[order.id] = order
                 queue.order.append(order.id)
@@ -141,7 +96,7 @@ class Dispatcher:
 
     def reported(self, reports: Sequence[Report]) -> None:
         """A task actor tells of attempts while their batch still runs."""
-        touched: set[_Held] = set()
+        touched: set[Held] = set()
         known = []
         for report in reports:
             attempt = report.attempt_id
@@ -180,25 +135,29 @@ class Dispatcher:
 
         They can be stopped from here on, and their loss is noticed; the actor itself is not ours.
         """
-        held = _Held(lease, QueueKey(shared=True))
+        held = Held(lease, QueueKey(shared=True))
         orders = []
         for execution_id, task, number in attempts:
             order = AttemptOrder(
                 execution_id, "", 0, task, "", number, "", "", b"", QueueKey(shared=True)
             )
+            former = self._at.get(order.id)
+            if former is not None:
+                # Given out by this very dispatcher, for a driver that is no more.
+                self._forget_given(former, order.id)
             held.given[order.id] = order
             held.started.add(order.id)
             self._at[order.id] = held
             orders.append(order)
         self._spawn(self._await_adopted(held, orders))
 
-    async def _await_adopted(self, held: _Held, orders: list[AttemptOrder]) -> None:
+    async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
             reports = await held.lease.actor.settled([order.id for order in orders])
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
-        except TaskActorDied as error:
-            self._report_dead(held, str(error))
+        except Exception as error:
+            self._report_dead(held, _why_dead(error))
 
     async def close(self) -> None:
         """Hand out nothing more, and wait for nothing more."""
@@ -214,7 +173,7 @@ class Dispatcher:
 
     # Giving out --------------------------------------------------------------------------------
 
-    def _pump(self, queue: _Queue) -> None:
+    def _pump(self, queue: AttemptQueue) -> None:
         for held in list(queue.held):
             if not queue.waiting:
                 break
@@ -224,7 +183,7 @@ class Dispatcher:
             queue.acquiring = True
             self._spawn(self._acquire(queue))
 
-    def _chunk(self, queue: _Queue, held: _Held) -> list[AttemptOrder]:
+    def _chunk(self, queue: AttemptQueue, held: Held) -> list[AttemptOrder]:
         """The next batch for this actor; empty if it has enough."""
         limits = self._limits
         if held.key.shared:
@@ -236,14 +195,17 @@ class Dispatcher:
             # Nobody gets more than an even share of what is left.
             room = min(room, -(-len(queue.waiting) // max(1, len(queue.held))))
         chunk: list[AttemptOrder] = []
-        spent_s = 0.0
+        spent_s, spent_bytes = 0.0, 0
         while queue.order and len(chunk) < room:
             order = queue.waiting.get(queue.order[0])
             if order is None:
                 queue.order.popleft()
                 continue
             expected_s = self._durations.expected_s(order, otherwise=budget_s)
+            spent_bytes += size_of(order)
             if chunk and spent_s + expected_s > budget_s:
+                break
+            if chunk and spent_bytes > limits.batch_bytes_max:
                 break
             spent_s += expected_s
             queue.order.popleft()
@@ -251,7 +213,7 @@ class Dispatcher:
             chunk.append(order)
         return chunk
 
-    def _give(self, queue: _Queue, held: _Held, chunk: list[AttemptOrder]) -> None:
+    def _give(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         if held.linger is not None:
             held.linger.cancel()
             held.linger = None
@@ -262,19 +224,19 @@ class Dispatcher:
             queue.told_waiting.discard(order.id)
         self._spawn(self._run(queue, held, chunk))
 
-    async def _run(self, queue: _Queue, held: _Held, chunk: list[AttemptOrder]) -> None:
+    async def _run(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         try:
             reports, seconds = await held.lease.actor.run(chunk)
             self._durations.learn(chunk, seconds)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, chunk)
-        except TaskActorDied as error:
-            self._actor_died(queue, held, str(error))
+        except Exception as error:
+            self._actor_died(queue, held, _why_dead(error))
         finally:
             held.batches -= 1
             self._after_batch(queue, held)
 
-    def _take_outcomes(self, held: _Held, reports: Sequence[Report]) -> None:
+    def _take_outcomes(self, held: Held, reports: Sequence[Report]) -> None:
         told = [report for report in reports if self._at.get(report.attempt_id) is held]
         for report in told:
             if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
@@ -282,7 +244,7 @@ class Dispatcher:
         if told:
             self._tell(told)
 
-    async def _ask_for_missing(self, held: _Held, chunk: list[AttemptOrder]) -> None:
+    async def _ask_for_missing(self, held: Held, chunk: list[AttemptOrder]) -> None:
         """A batch has ended; outcomes told before its end may still be on their way: ask again.
 
         Only what the task actor then knows nothing of is lost, so that nothing can hang.
@@ -306,7 +268,7 @@ class Dispatcher:
         if told:
             self._tell(told)
 
-    def _actor_died(self, queue: _Queue, held: _Held, why: str) -> None:
+    def _actor_died(self, queue: AttemptQueue, held: Held, why: str) -> None:
         if held.dead:
             return
         with contextlib.suppress(ValueError):
@@ -314,7 +276,7 @@ class Dispatcher:
         self._leases.lost(held.lease)
         self._report_dead(held, why)
 
-    def _report_dead(self, held: _Held, why: str) -> None:
+    def _report_dead(self, held: Held, why: str) -> None:
         held.dead = True
         now_ms = self._clock.now_ms()
         told = []
@@ -329,7 +291,7 @@ class Dispatcher:
         if told:
             self._tell(told)
 
-    def _after_batch(self, queue: _Queue, held: _Held) -> None:
+    def _after_batch(self, queue: AttemptQueue, held: Held) -> None:
         if held.dead:
             self._pump(queue)
         elif queue.recalled and not held.given and not held.batches:
@@ -342,11 +304,11 @@ class Dispatcher:
                 linger_s = self._limits.linger_ms / 1000
                 held.linger = loop.call_later(linger_s, self._lingered, queue, held)
 
-    def _lingered(self, queue: _Queue, held: _Held) -> None:
+    def _lingered(self, queue: AttemptQueue, held: Held) -> None:
         if not held.given and not held.batches and held in queue.held:
             self._give_back(queue, held)
 
-    def _give_back(self, queue: _Queue, held: _Held) -> None:
+    def _give_back(self, queue: AttemptQueue, held: Held) -> None:
         if held.linger is not None:
             held.linger.cancel()
         queue.held.remove(held)
@@ -357,7 +319,7 @@ class Dispatcher:
 
     # Getting leases ----------------------------------------------------------------------------
 
-    async def _acquire(self, queue: _Queue) -> None:
+    async def _acquire(self, queue: AttemptQueue) -> None:
         notice = asyncio.get_running_loop().create_task(self._say_who_waits(queue))
         try:
             leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
@@ -367,7 +329,7 @@ class Dispatcher:
         finally:
             notice.cancel()
             queue.acquiring = False
-        held = [_Held(lease, queue.key) for lease in leases]
+        held = [Held(lease, queue.key) for lease in leases]
         queue.held.extend(held)
         self._queues.setdefault(queue.key, queue)
         self._pump(queue)
@@ -375,13 +337,13 @@ class Dispatcher:
             if not one.given and not one.batches and one in queue.held:
                 self._give_back(queue, one)
 
-    async def _say_who_waits(self, queue: _Queue) -> None:
+    async def _say_who_waits(self, queue: AttemptQueue) -> None:
         """Again and again, because more can come while the first ones wait."""
         while True:
             await asyncio.sleep(self._limits.waiting_after_ms / 1000)
             self._say_waiting(queue)
 
-    def _say_waiting(self, queue: _Queue) -> None:
+    def _say_waiting(self, queue: AttemptQueue) -> None:
         asked = queue.key.resources.describe()
         reason = f"no task actor is free that has {asked}"
         now_ms = self._clock.now_ms()
@@ -396,7 +358,7 @@ class Dispatcher:
         if told:
             self._tell(told)
 
-    def _refuse_all(self, queue: _Queue, why: str) -> None:
+    def _refuse_all(self, queue: AttemptQueue, why: str) -> None:
         now_ms = self._clock.now_ms()
         told = []
         for order in queue.waiting.values():
@@ -411,7 +373,7 @@ class Dispatcher:
 
     # Stopping ----------------------------------------------------------------------------------
 
-    async def _stop_at(self, held: _Held, attempt: AttemptId, reason: StopReason) -> None:
+    async def _stop_at(self, held: Held, attempt: AttemptId, reason: StopReason) -> None:
         grace_s = self._limits.cancel_grace_ms / 1000
         only_waiting = reason is StopReason.TAKEN_BACK
         ended = self._ended.setdefault(attempt, asyncio.Event())
@@ -438,7 +400,7 @@ class Dispatcher:
         finally:
             self._ended.pop(attempt, None)
 
-    async def _take_back(self, held: _Held) -> None:
+    async def _take_back(self, held: Held) -> None:
         async with held.taking_back:
             try:
                 attempts = await held.lease.actor.take_back()
@@ -446,7 +408,7 @@ class Dispatcher:
                 return
             self._took_back(held, attempts)
 
-    def _took_back(self, held: _Held, attempts: Sequence[AttemptId]) -> None:
+    def _took_back(self, held: Held, attempts: Sequence[AttemptId]) -> None:
         queue = self._queues.get(held.key)
         for attempt in reversed(attempts):
             order = held.given.get(attempt)
@@ -458,7 +420,7 @@ class Dispatcher:
                 self._report_stopped(attempt)
                 continue
             if queue is None:
-                queue = self._queues[held.key] = _Queue(held.key, held=[held])
+                queue = self._queues[held.key] = AttemptQueue(held.key, held=[held])
             queue.waiting[attempt] = order
             queue.order.appendleft(attempt)
         if queue is not None:
@@ -466,7 +428,7 @@ class Dispatcher:
 
     # Small steps -------------------------------------------------------------------------------
 
-    def _forget_given(self, held: _Held, attempt: AttemptId) -> None:
+    def _forget_given(self, held: Held, attempt: AttemptId) -> None:
         held.given.pop(attempt, None)
         held.started.discard(attempt)
         held.stopping.discard(attempt)
@@ -492,3 +454,14 @@ class Dispatcher:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("dispatcher: %r", task.exception(), exc_info=task.exception())
+
+
+def _why_dead(error: Exception) -> str:
+    """Why nothing more is expected of a task actor.
+
+    Any other error than its death means that its answer cannot be understood: what it was given
+    counts as lost all the same, because attempts of which nobody ever hears would hang for ever.
+    """
+    if not isinstance(error, TaskActorDied):
+        _log.error("a task actor's answer was lost: %r", error, exc_info=error)
+    return str(error)

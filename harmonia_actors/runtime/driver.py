@@ -20,8 +20,10 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
+from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.ordering import Ordering
+from harmonia_actors.runtime.orders import AttemptOrder
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, Store
@@ -30,8 +32,11 @@ __all__ = ["ExecutionDriver", "Surroundings"]
 
 _log = logging.getLogger(__name__)
 
-#: Stimuli decided and written together, at most.
+#: Stimuli decided and written together, at most; and their outputs, which one script writes.
 _BATCH_MAX = 2_000
+_BATCH_BYTES_MAX = 8_000_000
+#: Stimuli after which an attempt holds nothing any more.
+_OUTCOMES = (st.AttemptSucceeded, st.AttemptFailed, st.AttemptLost, st.AttemptStopped)
 #: Waits between tries while the store is away.
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 2.0
@@ -45,6 +50,7 @@ class Surroundings:
     attempts: Attempts
     sink: EventSink
     clock: Clock
+    room: InFlight
 
 
 class ExecutionDriver:
@@ -68,6 +74,7 @@ class ExecutionDriver:
         self._version = version
         self._store = surroundings.store
         self._attempts = surroundings.attempts
+        self._backlog = Backlog(surroundings.room, self._make, surroundings.attempts.start)
         self._sink = surroundings.sink
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
@@ -82,6 +89,8 @@ class ExecutionDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Attempts whose input is being read; True once they are to be stopped.
         self._preparing: dict[tuple[int, int], bool] = {}
+        #: What went wrong beside the loop: nothing is left half done, the driver ends by it.
+        self._broken: BaseException | None = None
         #: Set when the execution has ended or has another owner.
         self.ended = asyncio.Event()
         self.superseded = False
@@ -103,31 +112,39 @@ class ExecutionDriver:
             while not self.execution.is_final:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._broken is not None:
+                    raise self._broken
                 await self._step()
         except StaleOwner:
             self.superseded = True
-            self._attempts.forget(self.execution_id)
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             for task in self._tasks:
                 task.cancel()
+            self._backlog.close()
             self.ended.set()
 
     async def _step(self) -> None:
         batch: list[st.Stimulus] = []
-        while self._mail and len(batch) < _BATCH_MAX:
+        size = 0
+        while self._mail and len(batch) < _BATCH_MAX and size < _BATCH_BYTES_MAX:
             letter = self._mail.popleft()
             if isinstance(letter, str):
                 self._inbox_done.append(letter)
             else:
                 batch.append(letter)
+                if isinstance(letter, st.AttemptSucceeded):
+                    size += len(letter.output.inline or b"")
+                if isinstance(letter, _OUTCOMES):
+                    self._backlog.ended(letter.task, letter.attempt)
         if self._mail:
             self._wake.set()
         decision = self.execution.handle(*batch)
         if not decision.is_empty or self._inbox_done:
             await self._carry_out(decision)
+        self._backlog.pump()
 
     async def _carry_out(self, decision: Decision) -> None:
         bodies = await self._commit(decision)
@@ -135,7 +152,7 @@ class ExecutionDriver:
             self._perform_small(command)
         starts = [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
         if starts:
-            self._start(starts)
+            self._backlog.add(starts)
         if bodies:
             self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
 
@@ -195,6 +212,8 @@ class ExecutionDriver:
             case cmd.StopAttempt(task, attempt, reason):
                 if (task, attempt) in self._preparing:
                     self._preparing[(task, attempt)] = True
+                elif self._backlog.withdraw(task, attempt):
+                    self.deliver(st.AttemptStopped(task, attempt, self._clock.now_ms()))
                 else:
                     self._attempts.stop((self.execution_id, task, attempt), reason)
             case cmd.ArmTimer(due_ms):
@@ -215,16 +234,15 @@ class ExecutionDriver:
         # The loop's clock and the time of day may disagree by a little: never fire early.
         self.deliver(st.TimerFired(max(due_ms, self._clock.now_ms())))
 
-    def _start(self, starts: Sequence[cmd.StartAttempt]) -> None:
-        """Hand out what can be resolved from memory; read what is missing beside the loop."""
+    def _make(self, starts: Sequence[cmd.StartAttempt]) -> Sequence[AttemptOrder]:
+        """Orders that can be made from memory; what is missing is read beside the loop."""
         ready, missing, failed = self._ordering.prepare(starts, self._epoch, None)
-        if ready:
-            self._attempts.start(ready)
         self._report_unresolved(failed)
         if missing:
             for command in missing:
                 self._preparing[(command.task, command.attempt)] = False
             self._spawn(self._start_later(missing))
+        return ready
 
     async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
         values = await self._patiently(lambda: self._ordering.fetch(starts))
@@ -234,6 +252,7 @@ class ExecutionDriver:
             if self._preparing.pop((order.task, order.attempt), False):
                 self.deliver(st.AttemptStopped(order.task, order.attempt, self._clock.now_ms()))
             else:
+                self._backlog.took(order)
                 kept.append(order)
         for command, _ in failed:
             self._preparing.pop((command.task, command.attempt), None)
@@ -272,4 +291,5 @@ class ExecutionDriver:
     def _spawned_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("execution %s: %r", self.execution_id, task.exception())
+            self._broken = task.exception()
+            self._wake.set()

@@ -148,7 +148,7 @@ def resolve_input(
         raise ResolveFailed(
             Failure(str(error), "MISSING_VALUE", {"type": "validation_error"}, "engine", False)
         ) from error
-    except ResolvedTooLarge as error:
+    except (ResolvedTooLarge, RecursionError) as error:
         raise ResolveFailed(
             Failure(str(error), "INPUT_TOO_LARGE", {"type": "validation_error"}, "engine", False)
         ) from error

@@ -52,11 +52,15 @@ class BlobReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OrderingLimits:
-    """Sizes in bytes of JSON."""
+    """Sizes in bytes of JSON, and its depth."""
 
     resolved_input_bytes_max: int = 16_000_000
     inline_output_bytes_max: int = 65_536
     output_bytes_max: int = 256_000_000
+    #: Levels of objects and arrays within each other.
+    output_depth_max: int = 200
+    #: Outputs of sinks that are put together into the execution's own; others are described.
+    merged_output_bytes_max: int = 4_000_000
 
 
 Failed = tuple[StartAttempt, Failure]
@@ -136,7 +140,8 @@ class Ordering:
             value = await self._output_value()
         except ResolveFailed as error:
             return error.failure
-        body = jsontext.encode(value)
+        # Beside the loop: it may be large, and other executions live in this process, too.
+        body = await asyncio.to_thread(jsontext.encode, value)
         name = f"{self._execution.head.execution_id}/execution"
         return await asyncio.to_thread(store_output, body, name, self._blobs, self._limits)
 
@@ -144,7 +149,14 @@ class Ordering:
         template = output_template(self._planned.workflow)
         if template is None:
             return await self._merged_sinks()
-        outputs = await self._outputs_of(sorted(template.tasks()))
+        names = sorted(template.tasks())
+        size = sum(r.size for name in names if (r := self._reference(name)) is not None)
+        if size > self._limits.output_bytes_max:
+            raise _output_refused(
+                f"the outputs that it refers to have {size} bytes together; at most "
+                f"{self._limits.output_bytes_max} can be put together: refer to fewer tasks"
+            )
+        outputs = await self._outputs_of(names)
         values = input_values(self._input, outputs)
 
         def lookup(task: str | None) -> Any:
@@ -153,11 +165,10 @@ class Ordering:
             return values[task]
 
         try:
-            return resolve(template, lookup, limit_bytes=self._limits.output_bytes_max)
-        except (MissingValue, ResolvedTooLarge) as error:
-            message = f"the workflow's output cannot be made: {error}"
-            failure = Failure(message, "MISSING_VALUE", {}, "engine", retriable=False)
-            raise ResolveFailed(failure) from error
+            limit = self._limits.output_bytes_max
+            return await asyncio.to_thread(resolve, template, lookup, limit_bytes=limit)
+        except (MissingValue, ResolvedTooLarge, RecursionError) as error:
+            raise _output_refused(str(error)) from error
 
     # -------------------------------------------------------------------------------------------
 
@@ -270,8 +281,9 @@ class Ordering:
 
     async def _blob_of(self, name: str, url: str) -> Any:
         try:
-            return jsontext.decode(await asyncio.to_thread(self._blobs.get, url))
-        except Missing as error:
+            return await asyncio.to_thread(lambda: jsontext.decode(self._blobs.get(url)))
+        except (Missing, ValueError) as error:
+            # A ValueError: the blob is of another store than the one configured now.
             raise _output_missing(name) from error
 
     async def _merged_sinks(self) -> dict[str, Any]:
@@ -279,7 +291,11 @@ class Ordering:
         workflow = self._planned.workflow
         sinks = [workflow.tasks[index].name for index in workflow.graph.sinks()]
         references = {name: self._reference(name) for name in sinks}
-        small = [name for name, r in references.items() if r and r.url is None]
+        small, room = [], self._limits.merged_output_bytes_max
+        for name, reference in references.items():
+            if reference is not None and reference.url is None and reference.size <= room:
+                small.append(name)
+                room -= reference.size
         outputs = await self._outputs_of(small)
         shown = {}
         execution_id = self._execution.head.execution_id
@@ -291,6 +307,11 @@ class Ordering:
                     execution_id, name, reference.size, reference.preview
                 )
         return merge_sinks(shown) if len(small) == len(sinks) else shown
+
+
+def _output_refused(why: str) -> ResolveFailed:
+    message = f"the workflow's output cannot be made: {why}"
+    return ResolveFailed(Failure(message, "MISSING_VALUE", {}, "engine", retriable=False))
 
 
 def _output_missing(name: str) -> ResolveFailed:

@@ -145,7 +145,7 @@ class LocalOwner:
     host: ExecutionHost
     dispatcher: Dispatcher
     leases: LocalLeases
-    lease_keeper: asyncio.Task[None]
+    loops: list[asyncio.Task[None]]
 
 
 class _Feed:
@@ -335,17 +335,21 @@ class LocalInstallation:
             take_census=take_census,
         )
         await self.store.renew_owner(name, lease_ms=_LEASE_MS)
-        keeper = self.loop.create_task(host.keep_lease())
-        self.running[name] = LocalOwner(host, dispatcher, leases, keeper)
+        loops = [
+            self.loop.create_task(host.keep_lease()),
+            self.loop.create_task(host.look_around()),
+        ]
+        self.running[name] = LocalOwner(host, dispatcher, leases, loops)
         return host
 
     async def kill_owner(self, name: str) -> None:
         """Its process is gone, with all that it knew; what it gave to task actors goes on."""
         owner = self.running.pop(name)
-        owner.lease_keeper.cancel()
+        for loop in owner.loops:
+            loop.cancel()
         await owner.dispatcher.close()
         await owner.host.close()
-        await asyncio.gather(owner.lease_keeper, return_exceptions=True)
+        await asyncio.gather(*owner.loops, return_exceptions=True)
         owner.leases.abandon()
 
     def send(self, owner: str, reports: Sequence[Report]) -> None:

@@ -95,6 +95,7 @@ class ScriptedActor:
         self.hold_take_back: asyncio.Event | None = None
         self.taken_back = 0
         self._dead = asyncio.Event()
+        self._error: Exception | None = None
         self._told: set[AttemptId] = set()
 
     # For the test ------------------------------------------------------------------------------
@@ -111,6 +112,11 @@ class ScriptedActor:
         return [attempt[1] for attempt in self.live]
 
     def die(self) -> None:
+        self._dead.set()
+
+    def break_with(self, error: Exception) -> None:
+        """Its answers cannot be had from here on."""
+        self._error = error
         self._dead.set()
 
     def tell(self, task: int, kind: str = "start") -> Report:
@@ -193,6 +199,8 @@ class ScriptedActor:
         self._check()
 
     def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
         if self._dead.is_set():
             raise TaskActorDied(f"{self.name} has died")
 

@@ -21,7 +21,7 @@ from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageReques
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
-from harmonia_actors.runtime.host import encode_inbox
+from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.parts import answered, new_id
 from persistence.errors import Missing
@@ -52,7 +52,7 @@ class CheckpointService(ExecutionService):
             IndexEntry("checkpoints:*", score),
             IndexEntry(f"checkpoints:{execution_id}", score),
         ]
-        body = encode_inbox("checkpoint", now_ms, checkpoint_id=checkpoint_id, name=name)
+        body = encode_note("checkpoint", now_ms, checkpoint_id=checkpoint_id, name=name)
         note = InboxEntry(checkpoint_id, body)
         try:
             snapshot = await answered(

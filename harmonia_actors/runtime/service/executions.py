@@ -31,8 +31,8 @@ from harmonia_actors.core.records import (
 from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageRequest
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.core.workflow import Workflow
-from harmonia_actors.runtime.host import encode_inbox
 from harmonia_actors.runtime.indexing import execution_indexes, executions_index
+from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
 from harmonia_actors.runtime.service.schema import complete_input
@@ -126,7 +126,7 @@ class ExecutionService(WorkflowService):
         head = await self._head(execution_id)
         if head.status.is_final:
             raise _ended(head)
-        entry = InboxEntry("cancel", encode_inbox("cancel", self.clock.now_ms()))
+        entry = InboxEntry("cancel", encode_note("cancel", self.clock.now_ms()))
         try:
             owner = await answered(lambda: self.store.append_inbox(execution_id, entry))
         except Missing:

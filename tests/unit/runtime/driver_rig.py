@@ -15,6 +15,7 @@ from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.records import decode_head, encode_head
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.event_hub import parse_event
+from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.inputs import PlannedWorkflow
 from harmonia_actors.runtime.ordering import Ordering, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
@@ -53,6 +54,7 @@ class WatchedStore(MemoryStore):
         self.reading.set()
         self.away = False
         self.loses_replies = 0
+        self.breaks_reads: Exception | None = None
         self.tries = 0
 
     async def commit(self, commit: Commit) -> None:
@@ -69,6 +71,8 @@ class WatchedStore(MemoryStore):
 
     async def read_outputs(self, references: Sequence[tuple[str, str]]) -> list[bytes | None]:
         await self.reading.wait()
+        if self.breaks_reads is not None:
+            raise self.breaks_reads
         return await super().read_outputs(references)
 
 
@@ -97,6 +101,7 @@ class Rig:
         self.store = WatchedStore(self.story)
         self.clock = ManualClock(START_MS)
         self.blobs = Blobs()
+        self.room = InFlight(attempts_max=2_000, bytes_max=10_000_000)
         self.orders: dict[str, AttemptOrder] = {}
         self.stops: list[tuple[str, StopReason]] = []
         self.forgotten: list[str] = []
@@ -152,7 +157,7 @@ class Rig:
             owner=owner,
             epoch=epoch,
             version=version,
-            surroundings=Surroundings(self.store, self, self, self.clock),
+            surroundings=Surroundings(self.store, self, self, self.clock, self.room),
         )
 
     def begin(self) -> None:

@@ -10,7 +10,7 @@ from harmonia_actors.core.execution import Execution
 from harmonia_actors.runtime.event_hub import parse_event
 from persistence.errors import StaleOwner
 from persistence.store import Commit, InboxEntry
-from tests.support.executions import EXECUTION_ID, START_MS, new_head
+from tests.support.executions import EXECUTION_ID, START_MS, new_head, output
 from tests.support.scripted_actors import settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
@@ -108,7 +108,6 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     await rig.running
     assert rig.driver.superseded
     assert rig.driver.ended.is_set()
-    assert rig.forgotten == [EXECUTION_ID]
     assert rig.story == story, "something was done or told without a commit"
 
 
@@ -182,6 +181,51 @@ async def test_an_entry_without_an_effect_is_acknowledged_too(rigs: list[Rig]) -
     await until(lambda: len(rig.store.commits) == 2)
     assert rig.store.commits[-1].inbox_done == ["unknown"]
     assert rig.store.commits[-1].events == []
+
+
+async def test_large_outputs_that_come_together_are_written_in_parts(rigs: list[Rig]) -> None:
+    rig = await a_rig(rigs, {f"t{n}": "" for n in range(4)})
+    rig.begin()
+    await until(lambda: len(rig.orders) == 4)
+    rig.driver.deliver(*(rig.success(f"t{n}", output("x" * 5_000_000)) for n in range(4)))
+    await rig.running
+    sizes = [sum(map(len, commit.outputs.values())) for commit in rig.store.commits]
+    assert len([size for size in sizes if size > 5_000_000]) >= 2
+    assert max(sizes) < 16_000_000
+
+
+# What goes wrong beside the loop -----------------------------------------------------------------
+
+
+async def test_an_error_while_values_are_read_ends_the_driver(rigs: list[Rig]) -> None:
+    rig = await a_rig(
+        rigs, {"a": "", "b": {"depends_on": ["a"], "input": {"value": "${tasks.a.output}"}}}
+    )
+    rig.begin()
+    await until(lambda: "a" in rig.orders)
+    rig.store.breaks_reads = RuntimeError("a defect")
+    # Too large to be remembered: it is read from the store.
+    rig.done("a", "x" * 20_000_000)
+    with pytest.raises(RuntimeError, match="a defect"):
+        await rig.running
+    assert rig.driver.ended.is_set()
+
+
+async def test_only_so_many_attempts_are_out_and_others_can_be_stopped(rigs: list[Rig]) -> None:
+    rig = await a_rig(rigs, {f"t{n}": "" for n in range(5)})
+    rig.room.attempts_max = 2
+    rig.begin()
+    await until(lambda: len(rig.orders) == 2)
+    rig.done("t0")
+    await until(lambda: "t2" in rig.orders)
+    rig.driver.deliver(st.CancelRequested(START_MS))
+    await until(lambda: len(rig.stops) == 2)
+    for name, _ in list(rig.stops):
+        task = rig.workflow.by_name[name].index
+        rig.driver.deliver(st.AttemptStopped(task, 1, START_MS))
+    await rig.running
+    assert sorted(rig.orders) == ["t0", "t1", "t2"]
+    assert rig.driver.execution.head.status == "cancelled"
 
 
 # Inputs and outputs ------------------------------------------------------------------------------

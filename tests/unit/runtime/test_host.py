@@ -10,9 +10,10 @@ import pytest
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.runtime.host import decode_inbox, encode_inbox
+from harmonia_actors.runtime.host import Census
+from harmonia_actors.runtime.notes import decode_note, encode_note
 from persistence.memory_store import MemoryStore
-from persistence.store import InboxEntry
+from persistence.store import Commit, InboxEntry
 from tests.support.gates import Gates
 from tests.support.local import LocalInstallation
 from tests.support.scripted_actors import until
@@ -143,7 +144,7 @@ async def test_a_cancel_comes_through_the_inbox(world: World) -> None:
 async def test_a_note_that_nobody_told_of_is_found(world: World) -> None:
     execution_id = await world.start({"x": {"action": "hold"}})
     await world.began(execution_id, "x")
-    note = InboxEntry("cancel", encode_inbox("cancel", 5))
+    note = InboxEntry("cancel", encode_note("cancel", 5))
     owner = await world.store.append_inbox(execution_id, note)
     for waiting in await world.store.inboxes_waiting(owner):
         await world.installation.hosts[owner].nudge(waiting)
@@ -153,7 +154,7 @@ async def test_a_note_that_nobody_told_of_is_found(world: World) -> None:
 async def test_a_note_of_a_later_version_is_dropped(world: World) -> None:
     execution_id = await world.start({"x": {"action": "hold"}})
     owner = await world.store.append_inbox(
-        execution_id, InboxEntry("n", encode_inbox("pause", 5, until="monday"))
+        execution_id, InboxEntry("n", encode_note("pause", 5, until="monday"))
     )
     await world.installation.hosts[owner].nudge(execution_id)
     world.gates.open("x")
@@ -162,10 +163,10 @@ async def test_a_note_of_a_later_version_is_dropped(world: World) -> None:
 
 
 def test_notes_read_back_as_stimuli() -> None:
-    assert decode_inbox(encode_inbox("cancel", 5)) == st.CancelRequested(5)
-    body = encode_inbox("checkpoint", 6, checkpoint_id="cp-1", name="n")
-    assert decode_inbox(body) == st.CheckpointTaken(6, "cp-1", "n")
-    assert decode_inbox(encode_inbox("signal", 7)) is None
+    assert decode_note(encode_note("cancel", 5)) == st.CancelRequested(5)
+    body = encode_note("checkpoint", 6, checkpoint_id="cp-1", name="n")
+    assert decode_note(body) == st.CheckpointTaken(6, "cp-1", "n")
+    assert decode_note(encode_note("signal", 7)) is None
 
 
 async def test_a_host_starts_and_claims_the_same_execution_once(world: World) -> None:
@@ -183,6 +184,105 @@ async def test_a_host_starts_and_claims_the_same_execution_once(world: World) ->
     world.gates.open("x")
     await world.ended(execution_id)
     assert world.gates.running_twice() == []
+
+
+# What is odd --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body", [b"not JSON", b"[]", b'{"kind":"cancel"}', b'{"kind":"checkpoint"}']
+)
+async def test_a_note_that_cannot_be_read_is_dropped_and_hurts_nobody(
+    world: World, body: bytes
+) -> None:
+    execution_id = await world.start({"x": {"action": "hold"}})
+    await world.began(execution_id, "x")
+    owner = await world.store.append_inbox(execution_id, InboxEntry("odd", body))
+    await world.installation.hosts[owner].nudge(execution_id)
+    world.gates.open("x")
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert await world.store.read_inbox(execution_id) == []
+
+
+async def test_an_execution_that_cannot_be_read_is_set_aside_and_others_go_on(world: World) -> None:
+    odd = await world.start({"x": {"action": "hold"}})
+    await world.began(odd, "x")
+    dead = await world.owner_of(odd)
+    await world.installation.kill_owner(dead)
+    snapshot = await world.store.read_execution(odd)
+    assert snapshot is not None
+    head = {**jsontext.decode(snapshot.fields["head"]), "v": 99}
+    version = snapshot.version + 1
+    await world.store.commit(
+        Commit(
+            odd,
+            dead,
+            snapshot.epoch,
+            version,
+            snapshot.seq + 1,
+            fields={"head": jsontext.encode(head)},
+        )
+    )
+    while await world.store.orphan(dead, limit=100):
+        pass
+    (heir,) = world.installation.hosts.values()
+    await heir.pick_up()
+    snapshot = await world.store.read_execution(odd)
+    assert snapshot is not None
+    for _ in range(3):
+        await heir._claim_untold()
+    after = await world.store.read_execution(odd)
+    assert after is not None
+    assert after.epoch == snapshot.epoch, "it is not claimed again and again"
+    await world.installation.add_owner("another")
+    assert (await world.ended(await world.start({"y": {}})))["status"] == "completed"
+
+
+async def test_a_host_survives_a_census_that_fails_and_tries_again(world: World) -> None:
+    execution_id = await world.start(CHAIN)
+    await world.began(execution_id, "b")
+    dead = await world.owner_of(execution_id)
+    await world.installation.kill_owner(dead)
+    (heir,) = world.installation.hosts.values()
+    real, failures = heir.take_census, [RuntimeError("a defect")]
+
+    async def census(execution_id: str, epoch: int) -> Census:
+        if failures:
+            raise failures.pop()
+        return await real(execution_id, epoch)
+
+    heir.take_census = census
+    while await world.store.orphan(dead, limit=100):
+        pass
+    await heir.pick_up()
+    assert failures == []
+    assert heir.load == 0, "nothing half made is left"
+    await heir._claim_untold()
+    await heir._claim_untold()
+    world.gates.open("b", "c")
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert world.gates.running_twice() == []
+
+
+async def test_an_owner_that_gets_its_own_execution_again_drives_it_once(world: World) -> None:
+    execution_id = await world.start(CHAIN)
+    await world.began(execution_id, "b")
+    owner = await world.owner_of(execution_id)
+    host = world.installation.hosts[owner]
+    while await world.store.orphan(owner, limit=100):
+        pass
+    await world.store.renew_owner(owner, lease_ms=60_000)
+    for name in list(world.installation.hosts):
+        if name != owner:
+            await world.installation.kill_owner(name)
+    assert await host.pick_up() == 1
+    world.gates.open("b", "c")
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert world.gates.running_twice() == []
+    await until(lambda: host.load == 0)
+    dispatcher = world.installation.running[owner].dispatcher
+    await until(dispatcher.idle)
+    await until(lambda: world.installation.free.qsize() == len(world.installation.actors))
 
 
 # Succession --------------------------------------------------------------------------------------

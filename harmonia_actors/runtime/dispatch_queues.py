@@ -1,0 +1,63 @@
+"""What a dispatcher keeps: a queue for each class of attempts, and who was given what.
+
+Plain records: the dispatcher alone changes them. This module must not know Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey
+from harmonia_actors.runtime.ports import Lease
+
+__all__ = ["AttemptQueue", "DispatchLimits", "Held"]
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """How attempts are batched and stopped."""
+
+    batch_target_ms: int = 20
+    batch_attempts_max: int = 256
+    batch_bytes_max: int = 8_000_000
+    shared_attempts_max: int = 1_000
+    cancel_grace_ms: int = 3_000
+    #: An idle lease is kept this long for the next attempt.
+    linger_ms: int = 200
+    #: Attempts are said to be waiting if there is no task actor for them after this time.
+    waiting_after_ms: int = 1_000
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A leased task actor and what it has been given."""
+
+    lease: Lease
+    key: QueueKey
+    given: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
+    started: set[AttemptId] = field(default_factory=set)
+    #: Attempts that are to stop: if they are taken back meanwhile, they do not start elsewhere.
+    stopping: set[AttemptId] = field(default_factory=set)
+    #: Held while attempts are on their way back: until then they are not lost.
+    taking_back: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Attempts for whose sake the process was ended.
+    killed_for: set[AttemptId] = field(default_factory=set)
+    batches: int = 0
+    linger: asyncio.TimerHandle | None = None
+    dead: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class AttemptQueue:
+    """Attempts of one class that wait, and the task actors that are leased for them."""
+
+    key: QueueKey
+    order: deque[AttemptId] = field(default_factory=deque)
+    waiting: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
+    held: list[Held] = field(default_factory=list)
+    acquiring: bool = False
+    #: Leases that others need: given back as soon as they are idle.
+    recalled: int = 0
+    told_waiting: set[AttemptId] = field(default_factory=set)
