@@ -8,6 +8,7 @@ report is put into the directory (`harmonia-demo` by default).
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -51,11 +52,13 @@ def main(target: Path) -> None:
 @contextmanager
 def running_harmonia(data_dir: str) -> Iterator[None]:
     """`harmonia up` before, `harmonia down` after, whatever happens in between."""
+    # Whatever is set for another installation has no part in this one.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HARMONIA_")}
     try:
-        subprocess.run([*HARMONIA, "up", "--detach", "--data-dir", data_dir], check=True)
+        subprocess.run([*HARMONIA, "up", "--detach", "--data-dir", data_dir], check=True, env=own)
         yield
     finally:
-        subprocess.run([*HARMONIA, "down", "--data-dir", data_dir], check=True)
+        subprocess.run([*HARMONIA, "down", "--data-dir", data_dir], check=True, env=own)
 
 
 class QuietRequests(SimpleHTTPRequestHandler):

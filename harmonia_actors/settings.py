@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -90,15 +90,15 @@ class Settings(BaseSettings):
     stream_replicas: int = Field(
         1, ge=1, description="Replicas of the WebSocket and of the SSE deployment, each."
     )
-    body_bytes_max: int = Field(10_000_000, description="Largest request body.")
-    json_depth_max: int = Field(64, description="Deepest nesting of a request's JSON.")
+    body_bytes_max: int = Field(10_000_000, gt=0, description="Largest request body.")
+    json_depth_max: int = Field(64, gt=0, description="Deepest nesting of a request's JSON.")
     body_read_timeout_s: float = Field(
         30.0, gt=0, description="Time a request's body may take to arrive."
     )
     sync_wait_s_max: int = Field(
-        300, description='Longest wait of a request with "async": false; then 202.'
+        300, ge=0, description='Longest wait of a request with "async": false; then 202.'
     )
-    page_limit_max: int = Field(100, description="Most items on one page of a list.")
+    page_limit_max: int = Field(100, gt=0, description="Most items on one page of a list.")
     rate_limit_per_s: float = Field(
         1000.0, gt=0, description="Requests a second per key, unless the key has its own limit."
     )
@@ -121,35 +121,43 @@ class Settings(BaseSettings):
     stream_age_s_max: float = Field(
         3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
     )
-    streams_per_replica_max: int = Field(4000, description="Open streams one replica holds.")
+    streams_per_replica_max: int = Field(4000, gt=0, description="Open streams one replica holds.")
     stream_send_timeout_s: float = Field(
         20.0, gt=0, description="Time one send to a subscriber may take before it is cut off."
     )
     stream_messages_max: int = Field(
-        1_000, description="Messages a WebSocket client may send in vain before it is cut off."
+        1_000,
+        gt=0,
+        description="Messages a WebSocket client may send in vain before it is cut off.",
     )
 
     # Workflows
-    workflow_tasks_max: int = Field(10_000, description="Tasks of one workflow.")
-    workflow_edges_max: int = Field(100_000, description="Dependencies of one workflow.")
-    name_length_max: int = Field(128, description="Characters of a name or an id.")
-    description_length_max: int = Field(10_000, description="Characters of a description.")
-    references_per_task_max: int = Field(20_000, description="References in one task's input.")
-    resolved_input_bytes_max: int = Field(
-        16_000_000, description="Size of a task's input once its references are resolved, as JSON."
+    workflow_tasks_max: int = Field(10_000, gt=0, description="Tasks of one workflow.")
+    workflow_edges_max: int = Field(100_000, gt=0, description="Dependencies of one workflow.")
+    name_length_max: int = Field(128, gt=0, description="Characters of a name or an id.")
+    description_length_max: int = Field(10_000, gt=0, description="Characters of a description.")
+    references_per_task_max: int = Field(
+        20_000, gt=0, description="References in one task's input."
     )
-    output_bytes_max: int = Field(256_000_000, description="Size of one task's output, as JSON.")
+    resolved_input_bytes_max: int = Field(
+        16_000_000,
+        gt=0,
+        description="Size of a task's input once its references are resolved, as JSON.",
+    )
+    output_bytes_max: int = Field(
+        256_000_000, gt=0, description="Size of one task's output, as JSON."
+    )
     output_depth_max: int = Field(
-        200, description="Objects and arrays within each other in one task's output."
+        200, gt=0, description="Objects and arrays within each other in one task's output."
     )
     inline_output_bytes_max: int = Field(
-        65_536, description="Largest output kept in Redis; larger ones go to the blob store."
+        65_536, ge=0, description="Largest output kept in Redis; larger ones go to the blob store."
     )
     response_outputs_bytes_max: int = Field(
-        1_000_000, description="Outputs shown in one response; beyond it they are references."
+        1_000_000, ge=0, description="Outputs shown in one response; beyond it they are references."
     )
     status_tasks_max: int = Field(
-        1_000, description="Tasks shown in an execution's status; /tasks pages through all."
+        1_000, gt=0, description="Tasks shown in an execution's status; /tasks pages through all."
     )
 
     # Executions and tasks
@@ -158,24 +166,26 @@ class Settings(BaseSettings):
         gt=0,
         description="Ceiling of every execution's time, whatever timeout it has.",
     )
-    retries_max: int = Field(100, description="Largest `max_retries` a policy may ask for.")
+    retries_max: int = Field(100, ge=0, description="Largest `max_retries` a policy may ask for.")
     lost_attempts_max: int = Field(
-        5, description="How often a task is started again after its process died under it."
+        5, ge=0, description="How often a task is started again after its process died under it."
     )
     cancel_grace_ms: int = Field(
-        3_000, description="Time an attempt has to stop by itself before its process is killed."
+        3_000,
+        ge=0,
+        description="Time an attempt has to stop by itself before its process is killed.",
     )
     progress_interval_ms: int = Field(
-        200, description="Shortest time between two progress reports of one attempt."
+        200, ge=0, description="Shortest time between two progress reports of one attempt."
     )
     start_report_ms: int = Field(
-        5, description="A start is told at once if the attempt runs longer than this."
+        5, ge=0, description="A start is told at once if the attempt runs longer than this."
     )
     events_per_execution_max: int = Field(
-        200_000, description="Progress events stop beyond this many events of one execution."
+        200_000, gt=0, description="Progress events stop beyond this many events of one execution."
     )
     output_cache_bytes: int = Field(
-        64_000_000, description="Outputs an execution actor keeps in memory for resolving."
+        64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."
     )
 
     # Pools
@@ -189,31 +199,41 @@ class Settings(BaseSettings):
         8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
     )
     executions_per_actor_max: int = Field(
-        2_000, description="Live executions one execution actor hosts."
+        2_000, gt=0, description="Live executions one execution actor hosts."
     )
     task_actors_min: int = Field(
-        0, description="Task actors of the default class kept warm. 0: one per CPU, 2 at least."
+        0,
+        ge=0,
+        description="Task actors of the default class kept warm. 0: one per CPU, 2 at least.",
     )
-    task_actors_max: int = Field(0, description="Ceiling of task actors. 0: four times the CPUs.")
+    task_actors_max: int = Field(
+        0, ge=0, description="Ceiling of task actors. 0: four times the CPUs."
+    )
     task_actor_idle_s: float = Field(
-        60.0, description="Idle time after which a task actor beyond the warm floor ends."
+        60.0, ge=0, description="Idle time after which a task actor beyond the warm floor ends."
     )
     async_attempts_max: int = Field(
-        1_000, description="Attempts of async actions that one actor runs at a time."
+        1_000, gt=0, description="Attempts of async actions that one actor runs at a time."
     )
     batch_target_ms: int = Field(
-        20, description="Work handed to a task actor in one call, by how long its actions take."
+        20,
+        ge=0,
+        description="Work handed to a task actor in one call, by how long its actions take.",
     )
-    batch_bytes_max: int = Field(8_000_000, description="Inputs handed over in one call.")
+    batch_bytes_max: int = Field(8_000_000, gt=0, description="Inputs handed over in one call.")
     attempts_in_flight_max: int = Field(
-        2_000, description="Attempts of one execution handed out at a time; the rest waits."
+        2_000, gt=0, description="Attempts of one execution handed out at a time; the rest waits."
     )
     in_flight_bytes_max: int = Field(
-        128_000_000, description="Inputs of all attempts that one execution actor has handed out."
+        128_000_000,
+        gt=0,
+        description="Inputs of all attempts that one execution actor has handed out.",
     )
-    batch_attempts_max: int = Field(256, description="Attempts handed over in one call.")
+    batch_attempts_max: int = Field(256, gt=0, description="Attempts handed over in one call.")
     lease_ms: int = Field(
-        10_000, description="Lease of an execution actor on its executions, renewed at a third."
+        10_000,
+        gt=0,
+        description="Lease of an execution actor on its executions, renewed at a third.",
     )
 
     # What `harmonia up` watches over
@@ -243,6 +263,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Settings:
+        if self.execution_actors_min > self.execution_actors_max:
+            raise ValueError(
+                f"execution_actors_min is {self.execution_actors_min}, above execution_actors_max "
+                f"({self.execution_actors_max}); lower the one or raise the other"
+            )
+        return self
 
     def for_display(self) -> dict[str, object]:
         """All settings, without secrets, for `harmonia status` and logs."""

@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -120,11 +121,11 @@ class EmbeddedServer:
         """Whether the process runs."""
         return self._child is not None and self._child.poll() is None
 
-    def start(self, *, timeout_s: float = 60.0) -> None:
+    def start(self, *, timeout_s: float = 60.0, pause: Callable[[], None] = lambda: None) -> None:
         """Start it and wait until it answers; a log that is long to replay needs a longer time.
 
-        Started again after it died, it has the same URL. Raises ServerFailed with the end of its
-        log.
+        Started again after it died, it has the same URL. While it waits it calls `pause` again and
+        again, which may raise to end the wait. Raises ServerFailed with the end of its log.
         """
         if self.alive():
             return
@@ -133,7 +134,7 @@ class EmbeddedServer:
             self._held = _lock(self._directory)
         try:
             _reap(self._directory, timeout_s=10.0)
-            self._start(time.monotonic() + timeout_s)
+            self._start(time.monotonic() + timeout_s, pause)
         except BaseException:
             self.stop()
             raise
@@ -153,12 +154,12 @@ class EmbeddedServer:
             self._held.close()
             self._held = None
 
-    def _start(self, deadline: float) -> None:
+    def _start(self, deadline: float, pause: Callable[[], None]) -> None:
         self._settle_password_and_port()
         chosen = bool(self._asked_port)
         for _ in range(_PORT_ATTEMPTS_MAX):
             self._launch()
-            if self._wait_ready(deadline):
+            if self._wait_ready(deadline, pause):
                 return
             tail = self._log_tail()
             if chosen or "Address already in use" not in tail:
@@ -212,7 +213,7 @@ class EmbeddedServer:
             )
         fresh.replace(config)
 
-    def _wait_ready(self, deadline: float) -> bool:
+    def _wait_ready(self, deadline: float, pause: Callable[[], None]) -> bool:
         """Whether it came to answer; False if it ended. Raises ServerFailed at the deadline."""
         with redis.Redis(
             host="127.0.0.1",
@@ -233,6 +234,7 @@ class EmbeddedServer:
                         "the embedded server did not answer in time; the end of its log:\n"
                         + self._log_tail()
                     )
+                pause()
                 time.sleep(0.01)
         return False
 

@@ -93,13 +93,13 @@ def make_gateway(settings: Settings) -> InstallationGateway:
     return InstallationGateway(made, hub, RayFileReader(settings))
 
 
-def ensure_first_key(settings: Settings) -> str | None:
-    """Make an admin key if there is none at all; returns it, this once, else None."""
+def ensure_first_key(settings: Settings, *, anew: bool = False) -> str | None:
+    """Make an admin key if there is none at all, or `anew`; returns it, this once, else None."""
 
     async def ensure() -> str | None:
         store = parts.connect_store(settings)
         try:
-            return await make_first_key(store, SystemClock().now_ms())
+            return await make_first_key(store, SystemClock().now_ms(), anew=anew)
         finally:
             await store.close()
 

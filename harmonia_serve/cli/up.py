@@ -98,6 +98,14 @@ _AllowCommands = Annotated[
         show_default=False,
     ),
 ]
+_NewKey = Annotated[
+    bool,
+    typer.Option(
+        "--new-key",
+        help="Make another admin key and write it to connection.json: if the first one was lost.",
+        rich_help_panel=_SAFETY,
+    ),
+]
 _AsJson = Annotated[
     bool, typer.Option("--json", help="Once it is ready, print where as a line of JSON.")
 ]
@@ -113,6 +121,7 @@ def up(
     detach: _Detach = False,
     components: _Components = None,
     allow_commands: _AllowCommands = None,
+    new_key: _NewKey = False,
     as_json: _AsJson = False,
 ) -> None:
     """Start Harmonia: a store, Ray and the service; then watch over them until Ctrl-C.
@@ -134,6 +143,7 @@ def up(
         address=address,
         num_cpus=num_cpus,
         detach=detach,
+        new_key=new_key,
     )
     show = _Announcer(plan, as_json)
     try:

@@ -181,10 +181,10 @@ def _shown(key_id: str, record: dict[str, object]) -> JsonObject:
     }
 
 
-async def make_first_key(store: Store, now_ms: int) -> str | None:
-    """Make an admin key if there is no key at all; returns it, this once, else None."""
+async def make_first_key(store: Store, now_ms: int, *, anew: bool = False) -> str | None:
+    """Make an admin key if there is no key at all, or `anew`; returns it, this once, else None."""
     page = await store.page(_LIST, offset=0, limit=1, descending=False)
-    if page.total:
+    if page.total and not anew:
         return None
     key_id, key, digest = new_key()
     record = _record("first", ("admin",), None, digest, now_ms)

@@ -37,6 +37,8 @@ class Plan:
     num_cpus: float | None = None
     #: Return once it is ready and leave it running.
     detach: bool = False
+    #: Make another admin key, whatever keys there are.
+    new_key: bool = False
 
     def with_settings(self, **changes: Any) -> Plan:
         """The plan with other values of some settings."""
@@ -53,6 +55,7 @@ class Plan:
             "address": self.address,
             "num_cpus": self.num_cpus,
             "detach": self.detach,
+            "new_key": self.new_key,
         }
 
     @classmethod
@@ -67,6 +70,7 @@ def make_plan(
     address: str = "",
     num_cpus: float | None = None,
     detach: bool = False,
+    new_key: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
     """The plan for the given settings (None: not given) over those of the environment.
@@ -77,12 +81,7 @@ def make_plan(
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UsageProblem(
-            f"setting {name}: {first['msg']} (it is {first['input']!r})",
-            f"Settings come from options and from the environment (HARMONIA_{name.upper()}).",
-        ) from error
+        raise _not_valid(error) from error
     changes: dict[str, Any] = {"data_dir": settings.data_dir.expanduser().resolve()}
     if settings.workspace_dir and "://" not in settings.workspace_dir:
         changes["workspace_dir"] = str(Path(settings.workspace_dir).expanduser().resolve())
@@ -98,9 +97,25 @@ def make_plan(
         address=address,
         num_cpus=num_cpus,
         detach=detach,
+        new_key=new_key,
     )
     _check(plan)
     return plan
+
+
+def _not_valid(error: ValidationError) -> UsageProblem:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if not name:
+        # About several settings at once: their values are all settings, secrets included.
+        return UsageProblem(
+            first["msg"].removeprefix("Value error, "),
+            "Settings come from options and from the environment (HARMONIA_…).",
+        )
+    return UsageProblem(
+        f"setting {name}: {first['msg']} (it is {first['input']!r})",
+        f"Settings come from options and from the environment (HARMONIA_{name.upper()}).",
+    )
 
 
 def _check(plan: Plan) -> None:

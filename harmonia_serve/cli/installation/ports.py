@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
+import sys
 
 import psutil
 
 from harmonia_serve.cli.problems import CommandFailed
 
-__all__ = ["choose_port", "holder_of_port", "is_free", "is_loopback", "service_url"]
+__all__ = ["choose_port", "claim", "holder_of_port", "is_free", "is_loopback", "service_url"]
 
 #: So many ports above the default one are tried.
 _PORTS_TRIED = 100
@@ -23,6 +25,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def claim(port: int) -> socket.socket | None:
+    """Keep a port for this process, before anything listens there; None if another has it.
+
+    Between the choice of a port and the moment it is bound lie seconds, and HAProxies share a port
+    without a word. What is claimed is a name in the kernel that goes with the process; where there
+    is no such thing, the socket that is returned keeps nobody away.
+    """
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if sys.platform == "linux":
+        try:
+            holder.bind(f"\0harmonia/port/{port}")
+        except OSError:
+            holder.close()
+            return None
+    return holder
 
 
 def is_free(host: str, port: int) -> bool:
@@ -44,7 +63,11 @@ def is_free(host: str, port: int) -> bool:
             raise CommandFailed(
                 f"this user may not listen on port {port}", "Choose a --port above 1023."
             ) from error
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise CommandFailed(
+                    f"'{host}' is not an address of this machine", "Choose another --host."
+                ) from error
             return False
     return True
 
@@ -68,24 +91,36 @@ def holder_of_port(port: int) -> str:
     return "a process that this user may not see"
 
 
-def choose_port(host: str, port: int, *, explicit: bool) -> int:
-    """The port to use: the one asked for, or the next free one above the default.
+def choose_port(host: str, port: int, *, explicit: bool) -> tuple[int, socket.socket]:
+    """The port to use, and what keeps it for this process until it is closed.
 
-    Raises CommandFailed if a port that was asked for is busy, naming who has it.
+    That is the port asked for, or the next free one above the default. Raises CommandFailed if a
+    port that was asked for is busy, naming who has it.
     """
-    if is_free(host, port):
-        return port
+    found = _free_and_claimed(host, port)
+    if found is not None:
+        return port, found
     if explicit:
+        who = "another `harmonia up`" if is_free(host, port) else holder_of_port(port)
         raise CommandFailed(
-            f"port {port} is taken by {holder_of_port(port)}",
+            f"port {port} is taken by {who}",
             "Stop it, or choose another --port (without --port a free one is taken).",
         )
     for candidate in range(port + 1, min(port + 1 + _PORTS_TRIED, 65_536)):
-        if is_free(host, candidate):
-            return candidate
+        found = _free_and_claimed(host, candidate)
+        if found is not None:
+            return candidate, found
     raise CommandFailed(
         f"no free port between {port} and {port + _PORTS_TRIED}", "Choose one with --port."
     )
+
+
+def _free_and_claimed(host: str, port: int) -> socket.socket | None:
+    claimed = claim(port)
+    if claimed is not None and not is_free(host, port):
+        claimed.close()
+        return None
+    return claimed
 
 
 def service_url(host: str, port: int) -> str:

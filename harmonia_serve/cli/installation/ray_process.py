@@ -72,7 +72,9 @@ def _failure(error: Exception) -> reports.Failed:
         return reports.Failed(error.message, error.way_out)
     # What comes out of an actor brings the stack of that actor along; the log has it all.
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return reports.Failed(f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}")
+    message = f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
+    # Nobody has made a mistake: a slow machine, for one, lets Ray give up after 30 seconds.
+    return reports.Failed(message, again=True)
 
 
 class _Driver:
@@ -103,7 +105,7 @@ class _Driver:
         self._has_begun = not list_actors(settings.namespace)
         with self._step("starting the actors", "actors"):
             install(settings, progress=self._progress)
-        first_key = ensure_first_key(settings)
+        first_key = ensure_first_key(settings, anew=self._plan.new_key)
         if first_key is not None:
             self._report(reports.FirstKey(first_key))
         url = service_url(settings.host, settings.port)

@@ -57,16 +57,21 @@ def write_private(path: Path, document: Mapping[str, Any]) -> None:
             fresh.unlink()
 
 
-def write_connection(data_dir: Path, url: str, api_key: str | None) -> bool:
-    """Write where the service is; a key that is there already stays if none is given.
+def write_connection(data_dir: Path, url: str, api_key: str | None, *, store: str) -> bool:
+    """Write where the service is, with the key for the store that it uses.
 
-    Returns whether the file now holds a key.
+    Each store knows keys of its own. A key that is given is kept for its store, and others stay;
+    without one, the file shows the key that was kept for this store. Returns whether there is one.
     """
     path = data_dir / CONNECTION_FILE
-    if api_key is None:
-        with suppress(OSError, ValueError, AttributeError):
-            api_key = json.loads(path.read_text(encoding="utf-8")).get("api_key")
-    write_private(path, {"url": url, "api_key": api_key})
+    keys: dict[str, str] = {}
+    with suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        keys = dict(known.get("keys") or ({store: known["api_key"]} if known["api_key"] else {}))
+    if api_key is not None:
+        keys[store] = api_key
+    api_key = keys.get(store)
+    write_private(path, {"url": url, "api_key": api_key, "keys": keys})
     return api_key is not None
 
 

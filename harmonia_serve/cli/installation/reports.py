@@ -84,6 +84,8 @@ class Failed:
 
     message: str
     way_out: str = ""
+    #: Whether it may go well the next time: a machine under load, not a mistake.
+    again: bool = False
 
 
 Report = Step | Done | Note | FirstKey | HeadProcesses | Ready | Failed

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -48,6 +51,10 @@ class _Stop(Exception):
     """Somebody wants it to end."""
 
 
+class _StartFailed(CommandFailed):
+    """Ray or the service did not start, for a reason that may be gone the next time."""
+
+
 class Watchdog:
     """One `up`, from its start to its end."""
 
@@ -61,6 +68,8 @@ class Watchdog:
         self._child: Child | None = None
         self._head: dict[str, psutil.Process] = {}
         self._url = ""
+        #: Keeps other installations away from our port, also before and while it is bound.
+        self._claim: socket.socket | None = None
         self._started_s = time.time()
         self._stops_asked = 0
         self._environ: dict[str, str] = {}
@@ -113,7 +122,13 @@ class Watchdog:
         if self._store is not None:
             self._start_store(self._store)
         self._pause()
-        self._start_child()
+        try:
+            self._start_child()
+        except _StartFailed as error:
+            self._count_restart(error.message)
+            self._note(f"{_first_line(error)}; trying once more", True)
+            self._end_child(graceful=bool(self._plan.address))
+            self._start_child()
 
     def _reap(self) -> None:
         """End what an `up` that was killed has left of this installation."""
@@ -130,7 +145,9 @@ class Watchdog:
 
     def _settle_port(self) -> None:
         settings = self._plan.settings
-        port = choose_port(settings.host, settings.port, explicit=self._plan.port_explicit)
+        port, self._claim = choose_port(
+            settings.host, settings.port, explicit=self._plan.port_explicit
+        )
         if port != settings.port:
             self._note(f"port {settings.port} is taken, so the service listens on port {port}")
             self._plan = self._plan.with_settings(port=port)
@@ -138,7 +155,7 @@ class Watchdog:
     def _start_store(self, store: EmbeddedServer) -> None:
         begun = time.monotonic()
         self._show(reports.Step("starting the store"))
-        store.start(timeout_s=_STORE_START_S)
+        store.start(timeout_s=_STORE_START_S, pause=self._pause)
         self._plan = self._plan.with_settings(redis_url=SecretStr(store.url))
         text = f"store on 127.0.0.1:{store.port}: every write on disk before it is acknowledged"
         self._show(reports.Done(text, _ms_since(begun)))
@@ -164,13 +181,13 @@ class Watchdog:
                     return
                 self._take(report)
             if not found and self._child.exit_code is not None:
-                raise CommandFailed(
+                raise _StartFailed(
                     f"the Ray process ended (exit code {self._child.exit_code}); "
                     f"the end of its log:\n{log_tail(self._data_dir)}",
                     f"The whole log: {log_path(self._data_dir)}",
                 )
             if time.monotonic() - heard_s > self._plan.settings.up_start_s_max:
-                raise CommandFailed(
+                raise _StartFailed(
                     "nothing has happened for "
                     f"{self._plan.settings.up_start_s_max:.0f} s; the end of the log:\n"
                     + log_tail(self._data_dir),
@@ -180,15 +197,17 @@ class Watchdog:
     def _take(self, report: reports.Report) -> None:
         match report:
             case reports.FirstKey(api_key):
-                records.write_connection(self._data_dir, self._own_url(), api_key)
+                # Once: a service that is started again needs no other key.
+                self._plan = replace(self._plan, new_key=False)
+                self._write_connection(self._own_url(), api_key)
                 self._show(report)
             case reports.HeadProcesses(pids):
                 for name, pid in pids.items():
                     with suppress(psutil.Error):
                         self._head[name] = psutil.Process(pid)
-            case reports.Failed(message, way_out):
+            case reports.Failed(message, way_out, again):
                 log = f"The log: {log_path(self._data_dir)}"
-                raise CommandFailed(message, way_out or log)
+                raise (_StartFailed if again else CommandFailed)(message, way_out or log)
             case _:
                 self._show(report)
 
@@ -197,10 +216,17 @@ class Watchdog:
 
     def _become_ready(self, url: str) -> None:
         self._url = url
-        has_key = records.write_connection(self._data_dir, url, None)
+        has_key = self._write_connection(url, None)
         self._write_running()
         self._health.reset()
         self._show(reports.Ready(url, has_key))
+
+    def _write_connection(self, url: str, api_key: str | None) -> bool:
+        settings = self._plan.settings
+        store = "embedded" if self._store is not None else _place(settings.redis_url)
+        return records.write_connection(
+            self._data_dir, url, api_key, store=f"{store} {settings.namespace}"
+        )
 
     def _write_running(self) -> None:
         running = records.Running(
@@ -259,10 +285,17 @@ class Watchdog:
         return ""
 
     def _restart_ray(self, trouble: str) -> None:
-        self._count_restart(trouble)
-        self._note(f"{trouble}; starting Ray and the service again", True)
-        self._end_child(graceful=bool(self._plan.address))
-        self._start_child()
+        """Start it again until it serves, as often as it may be."""
+        while trouble:
+            self._count_restart(trouble)
+            self._note(f"{trouble}; starting Ray and the service again", True)
+            self._end_child(graceful=bool(self._plan.address))
+            try:
+                self._start_child()
+            except _StartFailed as error:
+                trouble = _first_line(error)
+            else:
+                trouble = ""
 
     def _count_restart(self, trouble: str) -> None:
         settings, now = self._plan.settings, time.monotonic()
@@ -289,6 +322,8 @@ class Watchdog:
             self._store.stop()
             self._show(reports.Done("store stopped", _ms_since(begun)))
         records.remove_running(self._data_dir)
+        if self._claim is not None:
+            self._claim.close()
         if not self._plan.address:
             remove_scratch(self._data_dir, self._environ)
 
@@ -335,7 +370,9 @@ class _Health:
             return ""
         failed_before = self.unanswered_s > 0
         try:
-            httpx.get(f"{url}/health", timeout=_HEALTH_TIMEOUT_S, trust_env=False)
+            answer = httpx.get(f"{url}/health", timeout=_HEALTH_TIMEOUT_S, trust_env=False)
+            # The ingress answers for a service that is dead.
+            answer.raise_for_status()
         except httpx.HTTPError as error:
             self._looked_s = time.monotonic()
             self.unanswered_s = self._looked_s - self._answered_s
@@ -344,6 +381,16 @@ class _Health:
         lasted_s = time.monotonic() - self._answered_s
         self.reset()
         return f"the service answers again, after {lasted_s:.0f} s" if failed_before else ""
+
+
+def _first_line(error: CommandFailed) -> str:
+    return error.message.splitlines()[0]
+
+
+def _place(url: SecretStr) -> str:
+    """A store's address without the secrets in it."""
+    parts = urlsplit(url.get_secret_value())
+    return f"{parts.hostname or ''}:{parts.port or ''}{parts.path}"
 
 
 def _ms_since(begun: float) -> int:

@@ -2,7 +2,7 @@
 
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
 as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
-ready.
+ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from harmonia_serve.cli.installation import reports
 from harmonia_serve.cli.installation.plan import Plan
@@ -22,7 +23,7 @@ from harmonia_serve.cli.installation.ports import service_url
 
 class Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(503 if Path("sick").exists() else 200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -41,6 +42,12 @@ def main() -> None:
         [sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL
     )
     report(reports.HeadProcesses({"raylet": raylet.pid}))
+    tries = settings.data_dir / "tries"
+    number = len(tries.read_text()) if tries.exists() else 0
+    tries.write_text("x" * (number + 1))
+    if str(number) in os.environ.get("STAND_IN_FAILS", "").split(","):
+        report(reports.Failed("the current node timed out during startup", again=True))
+        sys.exit(1)
     if "STAND_IN_SLOW" in os.environ:
         signal.pause()
     if not (settings.data_dir / "connection.json").exists():

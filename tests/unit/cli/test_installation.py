@@ -66,13 +66,19 @@ def test_a_free_port_is_taken_and_a_busy_default_gives_way(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert not is_free("127.0.0.1", port)
-        assert choose_port("127.0.0.1", port, explicit=False) > port
+        found, claimed = choose_port("127.0.0.1", port, explicit=False)
+        with claimed:
+            assert found > port
         with pytest.raises(CommandFailed) as caught:
             choose_port("127.0.0.1", port, explicit=True)
         assert f"process {os.getpid()}" in caught.value.message
         assert "--port" in caught.value.way_out
     assert is_free("127.0.0.1", port)
-    assert choose_port("127.0.0.1", port, explicit=True) == port
+    found, claimed = choose_port("127.0.0.1", port, explicit=True)
+    with claimed:
+        assert found == port
+        with pytest.raises(CommandFailed, match="another `harmonia up`"):
+            choose_port("127.0.0.1", port, explicit=True)
     assert holder_of_port(port) == "a process that this user may not see"
 
 
@@ -89,6 +95,8 @@ def test_a_port_that_was_just_used_is_free(tmp_path: Path) -> None:
 def test_an_address_that_is_not_ours_is_refused() -> None:
     with pytest.raises(CommandFailed, match="not an address"):
         is_free("no-such-host.invalid", 8002)
+    with pytest.raises(CommandFailed, match=r"'192\.0\.2\.1' is not an address"):
+        choose_port("192.0.2.1", 8002, explicit=False)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +115,36 @@ def test_how_this_machine_reaches_a_host(host: str, loopback: bool, url: str) ->
     assert service_url(host, 8002) == url
 
 
+def test_settings_that_cannot_work_are_refused_without_telling_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"setting lease_ms: .* greater than 0 \(it is 0\)"):
+        make_plan({"data_dir": tmp_path, "lease_ms": 0}, environ={})
+    together = {"execution_actors_min": 9, "execution_actors_max": 2}
+    url = "redis://:canary@redis.example:6379/0"
+    with pytest.raises(UsageProblem, match="lower the one or raise the other") as caught:
+        make_plan({"data_dir": tmp_path, "redis_url": url, **together}, environ={})
+    assert "canary" not in caught.value.message + caught.value.way_out
+
+
 def test_connection_keeps_its_key_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "connection.json"
     path.write_text("{}")
     path.chmod(0o644)
-    assert records.write_connection(tmp_path, "http://a:1", None) is False
-    assert records.write_connection(tmp_path, "http://a:1", "hk_1") is True
-    assert records.write_connection(tmp_path, "http://a:2", None) is True
-    assert json.loads(path.read_text()) == {"url": "http://a:2", "api_key": "hk_1"}
+
+    def write(url: str, key: str | None, store: str = "embedded") -> bool:
+        return records.write_connection(tmp_path, url, key, store=store)
+
+    def written() -> tuple[str, str | None]:
+        found = json.loads(path.read_text())
+        return found["url"], found["api_key"]
+
+    assert write("http://a:1", None) is False
+    assert write("http://a:1", "hk_1") is True
+    assert write("http://a:2", None) is True
+    assert written() == ("http://a:2", "hk_1")
+    assert write("http://a:2", "hk_2", "redis.example:6379/0") is True
+    assert written() == ("http://a:2", "hk_2")
+    assert write("http://a:2", None) is True
+    assert written() == ("http://a:2", "hk_1"), "each store has a key of its own"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["connection.json"]
 

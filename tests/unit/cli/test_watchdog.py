@@ -100,7 +100,11 @@ def test_it_starts_says_who_holds_it_and_ends_without_leaving_anything(data_dir:
     assert httpx.get(f"{url}/health").status_code == 200
     assert up.all("FirstKey") == [{"api_key": "hk_first"}]
     connection = data_dir / "connection.json"
-    assert json.loads(connection.read_text()) == {"url": url, "api_key": "hk_first"}
+    assert json.loads(connection.read_text()) == {
+        "url": url,
+        "api_key": "hk_first",
+        "keys": {"embedded harmonia": "hk_first"},
+    }
     assert connection.stat().st_mode & 0o777 == 0o600
     started = processes(data_dir)
     assert len(started) == 3
@@ -167,6 +171,37 @@ def test_ray_that_dies_is_started_again_and_nothing_of_the_old_stays(data_dir: P
     assert marked(data_dir) == []
 
 
+def test_a_start_that_fails_under_load_is_tried_once_more(data_dir: Path) -> None:
+    up = Up(data_dir, STAND_IN_FAILS="0")
+    up.until_ready()
+    assert any("timed out during startup; trying once more" in n["text"] for n in up.all("Note"))
+    up.process.terminate()
+    assert up.wait() == 0
+    assert marked(data_dir) == []
+
+
+def test_a_restart_that_fails_is_tried_again(data_dir: Path) -> None:
+    up = Up(data_dir, STAND_IN_FAILS="1")
+    up.until_ready()
+    raylet = next(process for process in marked(data_dir) if process.cmdline()[1] == "-c")
+    raylet.kill()
+    up.until_ready(times=2)
+    assert len(marked(data_dir)) == 2, "nothing is left of the start that failed"
+    up.process.terminate()
+    assert up.wait() == 0
+
+
+def test_an_ingress_that_answers_for_a_dead_service_is_no_answer(data_dir: Path) -> None:
+    up = Up(data_dir)
+    up.until_ready()
+    (data_dir / "sick").touch()
+    up.until(lambda: any("does not answer" in note["text"] for note in up.all("Note")))
+    (data_dir / "sick").unlink()
+    up.until(lambda: any("answers again" in note["text"] for note in up.all("Note")))
+    up.process.terminate()
+    assert up.wait() == 0
+
+
 def test_restarts_are_bounded(data_dir: Path) -> None:
     up = Up(data_dir)
     for number in range(1, 4):
@@ -213,7 +248,8 @@ def test_a_killed_watchdog_takes_the_ray_process_with_it(data_dir: Path) -> None
 def test_a_failed_start_tells_why_and_leaves_nothing(data_dir: Path) -> None:
     up = Up(data_dir, NAMESPACE="broken")
     assert up.wait() == 1
-    assert up.all("Failed") == [{"message": "the stand-in is broken", "way_out": "mend it"}]
+    failed = {"message": "the stand-in is broken", "way_out": "mend it", "again": False}
+    assert up.all("Failed") == [failed]
     assert processes(data_dir) == []
     assert is_free("127.0.0.1", 8002)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -355,28 +354,6 @@ async def test_a_new_attempt_of_what_was_lost_can_run(desk: Desk) -> None:
     assert desk.told() == ["AttemptLost 1 1", "AttemptSucceeded 1 2"]
 
 
-async def test_an_answer_that_cannot_be_had_is_a_death(desk: Desk) -> None:
-    actor = desk.leases.add()
-    await desk.learn(actor, 0.01)
-    desk.start(*orders(1, 2, 3))
-    await until(actor.running)
-    actor.break_with(RuntimeError("out of memory"))
-    await until(lambda: len(desk.told()) == 2)
-    assert desk.told() == ["AttemptLost 1 1", "AttemptLost 2 1"]
-    assert desk.leases.dead == [actor.name]
-    other = desk.leases.add()
-    await until(other.running)
-    assert (actor.batches, other.batches) == ([[1, 2]], [[3]])
-
-
-async def test_a_batch_has_so_many_bytes(desk: Desk) -> None:
-    actor = desk.leases.add()
-    await desk.learn(actor, 0.000_001)
-    desk.start(*(replace(order(n), input=b"x" * 3_000_000) for n in range(1, 6)))
-    await until(actor.running)
-    assert actor.batches == [[1, 2]]
-
-
 # Leases ------------------------------------------------------------------------------------------
 
 
@@ -496,21 +473,6 @@ async def test_the_outcome_of_an_adopted_attempt_is_told(desk: Desk) -> None:
     await until(desk.told)
     assert desk.told() == ["AttemptSucceeded 1 1"]
     assert desk.leases.released == []
-
-
-async def test_an_attempt_of_its_own_that_is_adopted_is_told_once_and_its_actor_is_free(
-    desk: Desk,
-) -> None:
-    actor = desk.leases.add()
-    desk.start(order(1))
-    await until(actor.running)
-    desk.dispatcher.adopt(ScriptedLease(actor), [("exec-1", 1, 1)])
-    await settle()
-    actor.end(1)
-    await until(desk.told)
-    await until(lambda: desk.leases.released == [actor.name])
-    assert desk.told() == ["AttemptSucceeded 1 1"]
-    assert desk.dispatcher.idle()
 
 
 async def test_an_adopted_attempt_can_be_stopped(desk: Desk) -> None:

@@ -117,60 +117,6 @@ def test_a_batch_runs_in_order_and_tells_all_at_its_end(bench: Bench) -> None:
     assert [name for name, _ in bench.gates.began] == ["exec-1/t0", "exec-1/t1", "exec-1/t2"]
 
 
-class OddError(ActionError):
-    def __init__(self) -> None:
-        text: Any = ["not", "text"]
-        super().__init__(text, code="\ud800", details={"a": {1}})
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (OddError(), "\\ud800"),
-        (asyncio.CancelledError(), "EXCEPTION"),
-        (KeyboardInterrupt(), "EXCEPTION"),
-        (SystemExit(3), "EXCEPTION"),
-        (RecursionError(), "EXCEPTION"),
-    ],
-)
-def test_whatever_an_action_raises_is_its_outcome_and_the_batch_goes_on(
-    bench: Bench, error: BaseException, code: str
-) -> None:
-    @bench.component.action
-    def odd() -> None:
-        raise error
-
-    first = replace(order(0, "odd"), component="bench", input=b"{}")
-    reports, _ = bench.start(bench.host(), first, order(1)).result(10)
-    assert [shown(report) for report in reports] == [
-        "Started 0",
-        "Failed 0",
-        "Started 1",
-        "Succeeded 1",
-    ]
-    failed = reports[1].stimulus
-    assert isinstance(failed, st.AttemptFailed)
-    assert failed.failure.code == code
-    jsontext.encode([failed.failure.message, failed.failure.details])
-
-
-def test_an_output_that_is_nested_too_deep_is_refused_where_it_is_made(bench: Bench) -> None:
-    deep: Any = 1
-    for _ in range(300):
-        deep = [deep]
-
-    @bench.component.action
-    def nested() -> Any:
-        return deep
-
-    first = replace(order(0, "nested"), component="bench", input=b"{}")
-    reports, _ = bench.start(bench.host(), first).result(10)
-    failed = reports[1].stimulus
-    assert isinstance(failed, st.AttemptFailed)
-    assert (failed.failure.code, failed.failure.retriable) == ("INVALID_OUTPUT", False)
-    assert "nested more than 200 deep" in failed.failure.message
-
-
 def test_the_start_of_a_long_attempt_is_told_while_it_runs(bench: Bench) -> None:
     host = bench.host(TaskHostLimits(start_report_ms=1))
     run = bench.start(host, order(0), order(1, "hold"))
