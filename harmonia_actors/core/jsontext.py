@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["decode", "encode", "encode_text"]
+__all__ = ["decode", "encode", "encode_canonical", "encode_text"]
 
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
 )
+_CANONICAL = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 def encode_text(value: Any) -> str:
@@ -27,6 +28,11 @@ def encode_text(value: Any) -> str:
 def encode(value: Any) -> bytes:
     """A value as compact UTF-8 JSON. Raises as `encode_text`; a lone surrogate is a ValueError."""
     return _ENCODER.encode(value).encode("utf-8")
+
+
+def encode_canonical(value: Any) -> bytes:
+    """A value as JSON that is the same for equal values, in whatever order their keys came."""
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def decode(text: bytes | str) -> Any:
