@@ -3,6 +3,11 @@
 Methods take values that are already parsed and return JSON objects in the API reference's shapes,
 ready to be sent. They raise the errors of `harmonia_actors.core.errors` and nothing else on
 purpose. Routes translate HTTP to these calls and back; they know no store, no Ray, no actor.
+
+Methods that make something take `once`, if the request carries an idempotency key: the same call
+with the same key makes it once, whoever else makes the call at the same time, and is answered
+again like the first time, with what has been made as it is now. Another call with the same key
+raises Conflict. A key lives as long as what was made with it.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from harmonia_actors.core.requests import (
     ExecutionReply,
     FileContent,
     JsonObject,
+    Once,
     PageRequest,
     Principal,
     StreamEvent,
@@ -26,6 +32,7 @@ __all__ = [
     "FileContent",
     "Gateway",
     "JsonObject",
+    "Once",
     "PageRequest",
     "Principal",
     "StreamEvent",
@@ -68,7 +75,9 @@ class Gateway(Protocol):
 
     # Workflows ---------------------------------------------------------------------------------
 
-    async def create_workflow(self, definition: JsonObject) -> JsonObject:
+    async def create_workflow(
+        self, definition: JsonObject, *, once: Once | None = None
+    ) -> JsonObject:
         """Validate and store a definition. Raises ValidationFailed."""
         ...
 
@@ -85,12 +94,17 @@ class Gateway(Protocol):
     # Executions --------------------------------------------------------------------------------
 
     async def execute(
-        self, workflow_id: str, input_values: JsonObject, options: JsonObject
+        self,
+        workflow_id: str,
+        input_values: JsonObject,
+        options: JsonObject,
+        *,
+        once: Once | None = None,
     ) -> ExecutionReply:
         """Start an execution. `options` is the request's `execution_options`, unchecked.
 
         With `async: false` it waits (bounded) and, if the execution failed, raises
-        ComponentFailed or ExecutionFailed.
+        ComponentFailed or ExecutionFailed; sent again, it waits for the same execution.
         """
         ...
 
@@ -137,7 +151,7 @@ class Gateway(Protocol):
 
     # Templates ---------------------------------------------------------------------------------
 
-    async def create_template(self, request: JsonObject) -> JsonObject:
+    async def create_template(self, request: JsonObject, *, once: Once | None = None) -> JsonObject:
         """From `workflow_id` or from a `definition`; `name`, `description`, `parameters`."""
         ...
 
@@ -147,14 +161,16 @@ class Gateway(Protocol):
 
     async def delete_template(self, template_id: str) -> None: ...
 
-    async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
+    async def instantiate_template(
+        self, template_id: str, request: JsonObject, *, once: Once | None = None
+    ) -> JsonObject:
         """Make a workflow that has `parameter_values` as defaults of its input."""
         ...
 
     # State -------------------------------------------------------------------------------------
 
     async def create_checkpoint(
-        self, execution_id: str, *, name: str, description: str
+        self, execution_id: str, *, name: str, description: str, once: Once | None = None
     ) -> JsonObject: ...
 
     async def get_checkpoint(self, checkpoint_id: str) -> JsonObject: ...
@@ -165,7 +181,9 @@ class Gateway(Protocol):
 
     async def delete_checkpoint(self, checkpoint_id: str) -> None: ...
 
-    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+    async def restore(
+        self, checkpoint_id: str, options: JsonObject, *, once: Once | None = None
+    ) -> ExecutionReply:
         """Make a new execution from a checkpoint and start it."""
         ...
 

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from jinja2 import Environment, StrictUndefined
 from pydantic.json_schema import models_json_schema
 
-from harmonia_serve import request_schemas, schemas, sse
+from harmonia_serve import once, request_schemas, schemas, sse
 from harmonia_serve.auth import Guard
 from harmonia_serve.problems import json_bytes
 
@@ -42,6 +42,11 @@ Only `/health` and `/ready` are open.
 | `component_error`, `execution_error` | 500, in answer to `"async": false` |
 | `internal_error` | 500, with the `error_id` that is in the log |
 | `service_unavailable` | 503, with `Retry-After` |
+
+**Idempotency-Key.** Send a POST that makes something with this header, and send it again if no
+answer came: the same key with the same request makes it once and gives the same thing; with another
+request it is a 409. A key is one caller's own and lives as long as what was made with it.
+Cancelling needs none, and a POST of a key takes none.
 
 **WebSocket.** `ws://…/ws/harmonia/executions/{execution_id}?after=SEQ` sends every event after
 `SEQ`, what has happened first, then live, as
@@ -102,7 +107,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         document["components"]["securitySchemes"] = _SECURITY
         document["components"]["schemas"].update(_schemas())
         guards = _scopes(routes.values())
+        once_only = set(_once_only(routes.values()))
         for path, method, operation in _operations(document):
+            if (path, method) in once_only:
+                operation.setdefault("parameters", []).append(dict(once.PARAMETER))
             _complete(operation, path, guards.get((path, method)))
         app.openapi_schema = document
     return app.openapi_schema
@@ -117,6 +125,13 @@ def _scopes(routes: Iterable[Any]) -> dict[tuple[str, str], str]:
         for dependency in route.dependant.dependencies
         if isinstance(dependency.call, Guard)
     }
+
+
+def _once_only(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """The operations that take an Idempotency-Key."""
+    for route in routes:
+        if once.takes_once(route):
+            yield from ((route.path_format, method.lower()) for method in route.methods)
 
 
 def _schemas() -> dict[str, Any]:
@@ -153,7 +168,8 @@ def _complete(operation: dict[str, Any], path: str, scope: str | None) -> None:
         errors["404"] = "Not found"
     if "requestBody" in operation:
         errors["413"] = "The body is too large"
-    if operation.get("operationId", "").startswith(("cancel", "create", "replace", "delete")):
+    changes = ("cancel", "create", "delete", "execute", "instantiate", "replace", "restore")
+    if operation.get("operationId", "").startswith(changes):
         errors["409"] = "At odds with the current state"
     for status, description in errors.items():
         answers[status] = {"description": description, "content": problem}

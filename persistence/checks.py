@@ -75,6 +75,8 @@ def check_new(new: NewExecution) -> None:
     _check_mapping("rows", new.rows)
     check_bodies("events", new.events)
     check_indexes(new.indexes)
+    if new.sole and new.sole not in {entry.index for entry in new.indexes}:
+        raise ValueError(f"sole: {new.sole!r} is none of the lists that it is entered in")
 
 
 def check_put(

@@ -156,6 +156,8 @@ class MemoryStore:
         stored = self._executions.get(new.execution_id)
         if stored is not None:
             return stored.first_owner
+        if new.sole and self._indexes.page(new.sole, 0, 1, descending=False).total:
+            raise AlreadyExists(f"execution {new.execution_id!r}: {new.sole!r} has another one")
         self._definitions.refer(new.definition, f"execution {new.execution_id!r}")
         owner = self._roster.choose(owners_max)
         execution = _Execution(

@@ -68,7 +68,7 @@ def _index_entries(entry_id: str, indexes: Sequence[IndexEntry]) -> list[str | b
 def create_arguments(new: NewExecution, owners_max: int) -> list[Argument]:
     """A new execution as `create_execution.lua` takes it."""
     indexes = _index_entries(new.execution_id, new.indexes)
-    parts = (_pairs(new.fields, "."), _pairs(new.rows), list(new.events), indexes)
+    parts = (_pairs(new.fields, "."), _pairs(new.rows), list(new.events), indexes, new.sole)
     return [new.execution_id, new.definition, owners_max, packed(parts)]
 
 

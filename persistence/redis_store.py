@@ -176,6 +176,8 @@ class RedisStore:
         checks.check_new(new)
         arguments = redis_replies.create_arguments(new, owners_max)
         reply = await self._run("create_execution", *arguments)
+        if reply[0] == b"not alone":
+            raise AlreadyExists(f"execution {new.execution_id!r}: {new.sole!r} has another one")
         if reply[0] != b"ok":
             raise DefinitionMissing(
                 f"execution {new.execution_id!r}: definition {new.definition!r} is not stored"

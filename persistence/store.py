@@ -79,6 +79,8 @@ class NewExecution:
     #: Events 1..n.
     events: Sequence[bytes] = ()
     indexes: Sequence[IndexEntry] = ()
+    #: The one of these lists in which it must be alone, or "".
+    sole: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,8 @@ class Store(Protocol):
         The owner is a live one (its lease has not run out) without load if there is any; else, if
         there are at least `owners_max` live owners, the least loaded one; else nobody: the
         execution then waits in the list that `claim_next` serves. Returns the owner's name, or "".
-        Repeating the call returns the owner first assigned. Raises DefinitionMissing.
+        Repeating the call returns the owner first assigned. Raises AlreadyExists if another one
+        stands in the list `sole`, DefinitionMissing.
         """
         ...
 

@@ -10,11 +10,12 @@ import json
 import re
 from typing import Any
 
-__all__ = ["decode", "encode", "encode_text", "nests_deeper"]
+__all__ = ["decode", "encode", "encode_canonical", "encode_text", "nests_deeper"]
 
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
 )
+_CANONICAL = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 def encode_text(value: Any) -> str:
@@ -28,6 +29,11 @@ def encode_text(value: Any) -> str:
 def encode(value: Any) -> bytes:
     """A value as compact UTF-8 JSON. Raises as `encode_text`; a lone surrogate is a ValueError."""
     return _ENCODER.encode(value).encode("utf-8")
+
+
+def encode_canonical(value: Any) -> bytes:
+    """A value as JSON that is the same for equal values, in whatever order their keys came."""
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def nests_deeper(body: bytes, levels: int) -> bool:

@@ -99,6 +99,8 @@ class Head:
     output: OutputReference | None = None
     checkpoint_id: str | None = None
     labels: dict[str, Any] = field(default_factory=dict)
+    #: The list in which it is alone, if it was asked for with an idempotency key; else "".
+    once: str = ""
 
 
 _ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", ""]
@@ -176,6 +178,7 @@ def encode_head(head: Head) -> bytes:
             "output": head.output.to_list() if head.output else None,
             "checkpoint_id": head.checkpoint_id,
             "labels": head.labels,
+            "once": head.once,
         }
     )
 

@@ -14,6 +14,7 @@ __all__ = [
     "ExecutionReply",
     "FileContent",
     "JsonObject",
+    "Once",
     "PageRequest",
     "Principal",
     "StreamEvent",
@@ -32,6 +33,17 @@ class Principal:
     key_id: str
     name: str
     scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """That a request is to be carried out once, however often it is sent: who says so, by what key.
+
+    The caller is the public id of an API key, so that two callers never mean the same thing.
+    """
+
+    caller: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)

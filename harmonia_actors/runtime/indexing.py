@@ -1,11 +1,15 @@
-"""In which lists an execution stands, and their names: by time, overall, by workflow, by status."""
+"""In which lists an execution stands, and their names: by time, overall, by workflow, by status.
+
+One that was asked for with an idempotency key also stands in a list of its own, by which it is
+found again.
+"""
 
 from __future__ import annotations
 
 from harmonia_actors.core.records import Head
 from persistence.store import IndexEntry
 
-__all__ = ["execution_indexes", "executions_index"]
+__all__ = ["execution_indexes", "executions_index", "once_index"]
 
 
 def executions_index(workflow_id: str | None = None, status: str | None = None) -> str:
@@ -13,10 +17,16 @@ def executions_index(workflow_id: str | None = None, status: str | None = None) 
     return f"executions:{workflow_id or '*'}:{status or '*'}"
 
 
+def once_index(name: str) -> str:
+    """The list of the one execution that was asked for under an idempotency key."""
+    return f"executions-once:{name}"
+
+
 def execution_indexes(head: Head) -> list[IndexEntry]:
     """All lists that an execution stands in, ordered by its creation."""
     score = float(head.created_ms)
-    return [
+    alone = [IndexEntry(head.once, score)] if head.once else []
+    return alone + [
         IndexEntry(executions_index(workflow_id, status), score)
         for workflow_id in (None, head.workflow_id)
         for status in (None, head.status.value)

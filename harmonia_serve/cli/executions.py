@@ -13,6 +13,7 @@ from harmonia_serve.cli.follow import event_line
 from harmonia_serve.cli.options import (
     AsJson,
     DataDir,
+    IdempotencyKey,
     InputFile,
     Inputs,
     Limit,
@@ -69,6 +70,7 @@ def start(
     retry_interval: Annotated[
         float | None, typer.Option(min=0, help="Seconds between tries.", show_default=False)
     ] = None,
+    idempotency_key: IdempotencyKey = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -80,7 +82,7 @@ def start(
     values = read_inputs(inputs, input_file)
     options = execution_options(timeout, max_retries, retry_interval)
     with connect(url, data_dir) as client:
-        execution = client.execute(workflow_id, values, options)
+        execution = client.execute(workflow_id, values, options, idempotency_key=idempotency_key)
     if as_json:
         show_json(execution)
         return

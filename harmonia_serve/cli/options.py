@@ -11,10 +11,12 @@ import typer
 
 from harmonia_serve.cli.problems import UsageProblem
 from harmonia_serve.client import HarmoniaClient
+from harmonia_serve.client.flows import once_key
 
 __all__ = [
     "AsJson",
     "DataDir",
+    "IdempotencyKey",
     "InputFile",
     "Inputs",
     "Limit",
@@ -66,6 +68,25 @@ InputFile = Annotated[
         "--input-file",
         metavar="FILE",
         help="A JSON object with input values (`-`: standard input); --input overrides it.",
+        show_default=False,
+    ),
+]
+
+
+def _checked_key(key: str | None) -> str | None:
+    try:
+        return None if key is None else once_key(key)
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="Start it once: the same command with the same key is the same execution.",
+        callback=_checked_key,
         show_default=False,
     ),
 ]

@@ -13,6 +13,7 @@ from harmonia_serve.cli.follow import follow
 from harmonia_serve.cli.options import (
     AsJson,
     DataDir,
+    IdempotencyKey,
     InputFile,
     Inputs,
     Url,
@@ -70,6 +71,7 @@ def run(
             help="Ctrl-C cancels the execution. By default it goes on without you.",
         ),
     ] = False,
+    idempotency_key: IdempotencyKey = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -85,7 +87,7 @@ def run(
     definition: str | JsonObject = workflow if is_id else read_json_object(workflow)
     options = execution_options(timeout, max_retries, retry_interval)
     with connect(url, data_dir) as client:
-        execution = client.run(definition, values, options)
+        execution = client.run(definition, values, options, idempotency_key=idempotency_key)
         watch(client, execution.id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
 
 

@@ -70,10 +70,16 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         workflow: str | os.PathLike[str] | Mapping[str, Any],
         input_values: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> AsyncExecution:
-        """Execute a workflow: an id, a definition, or the path of a JSON file with one."""
+        """Execute a workflow: an id, a definition, or the path of a JSON file with one.
+
+        The same `idempotency_key` with the same arguments is the same execution, whoever asks
+        and however often; by default each call is another one.
+        """
         definition = await asyncio.to_thread(definition_of, workflow)
-        flow = run_flow(definition, dict(input_values or {}), dict(options or {}))
+        flow = run_flow(definition, dict(input_values or {}), dict(options or {}), idempotency_key)
         return AsyncExecution(self, await self._drive(flow))
 
     async def execution(self, execution_id: str) -> AsyncExecution:

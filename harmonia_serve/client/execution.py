@@ -79,9 +79,13 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         """A file of the workspace, in memory."""
         return self._client.read_file(self.id, path)
 
-    def checkpoint(self, name: str, *, description: str = "") -> DocumentT:
+    def checkpoint(
+        self, name: str, *, description: str = "", idempotency_key: str | None = None
+    ) -> DocumentT:
         """Keep the present state of the execution."""
-        return self._client.create_checkpoint(self.id, name, description=description)
+        return self._client.create_checkpoint(
+            self.id, name, description=description, idempotency_key=idempotency_key
+        )
 
     def _wait(self, timeout_s: float | None) -> Flow[JsonObject]:
         self.document = yield from wait_flow(self.id, timeout_s)

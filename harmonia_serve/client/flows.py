@@ -8,6 +8,8 @@ transports only drive flows, so that there is one place for paths, retries and w
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -31,6 +33,7 @@ __all__ = [
     "api_path",
     "content",
     "document",
+    "once_key",
     "pause_before_retry",
     "run_flow",
     "wait_flow",
@@ -48,6 +51,9 @@ _ATTEMPTS_MAX = 5
 _PAUSE_S_MAX = 30.0
 _FIRST_PAUSE_S = 0.1
 
+#: What the service takes as an Idempotency-Key.
+_KEY = re.compile(r"[!-~]{1,255}")
+
 _WAIT_FIRST_S = 0.05
 _WAIT_S_MAX = 1.0
 
@@ -62,10 +68,12 @@ class Call:
     body: JsonObject | None = None
     #: Seconds to wait for the answer; None: the client's own timeout.
     timeout_s: float | None = None
+    #: By which the service knows a POST that it gets again.
+    idempotency_key: str | None = None
 
     @property
     def repeatable(self) -> bool:
-        return self.method in ("GET", "PUT")
+        return self.method in ("GET", "PUT") or self.idempotency_key is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,24 @@ def api_path(*segments: str) -> str:
     return "/".join([API, *(quote(segment, safe="") for segment in segments)])
 
 
+def once_key(given: str | None) -> str:
+    """The caller's idempotency key, or one for this call alone. Raises ValueError."""
+    if given is None:
+        return str(uuid.uuid4())
+    if _KEY.fullmatch(given) is None:
+        raise ValueError(
+            f"an idempotency key has from 1 to 255 visible ASCII characters, without spaces; "
+            f"{given[:100]!r} has {len(given)}"
+        )
+    return given
+
+
 def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None:
     """Seconds to wait before sending `call` again after its `attempt`-th answer; None: do not.
 
-    429 and 503 are tried again when they say when (Retry-After): the request was refused whole.
-    Otherwise only what may be repeated is, and only if the connection failed.
+    After 429 the request was refused whole: it is sent again if the answer says when (Retry-After).
+    After 503, and after a connection that failed, it may have been carried out all the same: a
+    POST is sent again only with an idempotency key. A 503 that does not say when is not ours.
     """
     if attempt >= _ATTEMPTS_MAX:
         return None
@@ -107,13 +128,21 @@ def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None
         # A connection that was refused at once will be refused again: one more try is enough.
         tries = _ATTEMPTS_MAX if answer.sent else 2
         return grown if call.repeatable and attempt < tries else None
-    if answer is not None and answer.status in (429, 503):
-        try:
-            asked = float(answer.headers.get("retry-after", ""))
-        except ValueError:
-            return None
-        return max(grown, asked) if 0 <= asked <= _PAUSE_S_MAX else None
-    return None
+    if answer is None or not _is_refused(call, answer):
+        return None
+    default = "0" if answer.status == 503 and call.repeatable else ""
+    try:
+        asked = float(answer.headers.get("retry-after", default))
+    except ValueError:
+        return None
+    return max(grown, asked) if 0 <= asked <= _PAUSE_S_MAX else None
+
+
+def _is_refused(call: Call, answer: Reply) -> bool:
+    """Whether an answer asks to come again, and coming again can do no harm."""
+    if answer.status == 503:
+        return call.repeatable or call.method != "POST"
+    return answer.status == 429
 
 
 def _exchange(call: Call) -> Flow[Reply]:
@@ -154,15 +183,24 @@ def content(call: Call) -> Flow[bytes]:
 
 
 def run_flow(
-    workflow: str | JsonObject, input_values: JsonObject, options: JsonObject
+    workflow: str | JsonObject,
+    input_values: JsonObject,
+    options: JsonObject,
+    idempotency_key: str | None = None,
 ) -> Flow[JsonObject]:
-    """Create the workflow (unless it is an id) and execute it. Returns the execution."""
+    """Create the workflow (unless it is an id) and execute it. Returns the execution.
+
+    The workflow is created under the key with `.workflow` after it.
+    """
+    key = once_key(idempotency_key)
     workflow_id = workflow
     if isinstance(workflow, dict):
-        created = yield from document(Call("POST", api_path("workflows"), body=workflow))
-        workflow_id = created["workflow_id"]
+        path, key_of_workflow = api_path("workflows"), once_key(f"{key}.workflow")
+        call = Call("POST", path, body=workflow, idempotency_key=key_of_workflow)
+        workflow_id = (yield from document(call))["workflow_id"]
     body = {"workflow_id": workflow_id, "input": input_values, "execution_options": options}
-    return (yield from document(Call("POST", api_path("executions"), body=body)))
+    call = Call("POST", api_path("executions"), body=body, idempotency_key=key)
+    return (yield from document(call))
 
 
 def wait_flow(execution_id: str, timeout_s: float | None) -> Flow[JsonObject]:

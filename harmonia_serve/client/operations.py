@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from harmonia_serve.client.flows import Call, Flow, JsonObject, api_path, content, document
+from harmonia_serve.client.flows import (
+    Call,
+    Flow,
+    JsonObject,
+    api_path,
+    content,
+    document,
+    once_key,
+)
 
 __all__ = ["BytesT", "DocumentT", "Operations", "definition_of"]
 
@@ -56,7 +64,13 @@ def _page(page: int, limit: int, **filters: str | None) -> _Query:
 
 
 class Operations(ABC, Generic[DocumentT, BytesT]):
-    """The REST API, one method per operation. All may raise the errors of `client.errors`."""
+    """The REST API, one method per operation. All may raise the errors of `client.errors`.
+
+    Every POST but `create_key` carries an idempotency key, by default one for each call, so that
+    it can be sent again when no answer comes, and is still carried out once. With an
+    `idempotency_key` of one's own that holds for calls, too: the same key with the same arguments
+    gives the same thing, with other arguments it raises Conflict.
+    """
 
     @abstractmethod
     def _document(self, flow: Flow[JsonObject]) -> DocumentT: ...
@@ -75,11 +89,29 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         call = Call(method, api_path(*segments), query or {}, body, timeout_s)
         return self._document(document(call))
 
+    def _post_once(
+        self,
+        *segments: str,
+        key: str | None,
+        body: JsonObject | None = None,
+        timeout_s: float | None = None,
+    ) -> DocumentT:
+        call = Call(
+            "POST",
+            api_path(*segments),
+            body=body,
+            timeout_s=timeout_s,
+            idempotency_key=once_key(key),
+        )
+        return self._document(document(call))
+
     # Workflows
 
-    def create_workflow(self, definition: Mapping[str, Any]) -> DocumentT:
+    def create_workflow(
+        self, definition: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> DocumentT:
         """Store a definition; the answer has its `workflow_id`."""
-        return self._send("POST", "workflows", body=dict(definition))
+        return self._post_once("workflows", key=idempotency_key, body=dict(definition))
 
     def get_workflow(self, workflow_id: str) -> DocumentT:
         """A definition."""
@@ -112,6 +144,8 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         workflow_id: str,
         input_values: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> DocumentT:
         """Start an execution. `options`: async, timeout (s), retry_policy."""
         body = {
@@ -119,7 +153,8 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
             "input": dict(input_values or {}),
             "execution_options": dict(options or {}),
         }
-        return self._send("POST", "executions", body=body, timeout_s=_options_timeout(options))
+        timeout_s = _options_timeout(options)
+        return self._post_once("executions", key=idempotency_key, body=body, timeout_s=timeout_s)
 
     def get_execution(self, execution_id: str, *, outputs: bool = True) -> DocumentT:
         """The state of an execution; `outputs=False` leaves the tasks' outputs out."""
@@ -140,7 +175,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
 
     def cancel_execution(self, execution_id: str) -> DocumentT:
         """Ask for a cancel. Raises Conflict if the execution has ended."""
-        return self._send("POST", "executions", execution_id, "cancel")
+        return self._post_once("executions", execution_id, "cancel", key=None)
 
     def list_tasks(self, execution_id: str, *, page: int = 1, limit: int = 100) -> DocumentT:
         """The tasks of an execution in the order of definition, by page."""
@@ -178,6 +213,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         workflow_id: str | None = None,
         definition: Mapping[str, Any] | None = None,
         description: str = "",
+        idempotency_key: str | None = None,
     ) -> DocumentT:
         """Make a template from a stored workflow or from a definition."""
         body: JsonObject = {
@@ -189,7 +225,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
             body["workflow_id"] = workflow_id
         if definition is not None:
             body["definition"] = dict(definition)
-        return self._send("POST", "templates", body=body)
+        return self._post_once("templates", key=idempotency_key, body=body)
 
     def get_template(self, template_id: str) -> DocumentT:
         """A template."""
@@ -210,6 +246,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         parameter_values: Mapping[str, Any],
         *,
         description: str = "",
+        idempotency_key: str | None = None,
     ) -> DocumentT:
         """Make a workflow that has these values as defaults of its input."""
         body = {
@@ -217,16 +254,23 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
             "description": description,
             "parameter_values": dict(parameter_values),
         }
-        return self._send("POST", "templates", template_id, "instantiate", body=body)
+        return self._post_once(
+            "templates", template_id, "instantiate", key=idempotency_key, body=body
+        )
 
     # State
 
     def create_checkpoint(
-        self, execution_id: str, name: str, *, description: str = ""
+        self,
+        execution_id: str,
+        name: str,
+        *,
+        description: str = "",
+        idempotency_key: str | None = None,
     ) -> DocumentT:
         """Keep the present state of an execution."""
         body = {"execution_id": execution_id, "name": name, "description": description}
-        return self._send("POST", "state", "checkpoints", body=body)
+        return self._post_once("state", "checkpoints", key=idempotency_key, body=body)
 
     def get_checkpoint(self, checkpoint_id: str) -> DocumentT:
         """A checkpoint."""
@@ -243,11 +287,19 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         """Delete a checkpoint; executions restored from it stay."""
         return self._send("DELETE", "state", "checkpoints", checkpoint_id)
 
-    def restore(self, checkpoint_id: str, options: Mapping[str, Any] | None = None) -> DocumentT:
+    def restore(
+        self,
+        checkpoint_id: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> DocumentT:
         """Make a new execution from a checkpoint and start it."""
         body = {"checkpoint_id": checkpoint_id, "execution_options": dict(options or {})}
         timeout_s = _options_timeout(options)
-        return self._send("POST", "state", "restore", body=body, timeout_s=timeout_s)
+        return self._post_once(
+            "state", "restore", key=idempotency_key, body=body, timeout_s=timeout_s
+        )
 
     # Components, keys, service
 
@@ -262,7 +314,10 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
     def create_key(
         self, name: str, scopes: Sequence[str], *, rate_limit_per_s: float | None = None
     ) -> DocumentT:
-        """Make a key; `api_key` in the answer is the secret, shown this once."""
+        """Make a key; `api_key` in the answer is the secret, shown this once.
+
+        It is never sent twice: if no answer comes, the key that was made may be in `list_keys`.
+        """
         body: JsonObject = {"name": name, "scopes": list(scopes)}
         if rate_limit_per_s is not None:
             body["rate_limit_per_s"] = rate_limit_per_s

@@ -74,9 +74,16 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         workflow: str | os.PathLike[str] | Mapping[str, Any],
         input_values: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> Execution:
-        """Execute a workflow: an id, a definition, or the path of a JSON file with one."""
-        flow = run_flow(definition_of(workflow), dict(input_values or {}), dict(options or {}))
+        """Execute a workflow: an id, a definition, or the path of a JSON file with one.
+
+        The same `idempotency_key` with the same arguments is the same execution, whoever asks
+        and however often; by default each call is another one.
+        """
+        definition = definition_of(workflow)
+        flow = run_flow(definition, dict(input_values or {}), dict(options or {}), idempotency_key)
         return Execution(self, self._drive(flow))
 
     def execution(self, execution_id: str) -> Execution:

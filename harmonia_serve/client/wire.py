@@ -65,6 +65,8 @@ def request_options(call: Call) -> dict[str, Any]:
     }
     if call.body is not None:
         options["json"] = call.body
+    if call.idempotency_key is not None:
+        options["headers"] = {"Idempotency-Key": call.idempotency_key}
     if call.timeout_s is not None:
         options["timeout"] = httpx.Timeout(call.timeout_s, connect=_CONNECT_S)
     return options

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object, read_optional_object
+from harmonia_serve.once import OnceOf
 from harmonia_serve.queries import ExecutionListQuery, OutputsQuery, PageQuery, page_request
 from harmonia_serve.request_schemas import ExecuteRequest
 from harmonia_serve.routes.context import (
@@ -38,13 +39,14 @@ router = APIRouter(prefix=f"{API}/executions", tags=["Executions"])
     dependencies=needs("execute"),
     openapi_extra=request_body(ExecuteRequest),
 )
-async def execute(request: Request, context: ContextOf) -> Response:
+async def execute(request: Request, context: ContextOf, once: OnceOf) -> Response:
     """Execute a workflow with input parameters. It is durable once this answers."""
     body, _ = await read_object(request, context.settings, ExecuteRequest)
     reply = await context.gateway.execute(
         identifiers.workflow_id(body["workflow_id"]),
         body.get("input") or {},
         body.get("execution_options") or {},
+        once=once,
     )
     return execution_answer(reply)
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object
+from harmonia_serve.once import refuses_once
 from harmonia_serve.queries import SortedQuery, page_request
 from harmonia_serve.request_schemas import KeyRequest
 from harmonia_serve.routes.context import API, ContextOf, document, needs, request_body
@@ -22,7 +23,7 @@ router = APIRouter(prefix=f"{API}/keys", tags=["Keys"])
     summary="Create key",
     status_code=201,
     response_model=schemas.CreatedKey,
-    dependencies=needs("admin"),
+    dependencies=[*needs("admin"), refuses_once()],
     openapi_extra=request_body(KeyRequest),
 )
 async def create_key(request: Request, context: ContextOf) -> Response:

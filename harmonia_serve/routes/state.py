@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object
+from harmonia_serve.once import OnceOf
 from harmonia_serve.queries import CheckpointQuery, page_request
 from harmonia_serve.request_schemas import CheckpointRequest, RestoreRequest
 from harmonia_serve.routes.context import (
@@ -32,13 +33,14 @@ router = APIRouter(prefix=f"{API}/state", tags=["State"])
     dependencies=needs("execute"),
     openapi_extra=request_body(CheckpointRequest),
 )
-async def create_checkpoint(request: Request, context: ContextOf) -> Response:
+async def create_checkpoint(request: Request, context: ContextOf, once: OnceOf) -> Response:
     """Create a checkpoint of the current workflow execution state."""
     _, wanted = await read_object(request, context.settings, CheckpointRequest)
     created = await context.gateway.create_checkpoint(
         identifiers.execution_id(wanted.execution_id),
         name=wanted.name,
         description=wanted.description or "",
+        once=once,
     )
     location = f"/state/checkpoints/{created['checkpoint_id']}"
     return document(created, status=201, location=location)
@@ -96,10 +98,12 @@ async def delete_checkpoint(checkpoint_id: str, context: ContextOf) -> Response:
     dependencies=needs("execute"),
     openapi_extra=request_body(RestoreRequest),
 )
-async def restore(request: Request, context: ContextOf) -> Response:
+async def restore(request: Request, context: ContextOf, once: OnceOf) -> Response:
     """Restore a workflow execution from a checkpoint, as a new execution."""
     body, _ = await read_object(request, context.settings, RestoreRequest)
     reply = await context.gateway.restore(
-        identifiers.checkpoint_id(body["checkpoint_id"]), body.get("execution_options") or {}
+        identifiers.checkpoint_id(body["checkpoint_id"]),
+        body.get("execution_options") or {},
+        once=once,
     )
     return execution_answer(reply)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object
+from harmonia_serve.once import OnceOf
 from harmonia_serve.queries import SortedQuery, page_request
 from harmonia_serve.request_schemas import InstantiateRequest, TemplateRequest
 from harmonia_serve.routes.context import API, ContextOf, document, needs, request_body
@@ -26,7 +27,7 @@ router = APIRouter(prefix=f"{API}/templates", tags=["Templates"])
     dependencies=needs("write"),
     openapi_extra=request_body(TemplateRequest),
 )
-async def create_template(request: Request, context: ContextOf) -> Response:
+async def create_template(request: Request, context: ContextOf, once: OnceOf) -> Response:
     """Create a workflow template from an existing workflow or a new definition."""
     body, template = await read_object(request, context.settings, TemplateRequest)
     if (template.workflow_id is None) == (template.definition is None):
@@ -34,7 +35,7 @@ async def create_template(request: Request, context: ContextOf) -> Response:
         raise ValidationFailed("template", [Problem("workflow_id", message)])
     if template.workflow_id is not None:
         identifiers.workflow_id(template.workflow_id)
-    created = await context.gateway.create_template(body)
+    created = await context.gateway.create_template(body, once=once)
     return document(created, status=201, location=f"/templates/{created['template_id']}")
 
 
@@ -81,9 +82,11 @@ async def delete_template(template_id: str, context: ContextOf) -> Response:
     dependencies=needs("write"),
     openapi_extra=request_body(InstantiateRequest),
 )
-async def instantiate_template(template_id: str, request: Request, context: ContextOf) -> Response:
+async def instantiate_template(
+    template_id: str, request: Request, context: ContextOf, once: OnceOf
+) -> Response:
     """Create a workflow instance from a template."""
     template_id = identifiers.template_id(template_id)
     body, _ = await read_object(request, context.settings, InstantiateRequest)
-    made = await context.gateway.instantiate_template(template_id, body)
+    made = await context.gateway.instantiate_template(template_id, body, once=once)
     return document(made, status=201, location=f"/workflows/{made['workflow_id']}")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object
+from harmonia_serve.once import OnceOf
 from harmonia_serve.queries import WorkflowListQuery, page_request
 from harmonia_serve.request_schemas import WorkflowRequest
 from harmonia_serve.routes.context import API, ContextOf, document, needs, request_body
@@ -25,10 +26,10 @@ router = APIRouter(prefix=f"{API}/workflows", tags=["Workflows"])
     dependencies=needs("write"),
     openapi_extra=request_body(WorkflowRequest),
 )
-async def create_workflow(request: Request, context: ContextOf) -> Response:
+async def create_workflow(request: Request, context: ContextOf, once: OnceOf) -> Response:
     """Create a new workflow definition."""
     definition, _ = await read_object(request, context.settings, WorkflowRequest)
-    created = await context.gateway.create_workflow(definition)
+    created = await context.gateway.create_workflow(definition, once=once)
     return document(created, status=201, location=f"/workflows/{created['workflow_id']}")
 
 

@@ -1,12 +1,13 @@
--- id, definition, owners_max, and packed: fields, rows, events, indexes.
--- Answers {'ok', owner} or {'no definition'}.
+-- id, definition, owners_max, and packed: fields, rows, events, indexes, and the list in which it
+-- must be alone ('' for none). Answers {'ok', owner}, {'not alone'} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
+local fields, rows, events, entries, sole = unpack(cmsgpack.unpack(ARGV[4]))
+if sole ~= '' and redis.call('EXISTS', INDEX .. sole) == 1 then return {'not alone'} end
 if not definition_is_stored(definition) then return {'no definition'} end
 
-local fields, rows, events, entries = unpack(cmsgpack.unpack(ARGV[4]))
 local owner = choose_owner(tonumber(ARGV[3]))
 
 local number = redis.call('INCR', CREATED)

@@ -48,7 +48,7 @@ ENGINE_VALUES = (
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
     auth bodies boundary credentials examples gateway identifiers observation
-    openapi problems queries request_schemas routes schemas shapes sse streams
+    once openapi problems queries request_schemas routes schemas shapes sse streams
     unread_bodies websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())

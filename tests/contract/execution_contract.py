@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from persistence.errors import (
+    AlreadyExists,
     DefinitionMissing,
     Missing,
 )
@@ -71,6 +74,38 @@ class CreateContract:
         assert snapshot is not None
         assert (snapshot.version, snapshot.owner) == (2, "other")
         assert snapshot.fields["head"] == b"running"
+
+    async def test_in_its_sole_list_an_execution_is_alone(self, store: Store):
+        alone = {"indexes": (IndexEntry("all", 1), IndexEntry("key", 1)), "sole": "key"}
+        await store.put_definition("digest", b"definition")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        assert await store.create_execution(new("e1", **alone), owners_max=1) == "o"
+        with pytest.raises(AlreadyExists, match="'key'"):
+            await store.create_execution(new("e2", **alone), owners_max=1)
+        assert await store.create_execution(new("e1", **alone), owners_max=1) == "o", "a repeat"
+        assert await store.read_execution("e2") is None
+        assert (await ids(store, "all"), await ids(store, "key")) == (("e1",), ("e1",))
+        assert await loads(store) == {"o": 1}
+        commit = Commit("e1", "o", 1, 2, 2, indexes=(IndexEntry("all", 1),))
+        await store.commit(commit)
+        assert await store.create_execution(new("e2", **alone), owners_max=1) == "o"
+        assert await ids(store, "key") == ("e2",)
+
+    async def test_an_execution_cannot_be_alone_where_it_is_not(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        with pytest.raises(ValueError, match="sole"):
+            await store.create_execution(new(sole="key"), owners_max=1)
+
+    async def test_of_many_creates_at_once_one_is_alone(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        alone = {"indexes": (IndexEntry("key", 1),), "sole": "key"}
+        answers = await asyncio.gather(
+            *(store.create_execution(new(f"e{at}", **alone), owners_max=1) for at in range(20)),
+            return_exceptions=True,
+        )
+        assert sum(answer == "" for answer in answers) == 1
+        assert sum(isinstance(answer, AlreadyExists) for answer in answers) == 19
+        assert await store.waiting_executions() == 1
 
     async def test_idle_owners_come_first_then_the_least_loaded_beyond_the_ceiling(
         self, store: Store

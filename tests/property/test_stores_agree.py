@@ -121,10 +121,12 @@ class StoresAgree(RuleBasedStateMachine):
         rows=mappings,
         events=st.lists(bodies, max_size=2),
         indexes=indexes,
+        alone=st.booleans(),
         owners_max=st.integers(0, 3),
     )
-    def create(self, execution, digest, fields, rows, events, indexes, owners_max) -> None:
-        new = NewExecution(execution, digest, fields, rows, events, indexes)
+    def create(self, execution, digest, fields, rows, events, indexes, alone, owners_max) -> None:
+        sole = indexes[-1].index if alone and indexes else ""
+        new = NewExecution(execution, digest, fields, rows, events, indexes, sole)
         self.both(lambda store: store.create_execution(new, owners_max=owners_max))
         self.look(execution)
 

@@ -28,7 +28,7 @@ from harmonia_actors.core.statuses import EXECUTION_TRANSITIONS, TASK_TRANSITION
 from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.runtime import files
 from harmonia_actors.settings import Settings
-from harmonia_serve import problems
+from harmonia_serve import once, problems
 from harmonia_serve.app import build_app, guarded_routes
 from harmonia_serve.cli.main import app
 
@@ -99,6 +99,7 @@ def fixed_limits() -> str:
         ("Columns that `sophia.analyze_data` describes", columns.COLUMNS_MAX),
         ("Files that one listing of a workspace shows", files.FILES_SHOWN_MAX),
         ("Problems that one `validation_error` lists", errors.ValidationFailed.SHOWN_MAX),
+        ("Characters of an `Idempotency-Key`", once.KEY_LENGTH_MAX),
     ]
     return table(("What", "Limit"), [(what, f"{limit:,}") for what, limit in rows])
 

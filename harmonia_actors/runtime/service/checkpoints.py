@@ -17,12 +17,13 @@ from harmonia_actors.core.records import (
     encode_head,
     encode_row,
 )
-from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageRequest
+from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, PageRequest
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service.executions import ExecutionService
+from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id
 from persistence.errors import Missing
 from persistence.store import InboxEntry, IndexEntry, Snapshot
@@ -34,10 +35,13 @@ class CheckpointService(ExecutionService):
     """Operations on checkpoints."""
 
     async def create_checkpoint(
-        self, execution_id: str, *, name: str, description: str
+        self, execution_id: str, *, name: str, description: str, once: Once | None = None
     ) -> JsonObject:
-        """Copy the state of an execution as of now. Raises ExecutionNotFound."""
-        checkpoint_id = new_id("cp")
+        """Copy the state of an execution as of now. Raises ExecutionNotFound, Conflict."""
+        creation = creation_of(once, "create_checkpoint", execution_id, name, description)
+        if made := (await self.made_before(creation)).get("checkpoint"):
+            return await self.get_checkpoint(made)
+        checkpoint_id = creation.id("cp")
         now_ms = self.clock.now_ms()
         head = await self._head(execution_id)
         record = {
@@ -46,6 +50,7 @@ class CheckpointService(ExecutionService):
             "name": name,
             "description": description,
             "created_ms": now_ms,
+            **creation.record_fields(),
         }
         score = float(now_ms)
         indexes = [
@@ -64,6 +69,9 @@ class CheckpointService(ExecutionService):
             raise ExecutionNotFound(execution_id) from None
         if snapshot.owner:
             await self.parts.launcher.nudge(snapshot.owner, execution_id)
+        if once is not None:
+            # What was written may be that of another send, which was faster.
+            return await self.get_checkpoint(await self.made_meanwhile(creation, "checkpoint"))
         return await self._document(checkpoint_id, record, snapshot)
 
     async def get_checkpoint(self, checkpoint_id: str) -> JsonObject:
@@ -81,8 +89,13 @@ class CheckpointService(ExecutionService):
         if not await answered(lambda: self.store.delete_document("checkpoint", checkpoint_id)):
             raise CheckpointNotFound(checkpoint_id)
 
-    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+    async def restore(
+        self, checkpoint_id: str, options: JsonObject, *, once: Once | None = None
+    ) -> ExecutionReply:
         """Make a new execution: completed tasks keep their outputs, all others run (again)."""
+        creation = creation_of(once, "restore", checkpoint_id, options)
+        if made := (await self.made_before(creation)).get("execution"):
+            return await self.answer_again(made)
         parsed = self.parse_options(options)
         _, snapshot = await self._find_checkpoint(checkpoint_id)
         known = await self.known(snapshot.definition)
@@ -101,6 +114,7 @@ class CheckpointService(ExecutionService):
             completed_tasks=len(rows),
             checkpoint_id=checkpoint_id,
             labels=_files_of(former),
+            once=creation.index,
         )
         execution = Execution(
             workflow=known.workflow, head=head, rows=dict(rows), limits=CoreLimits()
@@ -116,12 +130,15 @@ class CheckpointService(ExecutionService):
             "options": jsontext.encode(options),
         }
         owner = await self.create_and_launch(
+            creation,
             known,
             head,
             fields,
             rows={str(index): encode_row(row) for index, row in rows.items()},
             events=events,
         )
+        if owner is None:
+            return await self.answer_again(await self.made_meanwhile(creation, "execution"))
         if parsed.wait:
             return await self.wait_for(head.execution_id, owner)
         new = await answered(lambda: self.store.read_execution(head.execution_id))

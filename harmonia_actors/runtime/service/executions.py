@@ -28,16 +28,17 @@ from harmonia_actors.core.records import (
     decode_row,
     encode_head,
 )
-from harmonia_actors.core.requests import ExecutionReply, JsonObject, PageRequest
+from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, PageRequest
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.indexing import execution_indexes, executions_index
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
+from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
 from harmonia_actors.runtime.service.schema import complete_input
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
-from persistence.errors import DefinitionMissing, Missing, VersionConflict
+from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import InboxEntry, NewExecution, Snapshot
 
 __all__ = ["ExecutionService"]
@@ -50,9 +51,18 @@ class ExecutionService(WorkflowService):
     """Operations on executions."""
 
     async def execute(
-        self, workflow_id: str, input_values: JsonObject, options: JsonObject
+        self,
+        workflow_id: str,
+        input_values: JsonObject,
+        options: JsonObject,
+        *,
+        once: Once | None = None,
     ) -> ExecutionReply:
         """Start an execution; see the gateway's contract."""
+        creation = creation_of(once, "execute", workflow_id, input_values, options)
+        if made := (await self.made_before(creation)).get("execution"):
+            # Before all checks: the workflow may have been replaced since.
+            return await self.answer_again(made)
         parsed = self.parse_options(options)
         record, known = await self.find_workflow(workflow_id)
         del record
@@ -74,24 +84,19 @@ class ExecutionService(WorkflowService):
             options=self.within_ceiling(parsed, known.workflow),
             created_ms=now_ms,
             updated_ms=now_ms,
+            once=creation.index,
         )
         fields = {
             "head": encode_head(head),
             "input": body,
             "options": jsontext.encode(options),
         }
-        owner = await self.create_and_launch(known, head, fields)
+        owner = await self.create_and_launch(creation, known, head, fields)
+        if owner is None:
+            return await self.answer_again(await self.made_meanwhile(creation, "execution"))
         if parsed.wait:
             return await self.wait_for(head.execution_id, owner)
-        document = {
-            "execution_id": head.execution_id,
-            "workflow_id": workflow_id,
-            "status": head.status.value,
-            **views.execution_times(head),
-            "input": values,
-            "execution_options": options,
-        }
-        return ExecutionReply(document, ended=False)
+        return ExecutionReply(views.started(head, values, options), ended=False)
 
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         """The status document."""
@@ -230,21 +235,26 @@ class ExecutionService(WorkflowService):
 
     async def create_and_launch(
         self,
+        creation: Creation,
         known: KnownWorkflow,
         head: Head,
         fields: Mapping[str, bytes],
         *,
         rows: Mapping[str, bytes] | None = None,
         events: Sequence[bytes] = (),
-    ) -> str:
-        """Write a new execution and tell its owner. Returns the owner, or ""."""
+    ) -> str | None:
+        """Write a new execution and tell its owner. Returns the owner, or "".
+
+        None if another send with the same idempotency key was faster: then nothing was written.
+        """
         new = NewExecution(
             execution_id=head.execution_id,
             definition=known.digest,
-            fields=fields,
+            fields={**fields, **creation.execution_fields()},
             rows=rows or {},
             events=events,
             indexes=execution_indexes(head),
+            sole=creation.index,
         )
         owners_max = self.settings.execution_actors_max
 
@@ -257,7 +267,10 @@ class ExecutionService(WorkflowService):
                     # asked for before, and runs what was there then.
                     await self.keep_definition(known.definition)
 
-        owner = await answered(create)
+        try:
+            owner = await answered(create)
+        except AlreadyExists:
+            return None
         launcher = self.parts.launcher
         if not owner:
             await launcher.wanted()
@@ -266,6 +279,23 @@ class ExecutionService(WorkflowService):
         else:
             await launcher.start(owner, head.execution_id, known.digest, fields)
         return owner
+
+    async def answer_again(self, execution_id: str) -> ExecutionReply:
+        """Answer a start whose execution is there already, as the first send was or would be."""
+        snapshot = await self._snapshot(execution_id)
+        launcher = self.parts.launcher
+        if snapshot.version == 1 and snapshot.owner:
+            # Nobody drives it yet: whoever made it may have had no time to tell the owner.
+            await launcher.start(snapshot.owner, execution_id, snapshot.definition, {})
+        elif snapshot.version == 1:
+            await launcher.wanted()
+        head = decode_head(snapshot.fields["head"])
+        if head.options.wait:
+            return await self.wait_for(execution_id, snapshot.owner)
+        if head.checkpoint_id:
+            return ExecutionReply(await self.get_execution(execution_id, outputs=True), ended=False)
+        values, options = (jsontext.decode(snapshot.fields[name]) for name in ("input", "options"))
+        return ExecutionReply(views.started(head, values, options), ended=False)
 
     async def wait_for(self, execution_id: str, owner: str) -> ExecutionReply:
         """Wait, bounded, until an execution has ended; its failure becomes the API's error."""

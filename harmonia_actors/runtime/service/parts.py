@@ -15,6 +15,7 @@ from harmonia_actors.core.requests import JsonObject, PageRequest
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.ordering import BlobReader
 from harmonia_actors.runtime.ports import Clock
+from harmonia_actors.runtime.service.once import Creation, find_made
 from harmonia_actors.settings import Settings
 from persistence.errors import StoreUnavailable
 from persistence.store import Store
@@ -97,6 +98,17 @@ class Service:
             retries_max=settings.retries_max,
             timeout_s_max=settings.execution_timeout_s_max,
         )
+
+    async def made_before(self, creation: Creation) -> Mapping[str, str]:
+        """What this request made when it was sent before, ids by kind. Raises Conflict."""
+        return await answered(lambda: find_made(self.store, creation))
+
+    async def made_meanwhile(self, creation: Creation, kind: str) -> str:
+        """The id of what another send of this request has just made. Raises Conflict."""
+        made = await self.made_before(creation)
+        if kind not in made:
+            raise ServiceUnavailable("what the request makes was just removed; send it again")
+        return made[kind]
 
     async def page_of_documents(
         self, kind: str, index: str, page: PageRequest, show: Callable[[str, Any], JsonObject]

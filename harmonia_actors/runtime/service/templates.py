@@ -8,9 +8,10 @@ from typing import Any
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import build_workflow, nearest
 from harmonia_actors.core.errors import Problem, TemplateNotFound, ValidationFailed
-from harmonia_actors.core.requests import JsonObject, PageRequest
+from harmonia_actors.core.requests import JsonObject, Once, PageRequest
 from harmonia_actors.core.timestamps import timestamp
-from harmonia_actors.runtime.service.parts import answered, new_id
+from harmonia_actors.runtime.service.once import creation_of
+from harmonia_actors.runtime.service.parts import answered
 from harmonia_actors.runtime.service.schema import (
     as_json_schema,
     check_schema,
@@ -19,7 +20,7 @@ from harmonia_actors.runtime.service.schema import (
     with_defaults,
 )
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
-from persistence.errors import DefinitionMissing
+from persistence.errors import AlreadyExists, DefinitionMissing
 from persistence.store import IndexEntry
 
 __all__ = ["TemplateService"]
@@ -30,8 +31,11 @@ _LIST = "templates:created_at"
 class TemplateService(WorkflowService):
     """Operations on templates."""
 
-    async def create_template(self, request: JsonObject) -> JsonObject:
+    async def create_template(self, request: JsonObject, *, once: Once | None = None) -> JsonObject:
         """From `workflow_id` or from a `definition`, which then becomes a workflow too."""
+        creation = creation_of(once, "create_template", request)
+        if made := (await self.made_before(creation)).get("template"):
+            return await self._shown(made)
         name, description = self._texts(request, "template")
         if ("workflow_id" in request) == ("definition" in request):
             problem = Problem("workflow_id", "give either workflow_id or definition")
@@ -44,8 +48,8 @@ class TemplateService(WorkflowService):
             # Nothing is made of a definition whose parameters are not good.
             definition = self.checked(request["definition"])
             parameters = self._parameters(request.get("parameters"), definition)
-            workflow_id = (await self.create_workflow(definition))["workflow_id"]
-            _, known = await self.find_workflow(workflow_id)
+            workflow_id = (await self.store_workflow(definition, creation))["workflow_id"]
+            known = await self.known(await answered(lambda: self.keep_definition(definition)))
         now_ms = self.clock.now_ms()
         record = {
             "name": name,
@@ -55,8 +59,9 @@ class TemplateService(WorkflowService):
             "definition": known.digest,
             "created_ms": now_ms,
             "updated_ms": now_ms,
+            **creation.record_fields(),
         }
-        template_id = new_id("tmpl")
+        template_id = creation.id("tmpl")
 
         async def put() -> None:
             while True:
@@ -74,7 +79,11 @@ class TemplateService(WorkflowService):
                 else:
                     return
 
-        await answered(put)
+        try:
+            await answered(put)
+        except AlreadyExists:
+            # Another send with the same key was faster.
+            return await self._shown(await self.made_meanwhile(creation, "template"))
         return _document(template_id, record)
 
     async def get_template(self, template_id: str) -> JsonObject:
@@ -91,8 +100,13 @@ class TemplateService(WorkflowService):
         if not await answered(lambda: self.store.delete_document("template", template_id)):
             raise TemplateNotFound(template_id)
 
-    async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
+    async def instantiate_template(
+        self, template_id: str, request: JsonObject, *, once: Once | None = None
+    ) -> JsonObject:
         """Make a workflow that has the parameters' values as defaults of its input."""
+        creation = creation_of(once, "instantiate_template", template_id, request)
+        if workflow_id := (await self.made_before(creation)).get("workflow"):
+            return {"template_id": template_id, **await self.get_workflow(workflow_id)}
         record, known = await self._find_template(template_id)
         name, description = self._texts({"name": record["name"], **request}, "workflow")
         values = complete_input(
@@ -106,8 +120,12 @@ class TemplateService(WorkflowService):
         definition["name"] = name
         definition["description"] = description or record["description"]
         definition["input_schema"] = with_defaults(definition.get("input_schema"), values)
-        made = await self.store_workflow(definition, template_id=template_id)
+        made = await self.store_workflow(definition, creation, template_id=template_id)
         return {"template_id": template_id, **made}
+
+    async def _shown(self, template_id: str) -> JsonObject:
+        record, _ = await self._find_template(template_id)
+        return _document(template_id, record)
 
     async def _find_template(self, template_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
         stored = await answered(lambda: self.store.get_document("template", template_id))

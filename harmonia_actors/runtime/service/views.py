@@ -21,6 +21,7 @@ __all__ = [
     "list_item",
     "progress",
     "shown_outputs",
+    "started",
     "task_view",
 ]
 
@@ -37,6 +38,18 @@ def execution_times(head: Head) -> JsonObject:
         "created_ms": head.created_ms,
         "started_ms": head.started_ms,
         "completed_ms": head.completed_ms,
+    }
+
+
+def started(head: Head, input_values: JsonObject, options: JsonObject) -> JsonObject:
+    """An execution as the answer to its start shows it."""
+    return {
+        "execution_id": head.execution_id,
+        "workflow_id": head.workflow_id,
+        "status": head.status.value,
+        **execution_times(head),
+        "input": input_values,
+        "execution_options": options,
     }
 
 

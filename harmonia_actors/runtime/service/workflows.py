@@ -12,10 +12,11 @@ from harmonia_actors.components.argv import CommandTemplateError, check_template
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import READ_ONLY_FIELDS, build_workflow, parse_definition
 from harmonia_actors.core.errors import Problem, ValidationFailed, WorkflowNotFound
-from harmonia_actors.core.requests import JsonObject, PageRequest
+from harmonia_actors.core.requests import JsonObject, Once, PageRequest
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task, Workflow
-from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered, new_id
+from harmonia_actors.runtime.service.once import Creation, creation_of
+from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
 from harmonia_actors.runtime.service.schema import check_schema, required_inputs
 from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import IndexEntry
@@ -44,19 +45,37 @@ class WorkflowService(Service):
         super().__init__(parts)
         self._known: OrderedDict[str, KnownWorkflow] = OrderedDict()
 
-    async def create_workflow(self, definition: JsonObject) -> JsonObject:
-        """Validate and store a definition. Raises ValidationFailed."""
-        return await self.store_workflow(definition)
+    async def create_workflow(
+        self, definition: JsonObject, *, once: Once | None = None
+    ) -> JsonObject:
+        """Validate and store a definition. Raises ValidationFailed, Conflict."""
+        creation = creation_of(once, "create_workflow", definition)
+        if made := (await self.made_before(creation)).get("workflow"):
+            return await self.get_workflow(made)
+        return await self.store_workflow(definition, creation)
 
     async def store_workflow(
-        self, definition: Mapping[str, Any], *, template_id: str | None = None
+        self,
+        definition: Mapping[str, Any],
+        creation: Creation,
+        *,
+        template_id: str | None = None,
     ) -> JsonObject:
         """As `create_workflow`; `template_id` says what it was made from."""
         kept = self.checked(definition)
         now_ms = self.clock.now_ms()
-        record = {"created_ms": now_ms, "updated_ms": now_ms, "template_id": template_id}
-        workflow_id = new_id("wf")
-        await answered(lambda: self._put(workflow_id, kept, record, expected_version=0))
+        record = {
+            "created_ms": now_ms,
+            "updated_ms": now_ms,
+            "template_id": template_id,
+            **creation.record_fields(),
+        }
+        workflow_id = creation.id("wf")
+        try:
+            await answered(lambda: self._put(workflow_id, kept, record, expected_version=0))
+        except AlreadyExists:
+            # Another send with the same key was faster, or has come half as far before.
+            return await self.get_workflow(await self.made_meanwhile(creation, "workflow"))
         return _document(workflow_id, kept, record)
 
     async def get_workflow(self, workflow_id: str) -> JsonObject:
@@ -170,8 +189,6 @@ class WorkflowService(Service):
             except DefinitionMissing:
                 # The last other reference to it went between the two calls: put it again.
                 continue
-            except AlreadyExists as error:
-                raise RuntimeError(f"id {workflow_id} was given out twice") from error
             return
 
     def _check_action(self, task: Task) -> Iterable[tuple[str, str]]:

@@ -96,6 +96,25 @@ def test_executions(service: Service, harmonia: Harmonia, tmp_path: Path) -> Non
     assert "cancelling" in harmonia("executions", "cancel", execution_id).out
 
 
+def test_a_command_with_a_key_starts_one_execution(
+    service: Service, harmonia: Harmonia, workflow_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = service.perform(service.gateway.create_workflow(SMALL_WORKFLOW))
+    start = ("executions", "start", workflow["workflow_id"], "--json", "--idempotency-key", "cli-1")
+    begun: Any = harmonia(*start, "-i", "n=1").json
+    assert harmonia(*start, "-i", "n=1").json == begun
+    other = harmonia(*start, "-i", "n=2")
+    assert (other.code, "'cli-1'" in other.err) == (1, True)
+    finish_by_themselves(service, monkeypatch, "completed", output={})
+    ran: list[Any] = [
+        harmonia("run", workflow_file, "--json", "--idempotency-key", "cli-2").json for _ in "ab"
+    ]
+    assert ran[0] == ran[1]
+    unusable = harmonia("run", workflow_file, "--idempotency-key", "two words")
+    assert unusable.code == 2
+    assert "visible ASCII" in unusable.err
+
+
 def test_files_are_listed_and_downloaded_below_a_directory(
     service: Service, harmonia: Harmonia, tmp_path: Path
 ) -> None:
@@ -224,8 +243,8 @@ def finish_by_themselves(
     """Let every execution that is started end at once, as an engine would end it."""
     original = service.gateway.execute
 
-    async def execute(workflow_id: str, inputs: Any, options: Any) -> Any:
-        reply = await original(workflow_id, inputs, options)
+    async def execute(workflow_id: str, inputs: Any, options: Any, **more: Any) -> Any:
+        reply = await original(workflow_id, inputs, options, **more)
         execution_id = reply.document["execution_id"]
         await service.gateway.append(execution_id, "execution_started", {})
         service.gateway.executions[execution_id] |= {"status": status, **fields}

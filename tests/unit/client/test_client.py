@@ -196,6 +196,42 @@ def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) 
     assert len(connections) >= 3
 
 
+def test_a_post_whose_answer_is_lost_is_sent_again_and_made_once(service: Service) -> None:
+    before = len(service.gateway.workflows)
+    with (
+        cutting_proxy(service.url, bytes_each=[1, 1]) as (url, connections),
+        HarmoniaClient(url, service.key) as client,
+    ):
+        made = client.create_workflow(SMALL_WORKFLOW)
+    assert len(connections) == 3
+    assert made["workflow_id"] in service.gateway.workflows
+    assert len(service.gateway.workflows) == before + 1
+
+
+def test_a_key_is_never_made_twice(service: Service) -> None:
+    before = len(service.gateway.keys)
+    with (
+        cutting_proxy(service.url, bytes_each=[1]) as (url, connections),
+        HarmoniaClient(url, service.key) as client,
+        pytest.raises(ServiceUnreachable) as caught,
+    ):
+        client.create_key("ci", ["read"])
+    assert caught.value.sent is True
+    assert len(connections) == 1
+    assert len(service.gateway.keys) == before + 1
+
+
+def test_a_key_of_ones_own_holds_for_calls(service: Service, client: HarmoniaClient) -> None:
+    first = client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="run-1")
+    with HarmoniaClient(service.url, service.key) as another:
+        assert another.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="run-1").id == first.id
+    with pytest.raises(Conflict, match="'run-1'"):
+        client.run(SMALL_WORKFLOW, {"a": 2}, idempotency_key="run-1")
+    assert client.run(SMALL_WORKFLOW, {"a": 1}).id != first.id
+    kept = [first.checkpoint("c", idempotency_key="keep-1") for _ in range(2)]
+    assert kept[0] == kept[1]
+
+
 def test_result_gives_the_output_or_says_why_there_is_none(
     service: Service, client: HarmoniaClient
 ) -> None:
@@ -238,7 +274,9 @@ def test_a_definition_can_come_from_a_file(client: HarmoniaClient, tmp_path: Pat
 
 async def test_the_async_client_does_the_same(service: Service, tmp_path: Path) -> None:
     async with AsyncHarmoniaClient(service.url, service.key) as client:
-        execution = await client.run(SMALL_WORKFLOW, {"a": 1})
+        execution = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
+        again = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
+        assert again.id == execution.id
         assert (await execution.refresh())["input"] == {"a": 1}
         service.gateway.files[execution.id, "a.txt"] = b"text"
         await asyncio.to_thread(service.emit, execution.id, "execution_started")
@@ -308,10 +346,17 @@ class cutting_proxy:  # noqa: N801 - used as a context
     def _relay(self, incoming: socket.socket, left: int) -> None:
         with incoming, socket.create_connection(self._target) as outgoing:
             self._outgoing.append(outgoing)
-            outgoing.sendall(incoming.recv(65_536))
-            while left > 0:
-                chunk = outgoing.recv(65_536)
-                if not chunk:
-                    return
+            asking = threading.Thread(target=self._pass_on, args=(incoming, outgoing))
+            asking.start()
+            while left > 0 and (chunk := outgoing.recv(65_536)):
                 incoming.sendall(chunk[:left])
                 left -= len(chunk)
+            with suppress(OSError):
+                incoming.shutdown(socket.SHUT_RDWR)
+            asking.join(10)
+
+    @staticmethod
+    def _pass_on(incoming: socket.socket, outgoing: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := incoming.recv(65_536):
+                outgoing.sendall(chunk)

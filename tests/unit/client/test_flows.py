@@ -22,6 +22,7 @@ from harmonia_serve.client.flows import (
     api_path,
     content,
     document,
+    once_key,
     pause_before_retry,
     run_flow,
     wait_flow,
@@ -29,6 +30,8 @@ from harmonia_serve.client.flows import (
 
 GET = Call("GET", "/x")
 POST = Call("POST", "/x", body={})
+ONCE = Call("POST", "/x", body={}, idempotency_key="k")
+DELETE = Call("DELETE", "/x")
 
 
 def reply(status: int, body: bytes = b"{}", **headers: str) -> Reply:
@@ -73,7 +76,25 @@ def test_a_refusal_with_retry_after_is_tried_again_even_for_a_post() -> None:
 
 def test_a_refusal_without_retry_after_is_not_tried_again() -> None:
     with pytest.raises(ApiError):
-        drive(document(GET), [reply(503)])
+        drive(document(GET), [reply(429)])
+
+
+def test_after_503_only_what_does_no_harm_is_sent_again() -> None:
+    away = reply(503, retry_after="3")
+    for call in (GET, DELETE, ONCE):
+        result, steps = drive(document(call), [away, reply(200)])
+        assert (result, steps) == ({}, [call, Pause(3.0), call])
+    with pytest.raises(ApiError) as caught:
+        drive(document(POST), [away])
+    assert caught.value.status == 503
+
+
+def test_a_503_from_something_in_between_does_not_say_when() -> None:
+    for call in (GET, ONCE):
+        _, steps = drive(document(call), [reply(503), reply(503), reply(200)])
+        assert steps == [call, Pause(0.1), call, Pause(0.2), call]
+    for call in (POST, DELETE):
+        assert pause_before_retry(call, reply(503), 1) is None
 
 
 def test_a_refusal_that_asks_for_too_long_a_wait_is_not_tried_again() -> None:
@@ -81,11 +102,12 @@ def test_a_refusal_that_asks_for_too_long_a_wait_is_not_tried_again() -> None:
     assert pause_before_retry(GET, reply(429, retry_after="Wed, 21 Oct 2015"), 1) is None
 
 
-def test_a_broken_connection_repeats_a_get_but_never_a_post() -> None:
+def test_a_broken_connection_repeats_a_post_only_with_its_key() -> None:
     broken = ServiceUnreachable("http://x", "reset", sent=True)
-    result, steps = drive(document(GET), [broken, reply(200)])
-    assert result == {}
-    assert [step for step in steps if isinstance(step, Call)] == [GET, GET]
+    for call in (GET, ONCE):
+        result, steps = drive(document(call), [broken, reply(200)])
+        assert result == {}
+        assert [step for step in steps if isinstance(step, Call)] == [call, call]
     with pytest.raises(ServiceUnreachable):
         drive(document(POST), [broken])
 
@@ -95,8 +117,10 @@ def test_retries_are_bounded() -> None:
     with pytest.raises(ApiError) as caught:
         drive(document(GET), refusals)
     assert caught.value.status == 429
-    pauses = [pause_before_retry(GET, refusals[0], attempt) for attempt in range(1, 10)]
-    assert pauses[4:] == [None] * 5
+    broken = ServiceUnreachable("http://x", "reset", sent=True)
+    for answer in (refusals[0], broken, reply(503)):
+        pauses = [pause_before_retry(ONCE, answer, attempt) for attempt in range(1, 10)]
+        assert pauses == [0.1, 0.2, 0.4, 0.8, *[None] * 5]
 
 
 def test_a_refused_connection_is_given_up_soon() -> None:
@@ -158,6 +182,29 @@ def test_run_creates_a_definition_and_executes_it() -> None:
         "input": {"a": 1},
         "execution_options": {"timeout": 3},
     }
+
+
+def keys_of_run(workflow: str | dict[str, object], key: str | None = None) -> list[str | None]:
+    """The idempotency keys that a run sends."""
+    answers = [reply(201, b'{"workflow_id": "wf-1"}'), reply(202)]
+    _, steps = drive(run_flow(workflow, {}, {}, key), answers if workflow == {} else answers[1:])
+    return [step.idempotency_key for step in steps if isinstance(step, Call)]
+
+
+def test_run_has_keys_for_both_of_its_posts() -> None:
+    assert keys_of_run({}, "monthly") == ["monthly.workflow", "monthly"]
+    assert keys_of_run("wf-1", "monthly") == ["monthly"]
+    own = [*keys_of_run({}), *keys_of_run("wf-1")]
+    assert None not in own
+    assert len(set(own)) == 3, "each call is another one"
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ü", "x" * 256, "a\n"])
+def test_a_key_that_the_service_would_not_take_is_not_sent(key: str) -> None:
+    with pytest.raises(ValueError, match="from 1 to 255 visible ASCII characters"):
+        once_key(key)
+    with pytest.raises(ValueError, match="idempotency key"):
+        keys_of_run("wf-1", key)
 
 
 def test_waiting_asks_ever_less_often_and_returns_the_final_state() -> None:

@@ -35,6 +35,7 @@ from harmonia_serve.gateway import (
     Principal,
     StreamEvent,
 )
+from tests.unit.serve.remembered import Remembered, made_once
 
 ENDED = ("completed", "failed", "cancelled")
 NOW = "2025-01-15T12:00:00Z"
@@ -45,6 +46,7 @@ class MemoryGateway:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.remembered = Remembered()
         self.keys: dict[str, JsonObject] = {}
         self.anonymous: list[str] = []
         self.anonymous_max: int | None = None
@@ -142,6 +144,7 @@ class MemoryGateway:
 
     # Workflows
 
+    @made_once
     async def create_workflow(self, definition: JsonObject) -> JsonObject:
         self._note("create_workflow")
         return self._store_workflow(_new_id("wf"), definition)
@@ -180,6 +183,7 @@ class MemoryGateway:
 
     # Executions
 
+    @made_once
     async def execute(
         self, workflow_id: str, input_values: JsonObject, options: JsonObject
     ) -> ExecutionReply:
@@ -309,6 +313,7 @@ class MemoryGateway:
 
     # Templates
 
+    @made_once
     async def create_template(self, request: JsonObject) -> JsonObject:
         self._note("create_template")
         if request.get("workflow_id"):
@@ -340,6 +345,7 @@ class MemoryGateway:
         _found(self.templates, template_id, TemplateNotFound)
         del self.templates[template_id]
 
+    @made_once
     async def instantiate_template(self, template_id: str, request: JsonObject) -> JsonObject:
         self._note("instantiate_template")
         template = _found(self.templates, template_id, TemplateNotFound)
@@ -357,6 +363,7 @@ class MemoryGateway:
 
     # State
 
+    @made_once
     async def create_checkpoint(
         self, execution_id: str, *, name: str, description: str
     ) -> JsonObject:
@@ -395,6 +402,7 @@ class MemoryGateway:
         _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
         del self.checkpoints[checkpoint_id]
 
+    @made_once
     async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
         self._note("restore")
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
