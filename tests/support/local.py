@@ -147,6 +147,11 @@ class LocalOwner:
     leases: LocalLeases
     loops: list[asyncio.Task[None]]
 
+    def blind(self) -> None:
+        """It does not look by itself any more: for tests of what tells it."""
+        for loop in self.loops:
+            loop.cancel()
+
 
 class _Feed:
     """The broadcaster without a process of its own."""
@@ -345,8 +350,7 @@ class LocalInstallation:
     async def kill_owner(self, name: str) -> None:
         """Its process is gone, with all that it knew; what it gave to task actors goes on."""
         owner = self.running.pop(name)
-        for loop in owner.loops:
-            loop.cancel()
+        owner.blind()
         await owner.dispatcher.close()
         await owner.host.close()
         await asyncio.gather(*owner.loops, return_exceptions=True)

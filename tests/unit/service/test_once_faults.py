@@ -61,7 +61,7 @@ async def test_who_sends_again_starts_what_nobody_was_told_of(make_world: MakeWo
     world, store = await uncertain(make_world)
     workflow_id = await world.workflow({"a": {"input": {"value": 1}}})
     for owner in world.installation.running.values():
-        owner.lease_keeper.cancel()  # owners do not look for themselves
+        owner.blind()
     store.lost = ["create_execution"]
     with pytest.raises(ServiceUnavailable):
         await world.gateway.execute(workflow_id, {}, {"async": False}, once=ONCE)
@@ -77,7 +77,7 @@ async def test_an_execution_without_an_owner_is_wanted_again(world: World) -> No
     workflow_id = await world.workflow({"a": {"input": {"value": 1}}})
     first = await world.gateway.execute(workflow_id, {}, {}, once=ONCE)
     host = await world.installation.add_owner("late")
-    world.installation.running["late"].lease_keeper.cancel()
+    world.installation.running["late"].blind()
     again = await world.gateway.execute(workflow_id, {}, {}, once=ONCE)
     assert again.document["execution_id"] == first.document["execution_id"]
     done = await world.ended(first.document["execution_id"])
