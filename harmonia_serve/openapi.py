@@ -43,6 +43,9 @@ Only `/health` and `/ready` are open.
 | `internal_error` | 500, with the `error_id` that is in the log |
 | `service_unavailable` | 503, with `Retry-After` |
 
+**Retention.** Executions expire some time after their end, and are answered with 404 then.
+Checkpoints stay until they are deleted, with what they need of their executions.
+
 **WebSocket.** `ws://…/ws/harmonia/executions/{execution_id}?after=SEQ` sends every event after
 `SEQ`, what has happened first, then live, as
 `{"seq", "type", "timestamp", "timestamp_ms", "execution_id", "data"}`, and closes with 1000 after
@@ -71,7 +74,7 @@ _ALWAYS: Final = {
     "401": "No API key, or a wrong or revoked one",
     "403": "The key lacks the scope",
     "422": "Well-formed but not valid",
-    "429": "Too many requests; see Retry-After",
+    "429": "Too many requests, or too many executions live; see Retry-After",
     "500": "Unexpected; `error_id` is in the log",
     "503": "The store cannot be reached; see Retry-After",
 }
