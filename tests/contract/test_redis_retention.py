@@ -18,6 +18,7 @@ from persistence.store import InboxEntry
 from tests.contract.builders import claimed, create, new, next_commit
 from tests.contract.retention_contract import ended, expire_all, output
 from tests.contract.wire import Wire, wired
+from tests.support.scripted_actors import until
 
 #: Keys that an installation keeps once it has had an execution and an owner.
 PERMANENT = {b"owners", b"leases", b"created", b"live", b"expired"}
@@ -93,6 +94,7 @@ async def test_what_a_crash_left_between_expiry_and_removal_is_found_by_the_next
     await expire_all(store)
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
+    await until(lambda: not server.alive())
     await asyncio.to_thread(server.start)
     successor = RedisStore.connect(server.url, "test")
     try:
