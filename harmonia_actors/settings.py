@@ -188,6 +188,35 @@ class Settings(BaseSettings):
         64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."
     )
 
+    # Retention and admission
+    retention_s: float | None = Field(
+        7 * 86_400.0,
+        ge=1,
+        le=1e10,
+        description="How long an execution is kept after its end, with its events, outputs and "
+        "files; `never`: nothing expires.",
+    )
+    executions_live_max: int = Field(
+        100_000,
+        ge=1,
+        description="Executions that have not ended; beyond it, new ones are refused with 429.",
+    )
+    janitor_interval_s: float = Field(
+        600.0, gt=0, description="Time between two rounds of the janitor, unless it has more to do."
+    )
+    janitor_round_max: int = Field(
+        5_000,
+        ge=1,
+        description="Executions that one round lets expire, and names of blobs and directories it "
+        "looks at in each place.",
+    )
+    janitor_orphan_age_s: float = Field(
+        86_400.0,
+        ge=60,
+        description="Age from which blobs and directories of an execution that the store does not "
+        "know are removed.",
+    )
+
     # Pools
     node_types: tuple[dict[str, float], ...] = Field(
         (),
@@ -272,6 +301,12 @@ class Settings(BaseSettings):
                 f"({self.execution_actors_max}); lower the one or raise the other"
             )
         return self
+
+    @field_validator("retention_s", mode="before")
+    @classmethod
+    def _never(cls, value: object) -> object:
+        """`never` is no time at all."""
+        return None if value == "never" else value
 
     def for_display(self) -> dict[str, object]:
         """All settings, without secrets, for `harmonia status` and logs."""

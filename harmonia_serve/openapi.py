@@ -48,6 +48,9 @@ answer came: the same key with the same request makes it once and gives the same
 request it is a 409. A key is one caller's own and lives as long as what was made with it.
 Cancelling needs none, and a POST of a key takes none.
 
+**Retention.** Executions expire some time after their end, and are answered with 404 then.
+Checkpoints stay until they are deleted, with what they need of their executions.
+
 **WebSocket.** `ws://…/ws/harmonia/executions/{execution_id}?after=SEQ` sends every event after
 `SEQ`, what has happened first, then live, as
 `{"seq", "type", "timestamp", "timestamp_ms", "execution_id", "data"}`, and closes with 1000 after
@@ -76,7 +79,7 @@ _ALWAYS: Final = {
     "401": "No API key, or a wrong or revoked one",
     "403": "The key lacks the scope",
     "422": "Well-formed but not valid",
-    "429": "Too many requests; see Retry-After",
+    "429": "Too many requests, or too many executions live; see Retry-After",
     "500": "Unexpected; `error_id` is in the log",
     "503": "The store cannot be reached; see Retry-After",
 }

@@ -6,12 +6,14 @@ block: call them from worker threads. This module must not know what a blob is a
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -48,6 +50,23 @@ class BlobStore(Protocol):
 
     def delete(self, url: str) -> None:
         """Remove a blob; no error if it is not there. Raises ValueError as `get` does."""
+        ...
+
+    # All blobs whose names have the same first part belong together.
+
+    def first_parts(self, after: str, limit: int) -> list[str]:
+        """First parts of the names that there are: in order, those after `after`, up to `limit`."""
+        ...
+
+    def changed_s(self, first: str) -> float | None:
+        """When the latest of these blobs came, in seconds since 1970; None if that is unknown."""
+        ...
+
+    def remove_all(self, first: str, limit: int) -> bool:
+        """Remove these blobs, at most `limit` of them. True once none is left.
+
+        Raises ValueError for what cannot be the first part of a name.
+        """
         ...
 
 
@@ -100,6 +119,50 @@ class FileBlobs:
         with _translated(url):
             path.unlink(missing_ok=True)
 
+    def first_parts(self, after: str, limit: int) -> list[str]:
+        """See `BlobStore.first_parts`. Looks at every name, but remembers no more than asked."""
+        with _translated(str(self._root)):
+            try:
+                entries = os.scandir(self._root)
+            except FileNotFoundError:
+                return []
+            with entries:
+                found = (entry.name for entry in entries if _SEGMENT.fullmatch(entry.name))
+                return heapq.nsmallest(limit, (name for name in found if name > after))
+
+    def changed_s(self, first: str) -> float | None:
+        """See `BlobStore.changed_s`."""
+        top = self._root / _first_part(first)
+        with _translated(first):
+            try:
+                times = [top.lstat().st_mtime]
+                for directory, below, files in os.walk(top):
+                    times += [os.lstat(Path(directory) / one).st_mtime for one in below + files]
+            except FileNotFoundError:
+                return None
+        return max(times)
+
+    def remove_all(self, first: str, limit: int) -> bool:
+        """See `BlobStore.remove_all`. Links are removed, not followed."""
+        top = self._root / _first_part(first)
+        if top.is_symlink() or top.is_file():
+            with _translated(first):
+                top.unlink(missing_ok=True)
+            return True
+        left = limit
+        with _translated(first):
+            for directory, below, files in os.walk(top, topdown=False):
+                for path in (Path(directory) / name for name in files):
+                    if left == 0:
+                        return False
+                    left -= 1
+                    path.unlink(missing_ok=True)
+                for path in (Path(directory) / name for name in below):
+                    path.unlink() if path.is_symlink() else path.rmdir()
+            with suppress(FileNotFoundError):
+                top.rmdir()
+        return True
+
     def _read(self, url: str, start: int, length: int) -> bytes:
         path = self._path(url)
         with _translated(url):
@@ -148,6 +211,7 @@ class FsspecBlobs:
             ) from error
         self._root = root.rstrip("/")
         self._root_url = url.rstrip("/")
+        self._listed: list[str] = []
 
     def put(self, name: str, body: bytes) -> str:
         """See `BlobStore.put`."""
@@ -183,6 +247,50 @@ class FsspecBlobs:
             except FileNotFoundError:
                 return
 
+    def first_parts(self, after: str, limit: int) -> list[str]:
+        """See `BlobStore.first_parts`.
+
+        There is no common way to ask for a part of a listing: it is read whole when it is begun
+        (`after` is empty), and then given in parts.
+        """
+        if not after:
+            with _translated(self._root_url):
+                self._system.invalidate_cache(self._root)
+                try:
+                    paths = self._system.ls(self._root, detail=False)
+                except FileNotFoundError:
+                    paths = []
+            names = {path.rstrip("/").rpartition("/")[2] for path in paths}
+            self._listed = sorted(name for name in names if _SEGMENT.fullmatch(name))
+        start = bisect.bisect_right(self._listed, after)
+        return self._listed[start : start + limit]
+
+    def changed_s(self, first: str) -> float | None:
+        """See `BlobStore.changed_s`."""
+        with _translated(first):
+            try:
+                times = [self._system.modified(path) for path in self._all(first)]
+            except (FileNotFoundError, NotImplementedError):
+                return None
+        return max((time.timestamp() for time in times), default=None)
+
+    def remove_all(self, first: str, limit: int) -> bool:
+        """See `BlobStore.remove_all`."""
+        with _translated(first):
+            found = self._all(first)
+            if len(found) > limit:
+                self._system.rm(found[:limit])
+                return False
+            with suppress(FileNotFoundError):
+                # The whole place, because some systems have directories that would stay.
+                self._system.rm(f"{self._root}/{first}", recursive=True)
+        return True
+
+    def _all(self, first: str) -> list[str]:
+        path = f"{self._root}/{_first_part(first)}"
+        self._system.invalidate_cache(path)
+        return list(self._system.find(path))
+
     def _read(self, url: str, **part: Any) -> bytes:
         path = self._path(url)
         with _translated(url):
@@ -200,6 +308,13 @@ def _checked(name: str) -> list[str]:
             "letters, digits and ._=-, not starting with a dot, at most 200 characters"
         )
     return segments
+
+
+def _first_part(first: str) -> str:
+    """The same, if it is one part of a name: nothing that leads elsewhere, and not everything."""
+    if len(_checked(first)) != 1:
+        raise ValueError(f"blob name {first!r}: only its first part can be given here")
+    return first
 
 
 def _name_below(root_url: str, url: str) -> list[str]:

@@ -77,6 +77,7 @@ def check_new(new: NewExecution) -> None:
     check_indexes(new.indexes)
     if new.sole and new.sole not in {entry.index for entry in new.indexes}:
         raise ValueError(f"sole: {new.sole!r} is none of the lists that it is entered in")
+    _check_holds(new)
 
 
 def check_put(
@@ -118,6 +119,14 @@ def check_tokens(tokens: int, rate_per_s: float, burst: int) -> None:
     check_count("burst", burst)
     if not (math.isfinite(rate_per_s) and rate_per_s > 0):
         raise ValueError(f"rate_per_s: {rate_per_s} is not a positive number")
+
+
+def _check_holds(new: NewExecution) -> None:
+    """Raise ValueError for an id that is held twice, or by itself: it would never be let go."""
+    for held in new.holds:
+        check_name("holds", held)
+    if len({new.execution_id, *new.holds}) != len(new.holds) + 1:
+        raise ValueError(f"holds: {list(new.holds)} names an id twice, or the execution itself")
 
 
 def _check_mapping(field: str, mapping: Mapping[str, bytes]) -> None:

@@ -8,6 +8,7 @@ StoreError
 ├── VersionConflict       a conditional write found another version
 ├── Missing               what the call names is not there
 ├── DefinitionMissing     the definition a create refers to is not stored: put it, then repeat
+├── LimitReached          a create found as many executions live as there may be: try again later
 ├── UnsuitableServer      the server's configuration breaks a promise (eviction, cluster mode)
 └── ServerFailed          the embedded server did not start; the end of its log says why
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 __all__ = [
     "AlreadyExists",
     "DefinitionMissing",
+    "LimitReached",
     "Missing",
     "ServerFailed",
     "StaleOwner",
@@ -53,6 +55,10 @@ class Missing(StoreError):
 
 class DefinitionMissing(StoreError):
     """The definition that a create refers to is not stored."""
+
+
+class LimitReached(StoreError):
+    """A create found as many executions live as its caller allows."""
 
 
 class UnsuitableServer(StoreError):

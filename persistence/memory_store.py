@@ -2,24 +2,28 @@
 
 It says by plain code what the contract says in words, and drives simulations and unit tests. It
 never awaits anything, so that each call is one step. Documents, owners and rate limits, which
-know nothing of executions, are in `memory_parts`.
+know nothing of executions, are in `memory_parts`; one execution is in `memory_execution`; what is
+about forgetting is in `memory_retention`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from persistence import checks
 from persistence.errors import (
     AlreadyExists,
+    LimitReached,
     Missing,
-    StaleOwner,
     StoreError,
     VersionConflict,
 )
+from persistence.memory_execution import StoredExecution
 from persistence.memory_parts import Definitions, Documents, Indexes, Roster, TokenBuckets
+from persistence.memory_retention import Holdings, Lives
+from persistence.retention import Tally
 from persistence.store import (
     Commit,
     Document,
@@ -41,31 +45,6 @@ __all__ = ["MemoryStore"]
 INBOX_MAX = 1_000
 
 
-@dataclass(slots=True)
-class _Execution:
-    """All that is stored of one execution."""
-
-    execution_id: str
-    #: Its place in the order of creation.
-    number: int
-    definition: str
-    first_owner: str
-    owner: str
-    epoch: int
-    fields: dict[str, bytes]
-    rows: dict[str, bytes]
-    #: Event n is at n - 1.
-    events: list[bytes]
-    indexes: tuple[IndexEntry, ...]
-    version: int = 1
-    ended: bool = False
-    outputs: dict[str, bytes] = field(default_factory=dict)
-    #: Unread entries in order of arrival.
-    inbox: dict[str, bytes] = field(default_factory=dict)
-    #: Ids of all entries there ever were.
-    seen: set[str] = field(default_factory=set)
-
-
 class MemoryStore:
     """`Store` in memory. `now_ms` is the clock that leases and rate limits use."""
 
@@ -76,10 +55,13 @@ class MemoryStore:
         self._documents = Documents(self._definitions, self._indexes)
         self._roster = Roster(self._now_ms)
         self._buckets = TokenBuckets(self._now_ms)
-        self._executions: dict[str, _Execution] = {}
+        self._executions: dict[str, StoredExecution] = {}
+        self._lives = Lives(self._now_ms)
+        self._holdings = Holdings(self._now_ms, self._executions)
         #: Executions without an owner.
         self._waiting: set[str] = set()
-        self._checkpoints: dict[str, Snapshot] = {}
+        #: Copies, with the executions whose outputs each holds.
+        self._checkpoints: dict[str, tuple[Snapshot, tuple[str, ...]]] = {}
 
     # The server ------------------------------------------------------------------------------
 
@@ -137,9 +119,10 @@ class MemoryStore:
         """See `Store.delete_document`."""
         if not self._documents.delete(kind, document_id):
             return False
-        copy = self._checkpoints.pop(document_id, None) if kind == "checkpoint" else None
-        if copy is not None:
+        if kind == "checkpoint" and document_id in self._checkpoints:
+            copy, held = self._checkpoints.pop(document_id)
             self._definitions.drop_reference(copy.definition)
+            self._holdings.let_go(held)
         return True
 
     async def page(self, index: str, *, offset: int, limit: int, descending: bool) -> Page:
@@ -150,19 +133,26 @@ class MemoryStore:
 
     # Executions ------------------------------------------------------------------------------
 
-    async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
+    async def create_execution(
+        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+    ) -> str:
         """See `Store.create_execution`."""
         checks.check_new(new)
         stored = self._executions.get(new.execution_id)
         if stored is not None:
             return stored.first_owner
+        subject = f"execution {new.execution_id!r}"
         if new.sole and self._indexes.page(new.sole, 0, 1, descending=False).total:
-            raise AlreadyExists(f"execution {new.execution_id!r}: {new.sole!r} has another one")
-        self._definitions.refer(new.definition, f"execution {new.execution_id!r}")
+            raise AlreadyExists(f"{subject}: {new.sole!r} has another one")
+        if live_max is not None and self._lives.live >= live_max:
+            raise LimitReached(f"{subject}: {live_max} executions are live, the most there may be")
+        self._holdings.require(new.holds, subject)
+        self._definitions.refer(new.definition, subject)
+        self._holdings.hold(new.holds)
         owner = self._roster.choose(owners_max)
-        execution = _Execution(
+        execution = StoredExecution(
             execution_id=new.execution_id,
-            number=len(self._executions) + 1,
+            number=self._lives.begin(),
             definition=new.definition,
             first_owner=owner,
             owner=owner,
@@ -171,6 +161,7 @@ class MemoryStore:
             rows=dict(new.rows),
             events=list(new.events),
             indexes=tuple(new.indexes),
+            holds=tuple(new.holds),
         )
         self._executions[new.execution_id] = execution
         self._indexes.replace(new.execution_id, (), new.indexes)
@@ -197,21 +188,20 @@ class MemoryStore:
         """See `Store.commit`."""
         checks.check_commit(commit)
         execution = self._existing(commit.execution_id)
-        if not self._must_write(execution, commit):
+        if not execution.must_write(commit):
             return
         execution.fields.update(commit.fields)
         execution.rows.update(commit.rows)
-        for key, body in commit.outputs.items():
-            execution.outputs.setdefault(key, body)
+        self._holdings.keep_outputs(commit.execution_id, dict(commit.outputs))
         execution.events.extend(commit.events)
-        for entry_id in commit.inbox_done:
-            execution.inbox.pop(entry_id, None)
+        execution.acknowledge(commit.inbox_done)
         if commit.indexes is not None:
             self._indexes.replace(execution.execution_id, execution.indexes, commit.indexes)
             execution.indexes = tuple(commit.indexes)
         if commit.release:
             self._take_from_owner(execution)
             execution.ended = True
+            self._lives.end(execution.execution_id)
         execution.version = commit.version
 
     async def commit_many(self, commits: Sequence[Commit]) -> list[Exception | None]:
@@ -231,7 +221,7 @@ class MemoryStore:
     async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
         """See `Store.read_execution`."""
         execution = self._executions.get(execution_id)
-        return None if execution is None else _snapshot(execution, rows=rows)
+        return None if execution is None else execution.snapshot(rows=rows)
 
     async def read_executions(
         self, ids: Sequence[str], fields: Sequence[str]
@@ -253,8 +243,7 @@ class MemoryStore:
 
     async def read_outputs(self, references: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """See `Store.read_outputs`."""
-        found = ((self._executions.get(one), output) for one, output in references)
-        return [None if one is None else one.outputs.get(output) for one, output in found]
+        return [self._holdings.output(one, output) for one, output in references]
 
     async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
         """See `Store.read_events`."""
@@ -267,17 +256,16 @@ class MemoryStore:
         """See `Store.append_inbox`."""
         checks.check_bodies("body", (entry.body,))
         execution = self._existing(execution_id)
-        if entry.entry_id not in execution.seen:
+        if not execution.has_seen(entry.entry_id):
             if execution.ended:
                 raise VersionConflict(f"execution {execution_id!r} has ended and takes nothing in")
-            execution.seen.add(entry.entry_id)
             execution.inbox[entry.entry_id] = entry.body
         return execution.owner
 
     async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
         """See `Store.read_inbox`."""
         execution = self._executions.get(execution_id)
-        return [] if execution is None else _unread(execution)
+        return [] if execution is None else execution.unread(INBOX_MAX)
 
     async def inboxes_waiting(self, owner: str) -> list[str]:
         """See `Store.inboxes_waiting`."""
@@ -334,12 +322,13 @@ class MemoryStore:
         """See `Store.create_checkpoint`."""
         checks.check_put("checkpoint", checkpoint_id, body, indexes, None, None)
         if checkpoint_id in self._checkpoints:
-            return _copy(self._checkpoints[checkpoint_id])
+            return _copy(self._checkpoints[checkpoint_id][0])
         execution = self._existing(execution_id)
         if self._documents.get("checkpoint", checkpoint_id) is not None:
             raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
-        copy = _snapshot(execution, rows=True)
-        self._checkpoints[checkpoint_id] = copy
+        copy, held = execution.snapshot(rows=True), (*execution.holds, execution_id)
+        self._checkpoints[checkpoint_id] = (copy, held)
+        self._holdings.hold(held)
         self._definitions.refer(execution.definition, f"checkpoint {checkpoint_id!r}")
         self._documents.put("checkpoint", checkpoint_id, body, indexes)
         if note is not None and not execution.ended:
@@ -348,8 +337,46 @@ class MemoryStore:
 
     async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
         """See `Store.read_checkpoint`."""
-        copy = self._checkpoints.get(checkpoint_id)
-        return None if copy is None else _copy(copy)
+        stored = self._checkpoints.get(checkpoint_id)
+        return None if stored is None else _copy(stored[0])
+
+    # Retention -------------------------------------------------------------------------------
+
+    async def expire(self, *, age_ms: int, limit: int) -> int:
+        """See `Retention.expire`."""
+        checks.check_count("age_ms", age_ms, 0)
+        checks.check_count("limit", limit)
+        due = self._lives.due(age_ms, limit)
+        for execution_id in due:
+            execution = self._executions.pop(execution_id)
+            self._lives.expire(execution_id)
+            self._indexes.replace(execution_id, execution.indexes, ())
+            self._definitions.drop_reference(execution.definition)
+            self._holdings.let_go(execution.holds)
+            self._holdings.discard_unless_kept(execution_id)
+        return len(due)
+
+    async def garbage(self, *, limit: int) -> list[str]:
+        """See `Retention.garbage`."""
+        checks.check_count("limit", limit)
+        return self._holdings.garbage()[:limit]
+
+    async def clear_garbage(self, removed: Sequence[str], later: Sequence[str] = ()) -> None:
+        """See `Retention.clear_garbage`."""
+        self._holdings.clear_garbage(removed, later)
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """See `Retention.known`."""
+        return {one for one in ids if self._holdings.is_kept(one)}
+
+    async def tally(self) -> Tally:
+        """See `Retention.tally`."""
+        lives = self._lives
+        return Tally(lives.live, lives.ended, lives.expired, len(self._holdings.garbage()))
+
+    async def installation(self) -> str:
+        """See `Retention.installation`."""
+        return self._lives.installation
 
     # Rate limits -----------------------------------------------------------------------------
 
@@ -362,36 +389,16 @@ class MemoryStore:
 
     # -----------------------------------------------------------------------------------------
 
-    def _existing(self, execution_id: str) -> _Execution:
+    def _existing(self, execution_id: str) -> StoredExecution:
         execution = self._executions.get(execution_id)
         if execution is None:
             raise Missing(f"execution {execution_id!r} does not exist")
         return execution
 
-    def _by_number(self, ids: set[str]) -> list[_Execution]:
+    def _by_number(self, ids: set[str]) -> list[StoredExecution]:
         return [self._executions[one] for one in ids]
 
-    def _must_write(self, execution: _Execution, commit: Commit) -> bool:
-        """False for a repeat of the last commit; raises if the commit has no place here."""
-        subject = f"execution {commit.execution_id!r}, commit {commit.version}"
-        if commit.epoch != execution.epoch:
-            raise StaleOwner(
-                f"{subject}: made under epoch {commit.epoch}, now it is {execution.epoch}"
-            )
-        if commit.version == execution.version:
-            return False
-        if execution.ended:
-            raise StaleOwner(f"{subject}: the execution ended with commit {execution.version}")
-        if commit.version != execution.version + 1:
-            raise VersionConflict(f"{subject}: the last one stored is {execution.version}")
-        seq = len(execution.events)
-        if commit.events and commit.first_seq != seq + 1:
-            raise VersionConflict(
-                f"{subject}: its first event is {commit.first_seq}, the last stored is {seq}"
-            )
-        return True
-
-    def _claim(self, execution: _Execution, owner: str) -> Loaded:
+    def _claim(self, execution: StoredExecution, owner: str) -> Loaded:
         self._take_from_owner(execution)
         execution.owner = owner
         execution.epoch += 1
@@ -404,35 +411,18 @@ class MemoryStore:
             definition=execution.definition,
             fields=dict(execution.fields),
             rows=dict(execution.rows),
-            inbox=_unread(execution),
+            inbox=execution.unread(INBOX_MAX),
         )
 
-    def _take_from_owner(self, execution: _Execution) -> None:
+    def _take_from_owner(self, execution: StoredExecution) -> None:
         self._waiting.discard(execution.execution_id)
         if execution.owner:
             self._roster.take(execution.owner, execution.execution_id)
         execution.owner = ""
 
 
-def _number(execution: _Execution) -> int:
+def _number(execution: StoredExecution) -> int:
     return execution.number
-
-
-def _unread(execution: _Execution) -> list[InboxEntry]:
-    entries = list(execution.inbox.items())[:INBOX_MAX]
-    return [InboxEntry(entry_id, body) for entry_id, body in entries]
-
-
-def _snapshot(execution: _Execution, *, rows: bool) -> Snapshot:
-    return Snapshot(
-        seq=len(execution.events),
-        version=execution.version,
-        epoch=execution.epoch,
-        owner=execution.owner,
-        definition=execution.definition,
-        fields=dict(execution.fields),
-        rows=dict(execution.rows) if rows else {},
-    )
 
 
 def _copy(snapshot: Snapshot) -> Snapshot:

@@ -30,18 +30,18 @@ KINDS: tuple[KeyKind, ...] = (
         "EXECUTION",
         "execution",
         "hash: v version, e epoch, s seq, o owner, d definition, f first owner, n number in order "
-        "of creation, x index entries, z set once it has ended; fields as '.' and their name. "
-        "Small fields that every commit checks live with those that never change, so that a "
-        "status is one read",
-        "as long as the execution",
+        "of creation, x index entries, h executions whose outputs it holds, z set once it has "
+        "ended; fields as '.' and their name. Small fields that every commit checks live with "
+        "those that never change, so that a status is one read",
+        "until it expires, the retention after its end",
     ),
     KeyKind("ROWS", "rows", "hash: an execution's rows by name", "as long as the execution"),
     KeyKind(
         "OUTPUTS",
         "outputs",
         "hash: outputs by key, each written once; apart from the rows, so that reading a status "
-        "does not read them",
-        "as long as the execution",
+        "does not read them, and because they may outlive the execution",
+        "as long as the execution, or longer if HELD",
     ),
     KeyKind("EVENTS", "events", "stream: event <seq>-0", "as long as the execution"),
     KeyKind("INBOX", "inbox", "stream: unread inbox entries", "as long as the execution"),
@@ -50,9 +50,54 @@ KINDS: tuple[KeyKind, ...] = (
         "seen",
         "hash: inbox entry id to its stream id, or '' once acknowledged: what makes appending "
         "idempotent",
+        "as long as the execution; an entry until 1,000 others were acknowledged after it",
+    ),
+    KeyKind(
+        "ACKNOWLEDGED",
+        "acknowledged",
+        "list: ids of acknowledged inbox entries that SEEN still knows, oldest first",
         "as long as the execution",
     ),
-    KeyKind("CHECKPOINT", "checkpoint", "hash: copy of EXECUTION", "as long as its document"),
+    KeyKind(
+        "HELD",
+        "held",
+        "hash: execution id to how many checkpoints and other executions hold its outputs and "
+        "files, besides itself",
+        "as long as it has fields",
+    ),
+    KeyKind(
+        "ENDED",
+        "ended",
+        "sorted set: executions that have ended, by when, in ms: the oldest expire first",
+        "as long as there are any",
+    ),
+    KeyKind(
+        "GARBAGE",
+        "garbage",
+        "sorted set: executions whose outputs nobody holds any more, by when that was found, in "
+        "ms, until their blobs and files are gone too",
+        "as long as there are any",
+    ),
+    KeyKind(
+        "LIVE",
+        "live",
+        "counter: executions that have not ended, against which new ones are admitted",
+        "for ever",
+    ),
+    KeyKind("EXPIRED", "expired", "counter: executions that have expired", "for ever"),
+    KeyKind(
+        "INSTALLATION",
+        "installation",
+        "string: twelve random hexadecimal digits by which blobs and directories are known as "
+        "this installation's",
+        "for ever",
+    ),
+    KeyKind(
+        "CHECKPOINT",
+        "checkpoint",
+        "hash: copy of EXECUTION, with that execution among those in h",
+        "as long as its document",
+    ),
     KeyKind("CHECKPOINT_ROWS", "checkpoint-rows", "hash: copy of ROWS", "as long as its document"),
     KeyKind(
         "DOCUMENT",
@@ -144,7 +189,10 @@ class Keys:
 
 
 #: Kinds with one key only: the name is whole, no id follows.
-_SINGLE = frozenset({"OWNERS", "LEASES", "WAITING", "CREATED", "PING"})
+_SINGLE = frozenset(
+    {"OWNERS", "LEASES", "WAITING", "CREATED", "PING"}
+    | {"HELD", "ENDED", "GARBAGE", "LIVE", "EXPIRED", "INSTALLATION"}
+)
 
 
 def document_suffix(kind: str, document_id: str) -> str:

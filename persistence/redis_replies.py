@@ -10,7 +10,14 @@ from typing import Any
 
 import msgpack
 
-from persistence.errors import Missing, StaleOwner, VersionConflict
+from persistence.errors import (
+    AlreadyExists,
+    DefinitionMissing,
+    LimitReached,
+    Missing,
+    StaleOwner,
+    VersionConflict,
+)
 from persistence.redis_client import Argument
 from persistence.redis_keys import index_member
 from persistence.store import (
@@ -34,6 +41,7 @@ __all__ = [
     "packed",
     "packed_indexes",
     "refused_commit",
+    "refused_create",
     "snapshot",
 ]
 
@@ -65,11 +73,24 @@ def _index_entries(entry_id: str, indexes: Sequence[IndexEntry]) -> list[str | b
     return flat
 
 
-def create_arguments(new: NewExecution, owners_max: int) -> list[Argument]:
+def create_arguments(new: NewExecution, owners_max: int, live_max: int) -> list[Argument]:
     """A new execution as `create_execution.lua` takes it."""
     indexes = _index_entries(new.execution_id, new.indexes)
-    parts = (_pairs(new.fields, "."), _pairs(new.rows), list(new.events), indexes, new.sole)
-    return [new.execution_id, new.definition, owners_max, packed(parts)]
+    rows = _pairs(new.rows)
+    parts = (_pairs(new.fields, "."), rows, list(new.events), indexes, list(new.holds), new.sole)
+    return [new.execution_id, new.definition, owners_max, live_max, packed(parts)]
+
+
+def refused_create(new: NewExecution, live_max: int, reply: Sequence[bytes]) -> Exception:
+    """The error that says why an execution was not created."""
+    subject = f"execution {new.execution_id!r}"
+    if reply[0] == b"not alone":
+        return AlreadyExists(f"{subject}: {new.sole!r} has another one")
+    if reply[0] == b"full":
+        return LimitReached(f"{subject}: {live_max} executions are live, the most there may be")
+    if reply[0] == b"not kept":
+        return Missing(f"{subject}: outputs of {reply[1].decode()!r} are not kept any more")
+    return DefinitionMissing(f"{subject}: definition {new.definition!r} is not stored")
 
 
 def commit_arguments(commit: Commit) -> list[Argument]:

@@ -18,18 +18,23 @@ __all__ = ["SCRIPTS", "Script", "Scripts"]
 
 #: Each script with the parts it needs, in the order in which they build on each other.
 SCRIPTS: dict[str, tuple[str, ...]] = {
-    "append_inbox": ("inbox",),
-    "claim": ("owners", "claim"),
-    "claim_next": ("owners", "claim"),
-    "commit": ("fields", "events", "indexes", "owners"),
-    "create_checkpoint": ("definitions", "indexes", "inbox"),
-    "create_execution": ("fields", "events", "indexes", "definitions", "owners"),
-    "delete_document": ("definitions", "indexes"),
-    "orphan": ("owners",),
-    "owners": ("owners",),
+    "append_inbox": ("time", "inbox"),
+    "claim": ("time", "owners", "claim"),
+    "claim_next": ("time", "owners", "claim"),
+    "clear_garbage": ("time",),
+    "commit": ("time", "fields", "events", "indexes", "owners", "inbox"),
+    "create_checkpoint": ("time", "definitions", "indexes", "inbox", "holdings"),
+    "create_execution": (
+        *("time", "fields", "events", "indexes"),
+        *("definitions", "owners", "holdings"),
+    ),
+    "delete_document": ("time", "definitions", "indexes", "holdings"),
+    "expire": ("time", "definitions", "indexes", "holdings"),
+    "orphan": ("time", "owners"),
+    "owners": ("time", "owners"),
     "put_definition": (),
     "put_document": ("definitions", "indexes"),
-    "renew_owner": ("owners",),
+    "renew_owner": ("time", "owners"),
     "retire_owner": (),
     "take_tokens": (),
 }

@@ -6,6 +6,7 @@ is one round trip. What is under which key: `redis_keys`; the scripts: `lua/`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from persistence.redis_client import Argument, RedisClient
 from persistence.redis_keys import Keys, document_suffix, member_id
 from persistence.redis_scripts import Scripts
 from persistence.redis_suitability import read_durability
+from persistence.retention import Tally
 from persistence.store import (
     Commit,
     Document,
@@ -171,17 +173,16 @@ class RedisStore:
 
     # Executions ------------------------------------------------------------------------------
 
-    async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
+    async def create_execution(
+        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+    ) -> str:
         """See `Store.create_execution`."""
         checks.check_new(new)
-        arguments = redis_replies.create_arguments(new, owners_max)
+        most = checks.EXACT_MAX if live_max is None else live_max
+        arguments = redis_replies.create_arguments(new, owners_max, most)
         reply = await self._run("create_execution", *arguments)
-        if reply[0] == b"not alone":
-            raise AlreadyExists(f"execution {new.execution_id!r}: {new.sole!r} has another one")
         if reply[0] != b"ok":
-            raise DefinitionMissing(
-                f"execution {new.execution_id!r}: definition {new.definition!r} is not stored"
-            )
+            raise redis_replies.refused_create(new, most, reply)
         return str(reply[1].decode())
 
     async def claim(self, execution_id: str, owner: str) -> Loaded | None:
@@ -378,6 +379,60 @@ class RedisStore:
             atomic=True,
         )
         return redis_replies.snapshot(fields, rows)
+
+    # Retention -------------------------------------------------------------------------------
+
+    async def expire(self, *, age_ms: int, limit: int) -> int:
+        """See `Retention.expire`."""
+        checks.check_count("age_ms", age_ms, 0)
+        checks.check_count("limit", limit)
+        return int(await self._run("expire", age_ms, limit))
+
+    async def garbage(self, *, limit: int) -> list[str]:
+        """See `Retention.garbage`."""
+        checks.check_count("limit", limit)
+        return await self._members("GARBAGE", "", limit)
+
+    async def clear_garbage(self, removed: Sequence[str], later: Sequence[str] = ()) -> None:
+        """See `Retention.clear_garbage`."""
+        await self._run("clear_garbage", redis_replies.packed((list(removed), list(later))))
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """See `Retention.known`."""
+        if not ids:
+            return set()
+        # Not atomic: what is neither there now nor held a moment later cannot come back.
+        *there, held = await self._client.commands(
+            [
+                *(("EXISTS", self._keys.of("EXECUTION", one)) for one in ids),
+                ("HMGET", self._keys.of("HELD"), *ids),
+            ]
+        )
+        return {
+            one
+            for one, exists, holders in zip(ids, there, held, strict=True)
+            if exists or holders is not None
+        }
+
+    async def tally(self) -> Tally:
+        """See `Retention.tally`."""
+        live, ended, expired, garbage = await self._client.commands(
+            [
+                ("GET", self._keys.of("LIVE")),
+                ("ZCARD", self._keys.of("ENDED")),
+                ("GET", self._keys.of("EXPIRED")),
+                ("ZCARD", self._keys.of("GARBAGE")),
+            ]
+        )
+        return Tally(int(live or 0), ended, int(expired or 0), garbage)
+
+    async def installation(self) -> str:
+        """See `Retention.installation`."""
+        key = self._keys.of("INSTALLATION")
+        _, digits = await self._client.commands(
+            [("SET", key, secrets.token_hex(6), "NX"), ("GET", key)], atomic=True
+        )
+        return str(digits.decode())
 
     # Rate limits -----------------------------------------------------------------------------
 

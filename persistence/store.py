@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from persistence.retention import Retention
+
 __all__ = [
     "Commit",
     "Document",
@@ -79,6 +81,8 @@ class NewExecution:
     #: Events 1..n.
     events: Sequence[bytes] = ()
     indexes: Sequence[IndexEntry] = ()
+    #: Other executions to whose outputs or files this one refers: they are kept as long as it is.
+    holds: Sequence[str] = ()
     #: The one of these lists in which it must be alone, or "".
     sole: str = ""
 
@@ -88,7 +92,7 @@ class InboxEntry:
     """Something that a non-owner wants the owner to take in.
 
     `entry_id` is the sender's: appending the same id twice keeps the first body only, also after
-    the owner has acknowledged it.
+    the owner has acknowledged it (until it has acknowledged 1,000 others since).
     """
 
     entry_id: str
@@ -140,7 +144,8 @@ class Commit:
     inbox_done: Sequence[str] = ()
     #: If not None, the execution's index entries are replaced by these.
     indexes: Sequence[IndexEntry] | None = None
-    #: The execution has ended: it is taken from its owner's load and has no owner any more.
+    #: The execution has ended: it is taken from its owner's load and has no owner any more. Its
+    #: age, by which it expires, counts from here.
     release: bool = False
 
 
@@ -195,7 +200,7 @@ class Durability:
     detail: str
 
 
-class Store(Protocol):
+class Store(Retention, Protocol):
     """Durable storage. Every method may raise StoreUnavailable."""
 
     async def ping(self) -> None:
@@ -267,14 +272,18 @@ class Store(Protocol):
 
     # Executions ------------------------------------------------------------------------------
 
-    async def create_execution(self, new: NewExecution, *, owners_max: int) -> str:
+    async def create_execution(
+        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+    ) -> str:
         """Store a new execution and assign an owner, all at once.
 
         The owner is a live one (its lease has not run out) without load if there is any; else, if
         there are at least `owners_max` live owners, the least loaded one; else nobody: the
         execution then waits in the list that `claim_next` serves. Returns the owner's name, or "".
-        Repeating the call returns the owner first assigned. Raises AlreadyExists if another one
-        stands in the list `sole`, DefinitionMissing.
+        Repeating the call returns the owner first assigned, until the execution has expired.
+        Raises AlreadyExists if another one stands in the list `sole`, LimitReached if `live_max`
+        executions are live, Missing if nobody holds what `holds` names any more,
+        DefinitionMissing.
         """
         ...
 
@@ -394,7 +403,8 @@ class Store(Protocol):
         """Copy an execution's fields and rows as of now, atomically, with a document about it.
 
         The document is kept as kind "checkpoint" and is read, listed and deleted like any other;
-        deleting it drops the copy. `note` goes into the execution's inbox unless it has ended.
+        deleting it drops the copy. The checkpoint holds the execution's outputs, and those of
+        others that the execution holds. `note` goes into the execution's inbox unless it has ended.
         Repeating the call returns the first copy. Raises Missing if the execution does not exist,
         AlreadyExists if such a document was put without a copy.
         """

@@ -17,12 +17,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
+from harmonia_actors.actors.node_files import call_on_node
 from harmonia_actors.actors.ray_ports import ActorRef
-from harmonia_actors.core.errors import HarmoniaError, ResourceNotFound, ServiceUnavailable
+from harmonia_actors.core.errors import ResourceNotFound, ServiceUnavailable
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
 from harmonia_actors.runtime.event_hub import FeedGone
@@ -167,16 +167,6 @@ class RayEventFeed:
             raise FeedGone(str(error).splitlines()[0]) from error
 
 
-@ray.remote
-def _on_node(settings: Settings, method: str, arguments: tuple[Any, ...]) -> Any:
-    """Call a method of the workspaces on the node where this runs."""
-    node_id = ray.get_runtime_context().get_node_id()
-    try:
-        return getattr(parts.make_files(settings, node_id), method)(*arguments)
-    except HarmoniaError as error:
-        return error
-
-
 class RayFileReader:
     """Workspaces on whichever node they are."""
 
@@ -207,15 +197,10 @@ class RayFileReader:
     async def _call(self, node_id: str, method: str, *arguments: Any) -> Any:
         if node_id in ("", self._here):
             return await asyncio.to_thread(getattr(self._files, method), *arguments)
-        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        task = _on_node.options(num_cpus=0, scheduling_strategy=strategy, enable_task_events=False)
         try:
-            answer = await task.remote(self._settings, method, arguments)
+            return await call_on_node(self._settings, node_id, method, arguments)
         except RayError as error:
             raise ResourceNotFound(
                 "the node that holds the execution's workspace cannot be reached",
                 {"node_id": node_id},
             ) from error
-        if isinstance(answer, HarmoniaError):
-            raise answer
-        return answer

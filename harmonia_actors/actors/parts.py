@@ -13,6 +13,7 @@ from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
@@ -24,6 +25,7 @@ __all__ = [
     "core_limits",
     "dispatch_limits",
     "host_limits",
+    "janitor_limits",
     "log_to_stderr",
     "make_blobs",
     "make_files",
@@ -111,6 +113,16 @@ def task_host_limits(settings: Settings) -> TaskHostLimits:
         start_report_ms=settings.start_report_ms,
         progress_interval_ms=settings.progress_interval_ms,
         allowed_commands=None if allowed is None else frozenset(allowed),
+    )
+
+
+def janitor_limits(settings: Settings) -> JanitorLimits:
+    """How long what has ended is kept, and how much is cleaned at a time."""
+    kept_s = settings.retention_s
+    return JanitorLimits(
+        retention_ms=None if kept_s is None else int(kept_s * 1000),
+        orphan_age_s=settings.janitor_orphan_age_s,
+        round_max=settings.janitor_round_max,
     )
 
 

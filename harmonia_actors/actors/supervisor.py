@@ -1,5 +1,7 @@
 """The supervisor actor: keeps execution actors at the right number, and gives orphans an owner.
 
+The janitor runs in it too, beside all else.
+
 It is on no request's path, and everything it knows it can find out again: from Ray who lives, from
 the store who owns what. It restarts itself.
 """
@@ -23,7 +25,9 @@ from harmonia_actors.actors.names import (
     list_actors,
     new_execution_actor_name,
 )
+from harmonia_actors.actors.node_files import ClusterPlaces
 from harmonia_actors.actors.self_start import begin_by_itself
+from harmonia_actors.runtime.janitor import Janitor
 from harmonia_actors.runtime.sizing import OwnerView, SizingLimits, plan_owners
 from harmonia_actors.settings import Settings
 from persistence.errors import StoreError
@@ -49,6 +53,7 @@ class Supervisor:
         self._idle_since_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         #: Set as soon as the floor serves.
         self._warm = asyncio.Event()
@@ -68,6 +73,8 @@ class Supervisor:
         """Start watching, if that has not been done since the last restart."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look_for_ever())
+        if self._cleaning is None or self._cleaning.done():
+            self._cleaning = asyncio.get_running_loop().create_task(self._keep_clean())
 
     async def counts(self) -> dict[str, int]:
         """How many execution actors serve and start."""
@@ -86,6 +93,14 @@ class Supervisor:
                 with contextlib.suppress(ValueError, RayError):
                     handle = await asyncio.to_thread(find_actor, name, namespace)
                     self._follow(name, handle)
+
+    async def _keep_clean(self) -> None:
+        # Nothing of this is urgent, and a start is busy enough.
+        await self._warm.wait()
+        settings = self._settings
+        places = ClusterPlaces(settings)
+        janitor = Janitor(self._store, places.find, parts.janitor_limits(settings))
+        await janitor.keep_clean(settings.janitor_interval_s)
 
     async def _look_for_ever(self) -> None:
         adopted = False

@@ -196,7 +196,7 @@ class ValidationFailed(HarmoniaError):
 
 
 class RateLimitExceeded(HarmoniaError):
-    """Too many requests; the client may try again after `retry_after_s` seconds."""
+    """Too many requests, or too many executions live; try again after `retry_after_s` seconds."""
 
     code = "rate_limit_exceeded"
 

@@ -45,10 +45,10 @@ def nests_deeper(body: bytes, levels: int) -> bool:
         return False
     brackets = _NO_BRACKETS.sub(b"", _STRING.sub(b"", body))
     for _ in range(levels):
-        brackets = _INNERMOST.sub(b"", brackets)
         if not brackets:
             return False
-    return True
+        brackets = _INNERMOST.sub(b"", brackets)
+    return bool(brackets)
 
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')

@@ -91,7 +91,8 @@ class EventHub:
         """Events with seq > `after`, in batches, until the last.
 
         The first batch comes at once, others when there is something, empty ones now and then. An
-        execution that has ended, and has no event after that seq, gives no batch at all.
+        execution that has ended, and has no event after that seq, gives no batch at all. One that
+        expires while it is being read ends where it is.
         """
         first = await self._first(execution_id, after)
         if not first and await self._has_ended(execution_id):
@@ -112,7 +113,10 @@ class EventHub:
                 changed = topic.changed
                 batch = _following(topic, position)
                 if not batch:
-                    batch = await self._read(execution_id, position)
+                    read = await self._read(execution_id, position)
+                    if read is None:
+                        return
+                    batch = read
                 if batch or not await self._wait(topic, changed):
                     yield batch
         finally:
@@ -145,11 +149,15 @@ class EventHub:
         fields = found[0]
         return fields is not None and decode_head(fields["head"]).status.is_final
 
-    async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent]:
-        with contextlib.suppress(StoreUnavailable, Missing):
+    async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
+        """What the log has next; None if it is not there any more."""
+        try:
             stored = await self._store.read_events(execution_id, after=position, limit=_PAGE)
-            return [parse_event(event.seq, event.body) for event in stored]
-        return ()
+        except StoreUnavailable:
+            return ()
+        except Missing:
+            return None
+        return [parse_event(event.seq, event.body) for event in stored]
 
     async def _wait(self, topic: _Topic, changed: asyncio.Event) -> bool:
         wait_s = _SOON_S if topic.missed else _LOOK_S

@@ -5,8 +5,13 @@ Works on the node where the workspace is. This module must not know which node t
 
 from __future__ import annotations
 
+import heapq
+import logging
+import os
 import secrets
 import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +20,19 @@ from harmonia_actors.components.contract import ActionError
 from harmonia_actors.components.workspace import FileEntry, Workspace
 from harmonia_actors.core.errors import ResourceNotFound
 from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.runtime.tree_removal import remove_tree
 
 __all__ = ["FileInfo", "WorkspaceFiles"]
 
+_log = logging.getLogger(__name__)
+
 #: Files listed of one execution, at most.
 FILES_SHOWN_MAX = 10_000
+#: Files and directories that one call removes, at most.
+REMOVED_ENTRIES_MAX = 50_000
+#: Where copies are made before they get their names; no execution's id starts with a dot.
+_UNFINISHED = ".unfinished"
+_UNFINISHED_S_MAX = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,7 @@ class WorkspaceFiles:
     #: Other directories that actions may use, and those they may not, even if in the former.
     allowed: tuple[Path, ...] = ()
     denied: tuple[Path, ...] = ()
+    removed_entries_max: int = REMOVED_ENTRIES_MAX
 
     def workspace(self, execution_id: str, files_from: str = "") -> Workspace:
         """The workspace of an execution; its directory is made if it is not there.
@@ -61,12 +75,56 @@ class WorkspaceFiles:
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a directory so that it is there whole or not at all; whoever is first wins."""
-        part = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        part = self.root / _UNFINISHED / f"{target.name}-{secrets.token_hex(4)}"
+        part.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copytree(source, part, symlinks=True)
         try:
             part.rename(target)
         except OSError:
             shutil.rmtree(part)
+
+    def ids(self, after: str, limit: int) -> list[str]:
+        """Executions that have a workspace here: in order, those after `after`, up to `limit`."""
+        try:
+            entries = os.scandir(self.root)
+        except FileNotFoundError:
+            return []
+        with entries:
+            names = (one.name for one in entries if not one.name.startswith("."))
+            return heapq.nsmallest(limit, (name for name in names if name > after))
+
+    def remove(self, execution_ids: Sequence[str], older_than_s: float) -> list[str]:
+        """Remove workspaces that were last touched so long ago; those of which nothing is left.
+
+        Not everything may go in one call. One that cannot be removed does not stop the others.
+        """
+        left = self.removed_entries_max
+        latest_s = time.time() - older_than_s
+        gone = []
+        for execution_id in execution_ids:
+            if not execution_id or execution_id[0] == "." or "/" in execution_id:
+                # No workspace can have such a name, and what else it may lead to is not ours.
+                gone.append(execution_id)
+                continue
+            directory = self.root / execution_id
+            try:
+                if older_than_s and directory.lstat().st_ctime > latest_s:
+                    continue
+                left -= remove_tree(directory, left)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _log.warning("workspace %s cannot be removed: %s", directory, error)
+                continue
+            if not left:
+                break
+            gone.append(execution_id)
+        return gone
+
+    def remove_unfinished(self, older_than_s: float = _UNFINISHED_S_MAX) -> None:
+        """Remove copies that somebody was killed over."""
+        parts = WorkspaceFiles(self.root / _UNFINISHED)
+        parts.remove(parts.ids("", self.removed_entries_max), older_than_s)
 
     def list_files(self, execution_id: str) -> tuple[list[FileInfo], bool]:
         """All files, and whether there are more than are listed."""

@@ -21,13 +21,7 @@ for at = 1, #outputs, 2 do
 end
 if #events > 0 then seq = append_events(id, tonumber(seq), events) end
 if #done > 0 then
-  for at = 1, #done do
-    local entry = redis.call('HGET', SEEN .. id, done[at])
-    if entry and entry ~= '' then
-      redis.call('XDEL', INBOX .. id, entry)
-      redis.call('HSET', SEEN .. id, done[at], '')
-    end
-  end
+  acknowledge(id, done)
   if owner ~= '' and redis.call('XLEN', INBOX .. id) == 0 then
     redis.call('ZREM', MAIL .. owner, id)
   end
@@ -36,6 +30,8 @@ if indexes then redis.call('HSET', key, 'x', enter_indexes(head[6], indexes)) en
 if ARGV[5] == '1' then
   if owner == '' then redis.call('ZREM', WAITING, id) else take_from(id, owner) end
   redis.call('HSET', key, 'o', '', 'z', '1')
+  redis.call('ZADD', ENDED, now_ms(), id)
+  redis.call('DECR', LIVE)
 end
 redis.call('HSET', key, 'v', ARGV[3], 's', seq)
 return 0

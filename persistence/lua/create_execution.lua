@@ -1,13 +1,17 @@
--- id, definition, owners_max, and packed: fields, rows, events, indexes, and the list in which it
--- must be alone ('' for none). Answers {'ok', owner}, {'not alone'} or {'no definition'}.
+-- id, definition, owners_max, live_max, and packed: fields, rows, events, indexes, holds, and the
+-- list in which it must be alone ('' for none).
+-- Answers {'ok', owner}, {'not alone'}, {'full'}, {'not kept', id} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
-local fields, rows, events, entries, sole = unpack(cmsgpack.unpack(ARGV[4]))
+local fields, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[5]))
 if sole ~= '' and redis.call('EXISTS', INDEX .. sole) == 1 then return {'not alone'} end
+if tonumber(redis.call('GET', LIVE) or 0) >= tonumber(ARGV[4]) then return {'full'} end
+for at = 1, #holds do
+  if not is_kept(holds[at]) then return {'not kept', holds[at]} end
+end
 if not definition_is_stored(definition) then return {'no definition'} end
-
 local owner = choose_owner(tonumber(ARGV[3]))
 
 local number = redis.call('INCR', CREATED)
@@ -16,6 +20,8 @@ set_fields(ROWS .. id, rows)
 local seq = append_events(id, 0, events)
 local indexes = enter_indexes(nil, entries)
 refer(definition)
+hold(holds)
+redis.call('INCR', LIVE)
 local epoch = '0'
 if owner == '' then
   redis.call('ZADD', WAITING, number, id)
@@ -24,5 +30,5 @@ else
   give(id, number, owner)
 end
 redis.call('HSET', key, 'v', '1', 'e', epoch, 's', seq, 'o', owner, 'd', definition,
-  'f', owner, 'n', number, 'x', indexes)
+  'f', owner, 'n', number, 'x', indexes, 'h', #holds > 0 and cmsgpack.pack(holds) or '')
 return {'ok', owner}

@@ -7,10 +7,11 @@ enter_indexes(stored[3], {})
 redis.call('DEL', key)
 if stored[2] and stored[2] ~= '' then drop_reference(stored[2]) end
 if ARGV[2] ~= '' then
-  local definition = redis.call('HGET', CHECKPOINT .. ARGV[2], 'd')
-  if definition then
+  local copy = redis.call('HMGET', CHECKPOINT .. ARGV[2], 'd', 'h')
+  if copy[1] then
     redis.call('UNLINK', CHECKPOINT .. ARGV[2], CHECKPOINT_ROWS .. ARGV[2])
-    drop_reference(definition)
+    drop_reference(copy[1])
+    let_go(held_by(copy[2]))
   end
 end
 return 1

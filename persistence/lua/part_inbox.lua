@@ -1,10 +1,24 @@
--- The inbox: a stream in order of arrival, and a hash that knows every entry id it ever had.
+-- The inbox: a stream in order of arrival, and a hash that knows every unread entry's id and those
+-- that were acknowledged last.
+
+local acknowledged_kept = 1000
 
 local function append_entry(id, owner, entry_id, body)
   local at = redis.call('XADD', INBOX .. id, '*', 'i', entry_id, 'b', body)
   redis.call('HSET', SEEN .. id, entry_id, at)
-  if owner ~= '' then
-    local time = redis.call('TIME')
-    redis.call('ZADD', MAIL .. owner, 'NX', time[1] * 1000 + math.floor(time[2] / 1000), id)
+  if owner ~= '' then redis.call('ZADD', MAIL .. owner, 'NX', now_ms(), id) end
+end
+
+local function acknowledge(id, done)
+  for at = 1, #done do
+    local entry = redis.call('HGET', SEEN .. id, done[at])
+    if entry and entry ~= '' then
+      redis.call('XDEL', INBOX .. id, entry)
+      redis.call('HSET', SEEN .. id, done[at], '')
+      redis.call('RPUSH', ACKNOWLEDGED .. id, done[at])
+    end
+  end
+  for _ = acknowledged_kept + 1, redis.call('LLEN', ACKNOWLEDGED .. id) do
+    redis.call('HDEL', SEEN .. id, redis.call('LPOP', ACKNOWLEDGED .. id))
   end
 end

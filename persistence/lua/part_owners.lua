@@ -1,11 +1,6 @@
 -- Owners and what they have. An owner's load is the size of its set, so that it cannot drift; an
 -- owner that has something is always on the roster, so that what it has cannot be forgotten.
 
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 local function note_load(owner)
   redis.call('ZADD', OWNERS, redis.call('ZCARD', OWNED .. owner), owner)
 end

@@ -237,6 +237,16 @@ class InboxContract:
         assert await store.read_inbox("e") == []
         assert await store.inboxes_waiting("o") == []
 
+    async def test_of_what_was_acknowledged_the_last_thousand_are_known(self, store: Store):
+        loaded = await claimed(store)
+        names = [f"{at:04}" for at in range(1_001)]
+        await asyncio.gather(*(store.append_inbox("e", InboxEntry(one, b"")) for one in names))
+        await store.commit(next_commit(loaded, inbox_done=names[:1]))
+        await store.commit(next_commit(replace(loaded, version=2), inbox_done=names[1:]))
+        for name in names[1], names[-1], names[0]:
+            await store.append_inbox("e", InboxEntry(name, b"again"))
+        assert await store.read_inbox("e") == [InboxEntry(names[0], b"again")]
+
     async def test_a_commit_removes_only_what_it_names(self, store: Store):
         loaded = await claimed(store)
         for name in ("a", "b", "c"):

@@ -15,6 +15,12 @@ from tests.contract.owner_contract import (
     ServerContract,
     TokenContract,
 )
+from tests.contract.retention_contract import (
+    AdmissionContract,
+    ExpiryContract,
+    GarbageContract,
+    HoldingContract,
+)
 
 
 class StoreContract(
@@ -29,5 +35,9 @@ class StoreContract(
     OwnerContract,
     CheckpointContract,
     TokenContract,
+    ExpiryContract,
+    HoldingContract,
+    GarbageContract,
+    AdmissionContract,
 ):
     """All of it: a test module subclasses this and gives the fixture `store`."""

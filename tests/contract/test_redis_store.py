@@ -97,6 +97,12 @@ async def test_every_call_is_one_round_trip(on_wire: tuple[RedisStore, Wire]):
             store.orphan("p", limit=1),
             store.retire_owner("p"),
             store.waiting_executions(),
+            store.expire(age_ms=0, limit=1),
+            store.garbage(limit=10),
+            store.clear_garbage(["a"], ["b"]),
+            store.known(["e", "f", "g"]),
+            store.tally(),
+            store.installation(),
             store.delete_document("k", "d"),
         ]
 
@@ -216,10 +222,22 @@ async def test_only_keys_of_the_namespace_are_touched(
             loaded = await claimed(store, name, name)
             await store.append_inbox(name, InboxEntry(name, ALL_BYTES))
             await store.commit(
-                next_commit(loaded, name, indexes=[IndexEntry(name, 1, name)], outputs={name: b""})
+                next_commit(
+                    loaded,
+                    name,
+                    indexes=[IndexEntry(name, 1, name)],
+                    outputs={name: b""},
+                    inbox_done=(name,),
+                )
             )
+            await store.append_inbox(name, InboxEntry("another", ALL_BYTES))
             await store.create_checkpoint(name, name, b"", [], None)
             await store.take_tokens(name, tokens=1, rate_per_s=0.01, burst=2)
+        for name in ("expires", "stays"):
+            loaded = await claimed(store, name)
+            await store.commit(next_commit(loaded, release=True))
+        await store.expire(age_ms=0, limit=1)
+        await store.installation()
         made = set(await client.keys("*")) - before
     assert all(key.startswith(f"{redis_namespace}:".encode()) for key in made)
     words = {key.split(b":")[1].decode() for key in made}

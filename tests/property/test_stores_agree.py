@@ -122,13 +122,40 @@ class StoresAgree(RuleBasedStateMachine):
         events=st.lists(bodies, max_size=2),
         indexes=indexes,
         alone=st.booleans(),
+        holds=st.lists(executions, max_size=2, unique=True),
         owners_max=st.integers(0, 3),
+        live_max=st.sampled_from([None, None, None, 0, 1, 2]),
     )
-    def create(self, execution, digest, fields, rows, events, indexes, alone, owners_max) -> None:
+    def create(
+        self,
+        execution,
+        digest,
+        fields,
+        rows,
+        *,
+        events,
+        indexes,
+        alone,
+        holds,
+        owners_max,
+        live_max,
+    ) -> None:
+        held = [one for one in holds if one != execution]
         sole = indexes[-1].index if alone and indexes else ""
-        new = NewExecution(execution, digest, fields, rows, events, indexes, sole)
-        self.both(lambda store: store.create_execution(new, owners_max=owners_max))
+        new = NewExecution(execution, digest, fields, rows, events, indexes, held, sole)
+        self.both(
+            lambda store: store.create_execution(new, owners_max=owners_max, live_max=live_max)
+        )
         self.look(execution)
+
+    @rule(age_ms=st.sampled_from([0, 0, FOR_EVER_MS]))
+    def expire(self, age_ms: int) -> None:
+        # All that is due: which of two that ended in the same millisecond is older, is open.
+        self.both(lambda store: store.expire(age_ms=age_ms, limit=len(EXECUTIONS)))
+
+    @rule(removed=st.lists(executions, max_size=2), later=st.lists(executions, max_size=2))
+    def clear_garbage(self, removed: list[str], later: list[str]) -> None:
+        self.both(lambda store: store.clear_garbage(removed, later))
 
     @rule(execution=executions, owner=owners)
     def claim(self, execution: str, owner: str) -> None:
@@ -205,7 +232,9 @@ class StoresAgree(RuleBasedStateMachine):
 
     def look(self, execution: str) -> None:
         snapshot = self.both(lambda store: store.read_execution(execution))
-        if snapshot:
+        if snapshot is None:
+            self.seen.pop(execution, None)
+        else:
             self.seen[execution] = (snapshot["epoch"], snapshot["version"], snapshot["seq"])
 
 
@@ -229,7 +258,9 @@ def plain(value: Any) -> Any:
 
 async def visible(store: Store) -> list[Any]:
     """Everything that readers can see."""
-    seen: list[Any] = [await store.owners(), await store.waiting_executions()]
+    seen: list[Any] = [await store.owners(), await store.waiting_executions(), await store.tally()]
+    seen.append(sorted(await store.garbage(limit=len(EXECUTIONS))))
+    seen.append(sorted(await store.known(EXECUTIONS)))
     for execution in EXECUTIONS:
         seen.append(await store.read_execution(execution))
         seen.append(await store.read_inbox(execution))

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,56 @@ def test_a_deleted_blob_is_missing_and_deleting_again_is_fine(blobs: BlobStore):
         blobs.get_range(url, 0, 1)
 
 
+def test_blobs_that_belong_together_are_removed_together(blobs: BlobStore):
+    mine = [blobs.put(f"exec-1/{at}.json", b"x") for at in range(5)]
+    deep = blobs.put("exec-1/a/b/c", b"x")
+    other = blobs.put("exec-10/0.json", b"other")
+    assert blobs.remove_all("exec-1", 100) is True
+    for url in (*mine, deep):
+        with pytest.raises(Missing):
+            blobs.get(url)
+    assert blobs.get(other) == b"other"
+    assert blobs.first_parts("", 10) == ["exec-10"]
+    assert blobs.remove_all("exec-1", 100) is True, "again is fine"
+
+
+def test_many_blobs_are_removed_in_parts(blobs: BlobStore):
+    for at in range(7):
+        blobs.put(f"exec-1/{at}", b"x")
+    answers = [blobs.remove_all("exec-1", 3) for _ in range(3)]
+    assert answers == [False, False, True]
+    assert blobs.first_parts("", 10) == []
+
+
+def test_first_parts_come_in_order_and_in_parts(blobs: BlobStore):
+    assert blobs.first_parts("", 10) == []
+    for name in ("c/1", "a/1", "a/2", "b/1", "d"):
+        blobs.put(name, b"x")
+    assert blobs.first_parts("", 3) == ["a", "b", "c"]
+    assert blobs.first_parts("c", 3) == ["d"]
+    assert blobs.first_parts("d", 3) == []
+    blobs.put("aa/1", b"x")
+    assert blobs.first_parts("", 3) == ["a", "aa", "b"]
+
+
+def test_the_latest_change_of_blobs_is_known(blobs: BlobStore):
+    before_s = time.time() - 5
+    blobs.put("a/1", b"x")
+    blobs.put("a/2", b"x")
+    changed_s = blobs.changed_s("a")
+    assert changed_s is not None
+    assert before_s < changed_s < time.time() + 5
+    assert blobs.changed_s("none") is None
+
+
+@pytest.mark.parametrize("first", [*BAD_NAMES, "a/b"])
+def test_only_what_can_be_a_first_part_is_removed(blobs: BlobStore, first: str):
+    url = blobs.put("a/b", b"x")
+    with pytest.raises(ValueError, match="blob name"):
+        blobs.remove_all(first, 100)
+    assert blobs.get(url) == b"x"
+
+
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_could_lead_elsewhere_is_refused(blobs: BlobStore, name: str):
     with pytest.raises(ValueError, match="blob name"):
@@ -94,6 +145,28 @@ def test_links_do_not_lead_out(tmp_path: Path):
     (tmp_path / "blobs/out").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="leads out"):
         blobs.get(url.replace("dir/a", "out/secret"))
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    blobs = FileBlobs(tmp_path / "blobs")
+    blobs.put("dir/a", b"x")
+    (tmp_path / "blobs/dir/to-directory").symlink_to(kept)
+    (tmp_path / "blobs/dir/to-file").symlink_to(kept / "file")
+    (tmp_path / "blobs/link").symlink_to(kept)
+    assert blobs.remove_all("dir", 100) is True
+    assert blobs.remove_all("link", 100) is True
+    assert blobs.first_parts("", 10) == []
+    assert (kept / "file").exists()
+
+
+def test_what_writers_are_at_is_no_first_part(tmp_path: Path):
+    blobs = FileBlobs(tmp_path)
+    blobs.put("a/1", b"x")
+    (tmp_path / ".unfinished/young").touch()
+    assert blobs.first_parts("", 10) == ["a"]
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path):
@@ -163,3 +236,5 @@ def test_fsspec_makes_directories_where_they_are_real(tmp_path: Path):
     url = blobs.put("a/b", ALL_BYTES)
     assert blobs.get(url) == ALL_BYTES
     assert (tmp_path / "deep/a/b").read_bytes() == ALL_BYTES
+    assert blobs.remove_all("a", 10) is True
+    assert list((tmp_path / "deep").iterdir()) == [], "they go too"

@@ -21,10 +21,11 @@ from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, Page
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.once import creation_of
-from harmonia_actors.runtime.service.parts import answered, new_id
+from harmonia_actors.runtime.service.parts import answered
 from persistence.errors import Missing
 from persistence.store import InboxEntry, IndexEntry, Snapshot
 
@@ -103,8 +104,9 @@ class CheckpointService(ExecutionService):
         former = decode_head(snapshot.fields["head"])
         now_ms = self.clock.now_ms()
         rows = _completed_rows(snapshot)
+        files_from = self._files_from(snapshot, former, known.workflow)
         head = Head(
-            execution_id=new_id("exec"),
+            execution_id=await self.new_execution_id(),
             workflow_id=former.workflow_id,
             workflow_name=former.workflow_name,
             total=former.total,
@@ -113,7 +115,7 @@ class CheckpointService(ExecutionService):
             updated_ms=now_ms,
             completed_tasks=len(rows),
             checkpoint_id=checkpoint_id,
-            labels=_files_of(former),
+            labels={**former.labels, "files_from": files_from},
             once=creation.index,
         )
         execution = Execution(
@@ -129,14 +131,20 @@ class CheckpointService(ExecutionService):
             "input": snapshot.fields["input"],
             "options": jsontext.encode(options),
         }
-        owner = await self.create_and_launch(
-            creation,
-            known,
-            head,
-            fields,
-            rows={str(index): encode_row(row) for index, row in rows.items()},
-            events=events,
-        )
+        outputs_of = {row.output.execution_id for row in rows.values() if row.output}
+        try:
+            owner = await self.create_and_launch(
+                creation,
+                known,
+                head,
+                fields,
+                rows={str(index): encode_row(row) for index, row in rows.items()},
+                events=events,
+                holds=sorted({*outputs_of, files_from}),
+            )
+        except Missing:
+            # It was deleted a moment ago, and nobody else held what it did.
+            raise CheckpointNotFound(checkpoint_id) from None
         if owner is None:
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
         if parsed.wait:
@@ -145,6 +153,30 @@ class CheckpointService(ExecutionService):
         if new is None:
             raise ExecutionNotFound(head.execution_id)
         return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
+
+    def _files_from(self, snapshot: Snapshot, former: Head, workflow: Workflow) -> str:
+        """The execution whose files a restored one begins with.
+
+        That of the checkpoint; but if that was itself restored and had not come to use files yet,
+        those that it would have begun with are still where it would have got them from.
+        """
+        inherited = former.labels.get("files_from", "")
+        if not inherited:
+            return former.execution_id
+        for name, body in snapshot.rows.items():
+            row, task = decode_row(body), workflow.tasks[int(name)]
+            taken_over = row.output is not None and row.output.execution_id != former.execution_id
+            started = row.started_ms is not None or row.attempt > 1
+            if started and not taken_over and self._uses_files(task):
+                return former.execution_id
+        return str(inherited)
+
+    def _uses_files(self, task: Task) -> bool:
+        try:
+            return self.registry.action(task.component, task.action).uses_files
+        except ValueError:
+            # Its component is not installed any more: it may have.
+            return True
 
     async def _find_checkpoint(self, checkpoint_id: str) -> tuple[dict[str, Any], Snapshot]:
         document = await answered(lambda: self.store.get_document("checkpoint", checkpoint_id))
@@ -181,11 +213,6 @@ def _completed_rows(snapshot: Snapshot) -> dict[int, TaskRow]:
     """Rows of tasks that had completed: all that a restore takes over."""
     rows = {int(name): decode_row(body) for name, body in snapshot.rows.items()}
     return {i: row for i, row in sorted(rows.items()) if row.status is TaskStatus.COMPLETED}
-
-
-def _files_of(former: Head) -> dict[str, Any]:
-    """Files are taken over from the execution of the checkpoint, on the node where they are."""
-    return {**former.labels, "files_from": former.execution_id}
 
 
 def _summary(checkpoint_id: str, record: Mapping[str, Any]) -> JsonObject:

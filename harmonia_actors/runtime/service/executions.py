@@ -16,6 +16,7 @@ from harmonia_actors.core.errors import (
     ExecutionNotFound,
     InvalidRequest,
     Problem,
+    RateLimitExceeded,
     ResourceNotFound,
     ValidationFailed,
 )
@@ -38,17 +39,27 @@ from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
 from harmonia_actors.runtime.service.schema import complete_input
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
-from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
+from persistence.errors import (
+    AlreadyExists,
+    DefinitionMissing,
+    LimitReached,
+    Missing,
+    VersionConflict,
+)
 from persistence.store import InboxEntry, NewExecution, Snapshot
 
 __all__ = ["ExecutionService"]
 
 #: Between looks at an execution whose owner is just changing.
 _OWNERLESS_S = 0.05
+#: When a client may try again that was refused because too many executions are live.
+_FULL_RETRY_S = 5
 
 
 class ExecutionService(WorkflowService):
     """Operations on executions."""
+
+    _installation = ""
 
     async def execute(
         self,
@@ -77,7 +88,7 @@ class ExecutionService(WorkflowService):
         await self.check_resources(known.workflow)
         now_ms = self.clock.now_ms()
         head = Head(
-            execution_id=new_id("exec"),
+            execution_id=await self.new_execution_id(),
             workflow_id=workflow_id,
             workflow_name=known.workflow.name,
             total=len(known.workflow.tasks),
@@ -150,7 +161,7 @@ class ExecutionService(WorkflowService):
     async def list_tasks(self, execution_id: str, page: PageRequest) -> JsonObject:
         """One page of tasks, in the order of definition."""
         snapshot = await self._snapshot(execution_id)
-        workflow = (await self.known(snapshot.definition)).workflow
+        workflow = await self._workflow(execution_id, snapshot)
         first = (page.page - 1) * page.limit
         tasks = workflow.tasks[first : first + page.limit]
         names = [str(task.index) for task in tasks]
@@ -174,7 +185,7 @@ class ExecutionService(WorkflowService):
     async def get_task_output(self, execution_id: str, task_name: str) -> bytes:
         """The whole output of a task, as UTF-8 JSON."""
         snapshot = await self._snapshot(execution_id)
-        workflow = (await self.known(snapshot.definition)).workflow
+        workflow = await self._workflow(execution_id, snapshot)
         task = workflow.by_name.get(task_name)
         if task is None:
             raise ResourceNotFound(
@@ -210,6 +221,15 @@ class ExecutionService(WorkflowService):
             timeout_s_max=self.settings.execution_timeout_s_max,
         )
 
+    async def new_execution_id(self) -> str:
+        """A fresh id. It ends in the installation's digits.
+
+        By them the janitor knows what lies under it as ours, also where others have things.
+        """
+        if not self._installation:
+            self._installation = await answered(self.store.installation)
+        return f"{new_id('exec')[: -len(self._installation)]}{self._installation}"
+
     def within_ceiling(self, options: ExecutionOptions, workflow: Workflow) -> ExecutionOptions:
         """The options with the ceiling as their timeout, if neither they nor the workflow say."""
         if options.timeout_ms or workflow.timeout_ms:
@@ -242,10 +262,13 @@ class ExecutionService(WorkflowService):
         *,
         rows: Mapping[str, bytes] | None = None,
         events: Sequence[bytes] = (),
+        holds: Sequence[str] = (),
     ) -> str | None:
         """Write a new execution and tell its owner. Returns the owner, or "".
 
         None if another send with the same idempotency key was faster: then nothing was written.
+        Raises RateLimitExceeded if too many are live, and the store's Missing if what it `holds`
+        is not kept any more.
         """
         new = NewExecution(
             execution_id=head.execution_id,
@@ -255,13 +278,23 @@ class ExecutionService(WorkflowService):
             events=events,
             indexes=execution_indexes(head),
             sole=creation.index,
+            holds=holds,
         )
         owners_max = self.settings.execution_actors_max
+        live_max = self.settings.executions_live_max
 
         async def create() -> str:
             while True:
                 try:
-                    return await self.store.create_execution(new, owners_max=owners_max)
+                    return await self.store.create_execution(
+                        new, owners_max=owners_max, live_max=live_max
+                    )
+                except LimitReached:
+                    raise RateLimitExceeded(
+                        f"{live_max} executions are live, the most that "
+                        "HARMONIA_EXECUTIONS_LIVE_MAX allows; try again when some have ended",
+                        _FULL_RETRY_S,
+                    ) from None
                 except DefinitionMissing:
                     # The workflow was replaced or deleted since it was read: this execution was
                     # asked for before, and runs what was there then.
@@ -312,7 +345,7 @@ class ExecutionService(WorkflowService):
     async def status_document(self, snapshot: Snapshot, *, outputs: bool) -> JsonObject:
         """The document of GET /executions/{id}."""
         head = decode_head(snapshot.fields["head"])
-        workflow = (await self.known(snapshot.definition)).workflow
+        workflow = await self._workflow(head.execution_id, snapshot)
         shown_tasks = workflow.tasks[: self.settings.status_tasks_max]
         rows = [(task.name, _row(snapshot, task.index)) for task in shown_tasks]
         document: JsonObject = {
@@ -334,6 +367,13 @@ class ExecutionService(WorkflowService):
             document["task_status_truncated"] = True
             document["tasks_url"] = f"/executions/{head.execution_id}/tasks"
         return document
+
+    async def _workflow(self, execution_id: str, snapshot: Snapshot) -> Workflow:
+        """What an execution runs. Raises ExecutionNotFound: it has expired since it was read."""
+        try:
+            return (await self.known(snapshot.definition)).workflow
+        except DefinitionMissing:
+            raise ExecutionNotFound(execution_id) from None
 
     async def _task_views(
         self, execution_id: str, rows: Sequence[tuple[str, TaskRow | None]], *, outputs: bool
@@ -365,10 +405,13 @@ class ExecutionService(WorkflowService):
 
     async def _output_body(self, reference: OutputReference) -> bytes:
         url = reference.url
+        body = None
         if url is not None:
-            return await asyncio.to_thread(self.parts.blobs.get, url)
-        keys = [(reference.execution_id, reference.key)]
-        body = (await answered(lambda: self.store.read_outputs(keys)))[0]
+            with contextlib.suppress(Missing):
+                body = await asyncio.to_thread(self.parts.blobs.get, url)
+        else:
+            keys = [(reference.execution_id, reference.key)]
+            body = (await answered(lambda: self.store.read_outputs(keys)))[0]
         if body is None:
             raise ResourceNotFound("the output is no longer kept", {"key": reference.key})
         return body

@@ -122,6 +122,11 @@ class InstallationGateway(CheckpointService, TemplateService, KeyService):
         """Gauges by Prometheus name."""
         counts = await self._counts()
         gauges = {f"harmonia_executions_{name}": float(n) for name, n in counts.items()}
+        tally = await answered(self.store.tally)
+        gauges["harmonia_executions_live"] = float(tally.live)
+        gauges["harmonia_executions_ended_kept"] = float(tally.ended)
+        gauges["harmonia_executions_expired"] = float(tally.expired)
+        gauges["harmonia_garbage_waiting"] = float(tally.garbage)
         for name, value in (await self.parts.launcher.counts()).items():
             gauges[f"harmonia_{name}"] = float(value)
         return gauges

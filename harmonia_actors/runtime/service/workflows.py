@@ -140,14 +140,14 @@ class WorkflowService(Service):
         return record, await self.known(record["definition"])
 
     async def known(self, digest: str) -> KnownWorkflow:
-        """The parsed definition under a digest."""
+        """The parsed definition under a digest. Raises DefinitionMissing: nothing refers to it."""
         found = self._known.get(digest)
         if found is not None:
             self._known.move_to_end(digest)
             return found
         body = await answered(lambda: self.store.get_definition(digest))
         if body is None:
-            raise RuntimeError(f"definition {digest} is referred to, but not stored")
+            raise DefinitionMissing(f"definition {digest} is not stored")
         definition = jsontext.decode(body)
         workflow = build_workflow(definition)
         found = KnownWorkflow(digest, definition, workflow, required_inputs(workflow))

@@ -110,7 +110,7 @@ async def test_an_output_that_is_gone_fails_the_task_that_needs_it(rigs: list[Ri
     await until(lambda: "a" in rig.orders)
     rig.done("a", {"x": "gone"})
     await until(lambda: "b" in rig.orders)
-    rig.store._executions[EXECUTION_ID].outputs.clear()
+    rig.store._holdings._outputs.clear()
     await resumed(rig)
     async with asyncio.timeout(10):
         await rig.running
@@ -131,7 +131,7 @@ async def test_an_output_that_is_gone_fails_the_execution_that_is_made_of_it(
     place = st.Output(900, None, "mem:nowhere", "…") if kept == "blob" else output({"x": 1})
     rig.driver.deliver(rig.success("a", place))
     await until(lambda: len(rig.store.commits) == 2)
-    rig.store._executions[EXECUTION_ID].outputs.clear()
+    rig.store._holdings._outputs.clear()
     rig.store.reading.set()
     async with asyncio.timeout(10):
         await rig.running

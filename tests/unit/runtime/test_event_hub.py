@@ -190,6 +190,19 @@ async def test_a_long_history_comes_in_pages(world: World) -> None:
     assert max(batches) <= 500
 
 
+async def test_an_execution_that_expires_while_it_is_read_ends_where_it_is(world: World) -> None:
+    for _ in range(6):
+        await world.log.commit(100, tell=False)
+    await world.log.commit(1, last=True, tell=False)
+    batches = aiter(world.hub.events("exec-1", after=0))
+    first = await anext(batches)
+    await world.store.expire(age_ms=0, limit=1)
+    async with asyncio.timeout(10):
+        rest = [batch async for batch in batches]
+    assert seqs(first) == list(range(1, 501))
+    assert rest == []
+
+
 async def test_clients_of_one_execution_share_one_reading(world: World) -> None:
     reads = 0
     read = world.store.read_events

@@ -65,8 +65,10 @@ class World:
         )
 
     async def events(self, execution_id: str) -> list[dict[str, Any]]:
-        stored = await self.store.read_events(execution_id, after=0, limit=1_000)
-        return [jsontext.decode(event.body) for event in stored]
+        found: list[dict[str, Any]] = []
+        while stored := await self.store.read_events(execution_id, after=len(found), limit=1_000):
+            found += [jsontext.decode(event.body) for event in stored]
+        return found
 
 
 MakeWorld = Callable[..., Any]

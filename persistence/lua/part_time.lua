@@ -1,0 +1,6 @@
+-- The server's clock: the only one that leases and retention use.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end

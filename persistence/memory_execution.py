@@ -1,0 +1,86 @@
+"""One execution as the memory store keeps it, and which commits it takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from persistence.errors import StaleOwner, VersionConflict
+from persistence.store import Commit, InboxEntry, IndexEntry, Snapshot
+
+__all__ = ["StoredExecution"]
+
+#: Acknowledged inbox entries whose ids are remembered.
+ACKNOWLEDGED_MAX = 1_000
+
+
+@dataclass(slots=True)
+class StoredExecution:
+    """All that is stored of one execution but its outputs, which may outlive it."""
+
+    execution_id: str
+    #: Its place in the order of creation.
+    number: int
+    definition: str
+    first_owner: str
+    owner: str
+    epoch: int
+    fields: dict[str, bytes]
+    rows: dict[str, bytes]
+    #: Event n is at n - 1.
+    events: list[bytes]
+    indexes: tuple[IndexEntry, ...]
+    #: Other executions whose outputs it holds.
+    holds: tuple[str, ...]
+    version: int = 1
+    ended: bool = False
+    #: Unread entries in order of arrival.
+    inbox: dict[str, bytes] = field(default_factory=dict)
+    #: Ids of the entries that were acknowledged last, oldest first.
+    acknowledged: deque[str] = field(default_factory=lambda: deque(maxlen=ACKNOWLEDGED_MAX))
+
+    def must_write(self, commit: Commit) -> bool:
+        """False for a repeat of the last commit; raises if the commit has no place here."""
+        subject = f"execution {commit.execution_id!r}, commit {commit.version}"
+        if commit.epoch != self.epoch:
+            raise StaleOwner(f"{subject}: made under epoch {commit.epoch}, now it is {self.epoch}")
+        if commit.version == self.version:
+            return False
+        if self.ended:
+            raise StaleOwner(f"{subject}: the execution ended with commit {self.version}")
+        if commit.version != self.version + 1:
+            raise VersionConflict(f"{subject}: the last one stored is {self.version}")
+        seq = len(self.events)
+        if commit.events and commit.first_seq != seq + 1:
+            raise VersionConflict(
+                f"{subject}: its first event is {commit.first_seq}, the last stored is {seq}"
+            )
+        return True
+
+    def has_seen(self, entry_id: str) -> bool:
+        """Whether an inbox entry with this id is here, or was acknowledged lately."""
+        return entry_id in self.inbox or entry_id in self.acknowledged
+
+    def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """Take entries out of the inbox, and remember for a while that they were there."""
+        for entry_id in entry_ids:
+            if self.inbox.pop(entry_id, None) is not None:
+                self.acknowledged.append(entry_id)
+
+    def unread(self, limit: int) -> list[InboxEntry]:
+        """Unread inbox entries, the oldest first."""
+        entries = list(self.inbox.items())[:limit]
+        return [InboxEntry(entry_id, body) for entry_id, body in entries]
+
+    def snapshot(self, *, rows: bool) -> Snapshot:
+        """A reading that is the reader's own."""
+        return Snapshot(
+            seq=len(self.events),
+            version=self.version,
+            epoch=self.epoch,
+            owner=self.owner,
+            definition=self.definition,
+            fields=dict(self.fields),
+            rows=dict(self.rows) if rows else {},
+        )
