@@ -35,6 +35,9 @@ class StoredExecution:
     holds: tuple[str, ...]
     version: int = 1
     ended: bool = False
+    #: Crashes since it was last calm, and ever.
+    crashes: int = 0
+    crashes_ever: int = 0
     #: Unread entries in order of arrival.
     inbox: dict[str, bytes] = field(default_factory=dict)
     #: Ids of the entries that were acknowledged last, oldest first.
@@ -72,6 +75,11 @@ class StoredExecution:
         """Unread inbox entries, the oldest first."""
         entries = list(self.inbox.items())[:limit]
         return [InboxEntry(entry_id, body) for entry_id, body in entries]
+
+    def count_crash(self) -> None:
+        """An owner has died with it, or on account of it."""
+        self.crashes += 1
+        self.crashes_ever += 1
 
     def snapshot(self, *, rows: bool) -> Snapshot:
         """A reading that is the reader's own."""

@@ -180,6 +180,8 @@ class _Owner:
     #: Being emptied after its death: gets nothing new and cannot renew.
     emptying: bool = False
     executions: set[str] = field(default_factory=set)
+    #: A suspect, beside which it gets nothing.
+    isolates: str = ""
 
 
 class Roster:
@@ -189,11 +191,15 @@ class Roster:
         self._now_ms = now_ms
         self._owners: dict[str, _Owner] = {}
 
-    def renew(self, owner: str, lease_ms: int) -> None:
-        """Register an owner or renew its lease, unless it is being emptied."""
+    def renew(self, owner: str, lease_ms: int, *, known: bool) -> bool:
+        """Register an owner or renew its lease, unless it is being emptied, or has been."""
+        if known and owner not in self._owners:
+            return False
         entry = self._owners.setdefault(owner, _Owner())
-        if not entry.emptying:
-            entry.lease_ms = self._now_ms() + lease_ms
+        if entry.emptying:
+            return False
+        entry.lease_ms = self._now_ms() + lease_ms
+        return True
 
     def retire(self, owner: str) -> bool:
         """Take an owner that has nothing off the roster."""
@@ -207,6 +213,7 @@ class Roster:
         """Give an owner nothing any more."""
         if owner in self._owners:
             self._owners[owner].emptying = True
+            self._owners[owner].isolates = ""
 
     def loads(self) -> list[OwnerLoad]:
         """All owners, by name."""
@@ -227,22 +234,46 @@ class Roster:
 
     def take(self, owner: str, execution_id: str) -> None:
         """Take from what an owner has."""
-        self._owners[owner].executions.discard(execution_id)
+        entry = self._owners[owner]
+        entry.executions.discard(execution_id)
+        if entry.isolates == execution_id:
+            entry.isolates = ""
 
-    def choose(self, owners_max: int) -> str:
-        """The owner that a new execution gets, or ""."""
+    def isolate(self, owner: str, execution_id: str) -> None:
+        """Give an owner nothing else as long as it has this one."""
+        self._owners[owner].isolates = execution_id
+
+    def release(self, owner: str, execution_id: str) -> bool:
+        """End an isolation; False if there was none of this execution."""
+        entry = self._owners.get(owner)
+        if entry is None or entry.isolates != execution_id:
+            return False
+        entry.isolates = ""
+        return True
+
+    def choose(self, owners_max: int, *, reserved: bool) -> str:
+        """The owner that a new execution gets, or ""; empty ones may be reserved for suspects."""
         live = self._live()
-        if not live:
+        free = [
+            (len(entry.executions), name.encode(), name)
+            for name, entry in live
+            if not entry.isolates and (entry.executions or not reserved)
+        ]
+        if not free:
             return ""
-        name, entry = min(live, key=lambda one: (len(one[1].executions), one[0].encode()))
-        return name if not entry.executions or len(live) >= owners_max else ""
+        load, _, name = min(free)
+        return name if not load or len(live) >= owners_max else ""
 
     def may_take(self, owner: str, owners_max: int) -> bool:
         """Whether an owner may have another execution."""
         entry = self._owners.get(owner, _Owner())
-        if entry.emptying:
+        if entry.emptying or entry.isolates:
             return False
         return not entry.executions or len(self._live()) >= owners_max
+
+    def is_empty(self, owner: str) -> bool:
+        """Whether an owner has nothing."""
+        return not self._owners.get(owner, _Owner()).executions
 
     def _live(self) -> list[tuple[str, _Owner]]:
         now = self._now_ms()

@@ -60,6 +60,7 @@ class MemoryStore:
         self._holdings = Holdings(self._now_ms, self._executions)
         #: Executions without an owner.
         self._waiting: set[str] = set()
+        self._suspects: set[str] = set()
         #: Copies, with the executions whose outputs each holds.
         self._checkpoints: dict[str, tuple[Snapshot, tuple[str, ...]]] = {}
 
@@ -149,7 +150,7 @@ class MemoryStore:
         self._holdings.require(new.holds, subject)
         self._definitions.refer(new.definition, subject)
         self._holdings.hold(new.holds)
-        owner = self._roster.choose(owners_max)
+        owner = self._roster.choose(owners_max, reserved=bool(self._suspects))
         execution = StoredExecution(
             execution_id=new.execution_id,
             number=self._lives.begin(),
@@ -180,9 +181,14 @@ class MemoryStore:
     async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
         """See `Store.claim_next`."""
         checks.check_name("owner", owner)
-        if not self._waiting or not self._roster.may_take(owner, owners_max):
+        if not self._roster.may_take(owner, owners_max):
             return None
-        return self._claim(min(self._by_number(self._waiting), key=_number), owner)
+        if self._suspects and self._roster.is_empty(owner):
+            suspect = self._oldest(self._suspects)
+            loaded = self._claim(suspect, owner)
+            self._roster.isolate(owner, suspect.execution_id)
+            return loaded
+        return self._claim(self._oldest(self._waiting), owner) if self._waiting else None
 
     async def commit(self, commit: Commit) -> None:
         """See `Store.commit`."""
@@ -274,11 +280,11 @@ class MemoryStore:
 
     # Owners ----------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int) -> None:
+    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        self._roster.renew(owner, lease_ms)
+        return self._roster.renew(owner, lease_ms, known=known)
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""
@@ -294,20 +300,41 @@ class MemoryStore:
         owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
         return [one.execution_id for one in owned[:limit]]
 
-    async def orphan(self, owner: str, *, limit: int) -> int:
+    async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""
         checks.check_count("limit", limit)
         moved = await self.owned_executions(owner, limit=limit)
         self._roster.start_emptying(owner)
         for execution_id in moved:
-            self._take_from_owner(self._executions[execution_id])
-            self._waiting.add(execution_id)
+            execution = self._executions[execution_id]
+            self._take_from_owner(execution)
+            if blame:
+                execution.count_crash()
+            (self._suspects if execution.crashes else self._waiting).add(execution_id)
         self._roster.retire(owner)
         return len(moved)
 
+    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+        """See `Store.give_on`."""
+        execution = self._executions.get(execution_id)
+        if execution and execution.epoch == epoch and execution.owner and not execution.ended:
+            self._take_from_owner(execution)
+            if blame:
+                execution.count_crash()
+            self._waiting.add(execution_id)
+
+    async def calm(self, execution_id: str, *, epoch: int) -> bool:
+        """See `Store.calm`."""
+        execution = self._executions.get(execution_id)
+        if execution is None or execution.epoch != epoch or execution.ended:
+            return False
+        execution.crashes = 0
+        was_isolated = self._roster.release(execution.owner, execution_id)
+        return was_isolated and bool(self._suspects)
+
     async def waiting_executions(self) -> int:
         """See `Store.waiting_executions`."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._suspects)
 
     # Checkpoints -----------------------------------------------------------------------------
 
@@ -412,10 +439,16 @@ class MemoryStore:
             fields=dict(execution.fields),
             rows=dict(execution.rows),
             inbox=execution.unread(INBOX_MAX),
+            crashes=execution.crashes,
+            crashes_ever=execution.crashes_ever,
         )
+
+    def _oldest(self, ids: set[str]) -> StoredExecution:
+        return min(self._by_number(ids), key=_number)
 
     def _take_from_owner(self, execution: StoredExecution) -> None:
         self._waiting.discard(execution.execution_id)
+        self._suspects.discard(execution.execution_id)
         if execution.owner:
             self._roster.take(execution.owner, execution.execution_id)
         execution.owner = ""

@@ -30,9 +30,9 @@ KINDS: tuple[KeyKind, ...] = (
         "EXECUTION",
         "execution",
         "hash: v version, e epoch, s seq, o owner, d definition, f first owner, n number in order "
-        "of creation, x index entries, h executions whose outputs it holds, z set once it has "
-        "ended; fields as '.' and their name. Small fields that every commit checks live with "
-        "those that never change, so that a status is one read",
+        "of creation, x index entries, h executions whose outputs it holds, c crashes in a row, C "
+        "crashes ever, z set once it has ended; fields as '.' and their name. Small fields that "
+        "every commit checks live with those that never change, so that a status is one read",
         "until it expires, the retention after its end",
     ),
     KeyKind("ROWS", "rows", "hash: an execution's rows by name", "as long as the execution"),
@@ -145,6 +145,19 @@ KINDS: tuple[KeyKind, ...] = (
         "sorted set: executions without an owner, by number",
         "as long as there are any",
     ),
+    KeyKind(
+        "SUSPECTS",
+        "suspects",
+        "sorted set: executions without an owner that were there when their last one died, by "
+        "number",
+        "as long as there are any",
+    ),
+    KeyKind(
+        "ISOLATED",
+        "isolated",
+        "hash: an owner to the suspect that it has alone",
+        "as long as there are any",
+    ),
     KeyKind("CREATED", "created", "counter: executions created, gives the number", "for ever"),
     KeyKind(
         "RATE",
@@ -190,7 +203,7 @@ class Keys:
 
 #: Kinds with one key only: the name is whole, no id follows.
 _SINGLE = frozenset(
-    {"OWNERS", "LEASES", "WAITING", "CREATED", "PING"}
+    {"OWNERS", "LEASES", "WAITING", "SUSPECTS", "ISOLATED", "CREATED", "PING"}
     | {"HELD", "ENDED", "GARBAGE", "LIVE", "EXPIRED", "INSTALLATION"}
 )
 

@@ -171,6 +171,8 @@ def loaded(reply: Sequence[Any]) -> Loaded:
         fields=_fields(head),
         rows=_named(flat_rows),
         inbox=inbox(entries),
+        crashes=int(head.get(b"c", 0)),
+        crashes_ever=int(head.get(b"C", 0)),
     )
 
 

@@ -304,11 +304,11 @@ class RedisStore:
 
     # Owners ----------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int) -> None:
+    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        await self._run("renew_owner", owner, lease_ms)
+        return bool(await self._run("renew_owner", owner, lease_ms, int(known)))
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""
@@ -330,14 +330,25 @@ class RedisStore:
         checks.check_count("limit", limit)
         return await self._members("OWNED", owner, limit)
 
-    async def orphan(self, owner: str, *, limit: int) -> int:
+    async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""
         checks.check_count("limit", limit)
-        return int(await self._run("orphan", owner, limit))
+        return int(await self._run("orphan", owner, limit, int(blame)))
+
+    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+        """See `Store.give_on`."""
+        await self._run("give_on", execution_id, epoch, int(blame))
+
+    async def calm(self, execution_id: str, *, epoch: int) -> bool:
+        """See `Store.calm`."""
+        return bool(await self._run("calm", execution_id, epoch))
 
     async def waiting_executions(self) -> int:
         """See `Store.waiting_executions`."""
-        return int(await self._client.command("ZCARD", self._keys.of("WAITING")))
+        queues = ("WAITING", "SUSPECTS")
+        return sum(
+            await self._client.commands([("ZCARD", self._keys.of(queue)) for queue in queues])
+        )
 
     # Checkpoints -----------------------------------------------------------------------------
 

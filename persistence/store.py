@@ -116,6 +116,10 @@ class Loaded:
     fields: Mapping[str, bytes]
     rows: Mapping[str, bytes]
     inbox: Sequence[InboxEntry]
+    #: How often an owner has died with it, or on account of it, since `calm` was last said of it.
+    crashes: int = 0
+    #: The same, since it was created.
+    crashes_ever: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +304,10 @@ class Store(Retention, Protocol):
         """Claim the oldest execution that waits for an owner, if this owner may take one.
 
         The oldest is the one created first. The owner may if it has no load, or if there are at
-        least `owners_max` live owners. None if there is nothing to take or it may not. A repeat
-        after a lost reply takes the next one: what the lost reply named is in `owned_executions`.
+        least `owners_max` live owners. Suspects (`orphan`) go before all others, but only to an
+        owner without load, which then gets nothing else until `calm`. None if there is nothing to
+        take or it may not. A repeat after a lost reply takes the next one: what the lost reply
+        named is in `owned_executions`.
         """
         ...
 
@@ -357,8 +363,12 @@ class Store(Retention, Protocol):
 
     # Owners ------------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int) -> None:
-        """Register an owner or renew its lease, by the server's clock."""
+    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+        """Register an owner or renew its lease, by the server's clock.
+
+        False, and nothing done, if it is being emptied (`orphan`), or is `known` to have registered
+        before and is not on the roster any more: others have what it had.
+        """
         ...
 
     async def retire_owner(self, owner: str) -> bool:
@@ -377,12 +387,29 @@ class Store(Retention, Protocol):
         """
         ...
 
-    async def orphan(self, owner: str, *, limit: int) -> int:
+    async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """Give on what a dead owner has.
 
         Takes up to `limit` executions from it, puts them in the list that `claim_next` serves,
         and removes the owner once it has none. It gets no new ones from the
         first call on, whatever it renews. Returns how many were moved; call until 0.
+        `blame`: any of them may have been its death. Each counts a crash more, and is a suspect
+        until `calm` is said of it.
+        """
+        ...
+
+    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+        """Let another owner have an execution, if the epoch is still this one.
+
+        It waits for its next owner like a new one. `blame`: it counts a crash more.
+        """
+        ...
+
+    async def calm(self, execution_id: str, *, epoch: int) -> bool:
+        """Say of an execution that it does its owner no harm: it is a suspect no more.
+
+        True if it was alone with its owner for that, and other suspects wait for the same: if the
+        owner now gives it on, it can take the next one. Without effect under another epoch.
         """
         ...
 

@@ -28,7 +28,7 @@ if #done > 0 then
 end
 if indexes then redis.call('HSET', key, 'x', enter_indexes(head[6], indexes)) end
 if ARGV[5] == '1' then
-  if owner == '' then redis.call('ZREM', WAITING, id) else take_from(id, owner) end
+  if owner == '' then leave_queue(id) else take_from(id, owner) end
   redis.call('HSET', key, 'o', '', 'z', '1')
   redis.call('ZADD', ENDED, now_ms(), id)
   redis.call('DECR', LIVE)

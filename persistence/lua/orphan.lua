@@ -1,14 +1,17 @@
--- owner, limit. Answers how many executions were moved.
-local owner = ARGV[1]
+-- owner, limit, whether its death is put down to what it had. Answers how many were moved.
+local owner, blame = ARGV[1], ARGV[3] == '1'
 if not redis.call('ZSCORE', LEASES, owner) then return 0 end
 
 redis.call('ZADD', LEASES, 0, owner)
+redis.call('HDEL', ISOLATED, owner)
 local moved = redis.call('ZRANGE', OWNED .. owner, 0, ARGV[2] - 1, 'WITHSCORES')
 for at = 1, #moved, 2 do
-  redis.call('ZREM', OWNED .. owner, moved[at])
-  redis.call('ZREM', MAIL .. owner, moved[at])
-  redis.call('HSET', EXECUTION .. moved[at], 'o', '')
-  redis.call('ZADD', WAITING, moved[at + 1], moved[at])
+  local id = moved[at]
+  redis.call('ZREM', OWNED .. owner, id)
+  redis.call('ZREM', MAIL .. owner, id)
+  redis.call('HSET', EXECUTION .. id, 'o', '')
+  if blame then count_crash(id) end
+  redis.call('ZADD', is_suspect(id) and SUSPECTS or WAITING, moved[at + 1], id)
 end
 if redis.call('ZCARD', OWNED .. owner) == 0 then
   redis.call('ZREM', OWNERS, owner)

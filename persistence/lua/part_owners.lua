@@ -12,6 +12,7 @@ local function give(id, number, owner)
 end
 
 local function take_from(id, owner)
+  if is_isolated(id, owner) then redis.call('HDEL', ISOLATED, owner) end
   redis.call('ZREM', OWNED .. owner, id)
   redis.call('ZREM', MAIL .. owner, id)
   note_load(owner)
@@ -22,15 +23,18 @@ local function live_owners(now)
 end
 
 -- The least loaded live owner and its load. Owners whose lease has run out are passed over: they
--- are few, and soon taken off the roster.
+-- are few, and soon taken off the roster. So are those that isolate a suspect, and as long as
+-- suspects wait, those that could.
 local function least_loaded(now)
-  local from = 0
+  local from, reserved = 0, redis.call('ZCARD', SUSPECTS) > 0
   while true do
     local roster = redis.call('ZRANGE', OWNERS, from, from + 15, 'WITHSCORES')
     if #roster == 0 then return nil end
     for at = 1, #roster, 2 do
       local lease = redis.call('ZSCORE', LEASES, roster[at])
-      if lease and tonumber(lease) > now then return roster[at], tonumber(roster[at + 1]) end
+      local owner, load = roster[at], tonumber(roster[at + 1])
+      local is_free = (load > 0 or not reserved) and redis.call('HEXISTS', ISOLATED, owner) == 0
+      if is_free and lease and tonumber(lease) > now then return owner, load end
     end
     from = from + 16
   end

@@ -112,6 +112,132 @@ class OwnerContract:
         assert await store.owners() == []
 
 
+class SuspectContract:
+    """After a death that may have been an execution's doing."""
+
+    async def test_each_suspect_gets_an_owner_of_its_own_until_it_is_calm(self, store: Store):
+        await suspects(store, "e0", "e1")
+        assert await store.waiting_executions() == 2
+        await store.renew_owner("a", lease_ms=LEASE_MS)
+        await store.renew_owner("b", lease_ms=LEASE_MS)
+        first = await store.claim_next("a", owners_max=1)
+        assert first is not None
+        assert (first.execution_id, first.crashes, first.crashes_ever) == ("e0", 1, 1)
+        assert await store.claim_next("a", owners_max=1) is None, "it has a suspect alone"
+        second = await store.claim_next("b", owners_max=1)
+        assert second is not None
+        assert second.execution_id == "e1"
+        assert await create(store, "new") == "", "nobody is free for it"
+        assert await store.calm("e0", epoch=first.epoch) is False, "no other suspect waits"
+        taken = await store.claim_next("a", owners_max=1)
+        assert taken is not None
+        assert (taken.execution_id, taken.crashes) == ("new", 0)
+        again = await store.claim("e0", "a")
+        assert again is not None
+        assert (again.crashes, again.crashes_ever) == (0, 1)
+
+    async def test_an_owner_that_has_something_gets_no_suspect(self, store: Store):
+        await store.renew_owner("busy", lease_ms=LEASE_MS)
+        await create(store, "mine")
+        await store.renew_owner("dead", lease_ms=LEASE_MS)
+        await create(store, "e0")
+        await store.orphan("dead", limit=10, blame=True)
+        assert await store.claim_next("busy", owners_max=1) is None
+        await store.renew_owner("empty", lease_ms=LEASE_MS)
+        assert await create(store, "new") == "busy", "who has nothing is kept for suspects"
+        taken = await store.claim_next("empty", owners_max=9)
+        assert taken is not None
+        assert taken.execution_id == "e0"
+
+    async def test_one_after_the_other_is_isolated_by_the_same_owner(self, store: Store):
+        await suspects(store, "e0", "e1", "e2")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        order = []
+        while loaded := await store.claim_next("o", owners_max=1):
+            order.append(loaded.execution_id)
+            more = await store.calm(loaded.execution_id, epoch=loaded.epoch)
+            assert more == (len(order) < 3)
+            if not more:
+                break
+            await store.give_on(loaded.execution_id, epoch=loaded.epoch, blame=False)
+            await store.give_on(loaded.execution_id, epoch=loaded.epoch, blame=False)
+        assert order == ["e0", "e1", "e2"]
+        others = [await store.claim_next("o", owners_max=1) for _ in range(3)]
+        assert [one and one.execution_id for one in others] == ["e0", "e1", None]
+
+    async def test_crashes_add_up_and_a_calm_ends_the_row(self, store: Store):
+        for number in (1, 2):
+            await store.renew_owner("o", lease_ms=LEASE_MS)
+            if number == 1:
+                await create(store)
+            else:
+                assert await store.claim_next("o", owners_max=1) is not None
+            await store.orphan("o", limit=10, blame=True)
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        assert (loaded.crashes, loaded.crashes_ever) == (2, 2)
+        await store.calm("e", epoch=loaded.epoch - 1)
+        await store.orphan("o", limit=10)
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        assert loaded.crashes == 2, "a former epoch says nothing, a death without blame neither"
+        await store.calm("e", epoch=loaded.epoch)
+        await store.give_on("e", epoch=loaded.epoch, blame=True)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        assert (loaded.crashes, loaded.crashes_ever) == (1, 3)
+
+    async def test_the_end_of_a_suspect_ends_its_isolation(self, store: Store):
+        await suspects(store, "e0")
+        await create(store, "new")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        await store.commit(next_commit(loaded, release=True))
+        assert await store.calm("e0", epoch=loaded.epoch) is False
+        taken = await store.claim_next("o", owners_max=1)
+        assert taken is not None
+        assert taken.execution_id == "new"
+
+    async def test_what_is_given_on_is_given_once_and_under_its_epoch_only(self, store: Store):
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await claimed(store, owner="o")
+        await store.give_on("e", epoch=loaded.epoch - 1, blame=True)
+        await store.give_on("nobody", epoch=1, blame=True)
+        assert await store.waiting_executions() == 0
+        for _ in range(2):
+            await store.give_on("e", epoch=loaded.epoch, blame=True)
+        assert (await store.waiting_executions(), await loads(store)) == (1, {"o": 0})
+        taken = await store.claim_next("o", owners_max=1)
+        assert taken is not None
+        assert taken.crashes == 1
+        await store.commit(next_commit(taken, release=True))
+        await store.give_on("e", epoch=taken.epoch, blame=True)
+        assert await store.waiting_executions() == 0
+
+    async def test_an_owner_that_was_emptied_learns_it_when_it_renews(self, store: Store):
+        assert await store.renew_owner("o", lease_ms=LEASE_MS)
+        assert await store.renew_owner("o", lease_ms=LEASE_MS, known=True)
+        await create(store, "e0")
+        await create(store, "e1")
+        await store.orphan("o", limit=1)
+        assert not await store.renew_owner("o", lease_ms=LEASE_MS, known=True)
+        await store.orphan("o", limit=1)
+        assert not await store.renew_owner("o", lease_ms=LEASE_MS, known=True)
+        assert await store.owners() == []
+        assert await store.renew_owner("o", lease_ms=LEASE_MS)
+
+
+async def suspects(store: Store, *names: str) -> None:
+    """Executions that were there when their owner died."""
+    await store.renew_owner("dead", lease_ms=LEASE_MS)
+    for name in names:
+        assert await create(store, name) == "dead"
+    assert await store.orphan("dead", limit=100, blame=True) == len(names)
+
+
 class CheckpointContract:
     async def test_a_checkpoint_is_a_cut_at_one_seq(self, store: Store):
         loaded = await claimed(store)

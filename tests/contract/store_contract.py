@@ -13,6 +13,7 @@ from tests.contract.owner_contract import (
     CheckpointContract,
     OwnerContract,
     ServerContract,
+    SuspectContract,
     TokenContract,
 )
 from tests.contract.retention_contract import (
@@ -33,6 +34,7 @@ class StoreContract(
     ReadContract,
     InboxContract,
     OwnerContract,
+    SuspectContract,
     CheckpointContract,
     TokenContract,
     ExpiryContract,

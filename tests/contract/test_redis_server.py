@@ -22,6 +22,7 @@ from persistence.redis_store import RedisStore
 from persistence.redis_suitability import refuse_kind
 from persistence.store import Commit, NewExecution
 from tests.contract.builders import claimed, create, next_commit
+from tests.support.scripted_actors import until
 
 DEADLINE_S = 20
 
@@ -155,6 +156,7 @@ async def test_a_killed_server_is_unavailable_and_comes_back_by_itself(
     before = await store.read_execution("e")
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
+    await until(lambda: not server.alive())
     for call in (
         lambda: store.read_execution("e"),
         lambda: store.commit(next_commit(loaded)),
@@ -192,6 +194,7 @@ async def test_commits_under_way_when_the_server_dies_all_get_an_answer(
     os.kill(server.pid, signal.SIGKILL)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(one) for one in outcomes} <= {type(None), StoreUnavailable}
+    await until(lambda: not server.alive())
     await asyncio.to_thread(server.start)
     for commit in commits:
         await committed(store, commit)

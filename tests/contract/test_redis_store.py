@@ -237,6 +237,11 @@ async def test_only_keys_of_the_namespace_are_touched(
             loaded = await claimed(store, name)
             await store.commit(next_commit(loaded, release=True))
         await store.expire(age_ms=0, limit=1)
+        for name in ("one", "two"):
+            await claimed(store, name, "dead")
+        await store.orphan("dead", limit=2, blame=True)
+        await store.renew_owner("alone", lease_ms=100_000)
+        assert await store.claim_next("alone", owners_max=1)
         await store.installation()
         made = set(await client.keys("*")) - before
     assert all(key.startswith(f"{redis_namespace}:".encode()) for key in made)

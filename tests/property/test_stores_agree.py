@@ -102,17 +102,27 @@ class StoresAgree(RuleBasedStateMachine):
     def delete_document(self, kind: str, document: str) -> None:
         self.both(lambda store: store.delete_document(kind, document))
 
-    @rule(owner=owners)
-    def renew_owner(self, owner: str) -> None:
-        self.both(lambda store: store.renew_owner(owner, lease_ms=FOR_EVER_MS))
+    @rule(owner=owners, known=st.booleans())
+    def renew_owner(self, owner: str, known: bool) -> None:
+        self.both(lambda store: store.renew_owner(owner, lease_ms=FOR_EVER_MS, known=known))
 
     @rule(owner=owners)
     def retire_owner(self, owner: str) -> None:
         self.both(lambda store: store.retire_owner(owner))
 
-    @rule(owner=owners, limit=limits)
-    def orphan(self, owner: str, limit: int) -> None:
-        self.both(lambda store: store.orphan(owner, limit=limit))
+    @rule(owner=owners, limit=limits, blame=st.booleans())
+    def orphan(self, owner: str, limit: int, blame: bool) -> None:
+        self.both(lambda store: store.orphan(owner, limit=limit, blame=blame))
+
+    @rule(execution=executions, off=st.sampled_from([0, 0, -1]), blame=st.booleans())
+    def give_on(self, execution: str, off: int, blame: bool) -> None:
+        epoch = max(self.seen.get(execution, (0, 0, 0))[0] + off, 0)
+        self.both(lambda store: store.give_on(execution, epoch=epoch, blame=blame))
+
+    @rule(execution=executions, off=st.sampled_from([0, 0, -1]))
+    def calm(self, execution: str, off: int) -> None:
+        epoch = max(self.seen.get(execution, (0, 0, 0))[0] + off, 0)
+        self.both(lambda store: store.calm(execution, epoch=epoch))
 
     @rule(
         execution=executions,
