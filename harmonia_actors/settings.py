@@ -259,6 +259,18 @@ class Settings(BaseSettings):
         description="Inputs of all attempts that one execution actor has handed out.",
     )
     batch_attempts_max: int = Field(256, gt=0, description="Attempts handed over in one call.")
+    quarantine_crashes: int = Field(
+        3,
+        gt=1,
+        description="Crashes in a row of whatever drives an execution, after the first one alone, "
+        "until it is given up: failed, with the code `quarantined`.",
+    )
+    suspect_calm_s: float = Field(
+        0.5,
+        gt=0,
+        description="Time alone that clears an execution which was there when its execution actor "
+        "died; four times as long for each crash that it ever had.",
+    )
     lease_ms: int = Field(
         10_000,
         gt=0,

@@ -266,8 +266,8 @@ class Roster:
 
     def may_take(self, owner: str, owners_max: int) -> bool:
         """Whether an owner may have another execution."""
-        entry = self._owners.get(owner, _Owner())
-        if entry.emptying or entry.isolates:
+        entry = self._owners.get(owner)
+        if entry is None or entry.emptying or entry.isolates:
             return False
         return not entry.executions or len(self._live()) >= owners_max
 

@@ -306,8 +306,8 @@ class Store(Retention, Protocol):
         The oldest is the one created first. The owner may if it has no load, or if there are at
         least `owners_max` live owners. Suspects (`orphan`) go before all others, but only to an
         owner without load, which then gets nothing else until `calm`. None if there is nothing to
-        take or it may not. A repeat after a lost reply takes the next one: what the lost reply
-        named is in `owned_executions`.
+        take or it may not; an owner that is not registered, or not any more, never may. A repeat
+        after a lost reply takes the next one: what the lost reply named is in `owned_executions`.
         """
         ...
 

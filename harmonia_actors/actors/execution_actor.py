@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,16 +48,21 @@ class ExecutionActor:
         """Begin to serve: register as an owner and take what waits. Returns the node's id."""
         host = self._host
         await self._know_nodes()
-        await host.store.renew_owner(self._name, lease_ms=self._settings.lease_ms)
+        await host.register()
         if not self._background:
             loop = asyncio.get_running_loop()
             self._background = [
-                loop.create_task(host.keep_lease()),
+                loop.create_task(self._serve_as_owner()),
                 loop.create_task(host.look_around()),
                 loop.create_task(self._watch_nodes()),
             ]
         node_id: str = ray.get_runtime_context().get_node_id()
         return node_id
+
+    async def _serve_as_owner(self) -> None:
+        """Keep the lease; an actor that has lost it ends, with all that it still had in mind."""
+        await self._host.keep_lease()
+        os._exit(1)
 
     async def watch(self) -> None:
         """Never returns: whoever waits for it learns of this actor's death at once."""

@@ -91,6 +91,8 @@ def host_limits(settings: Settings) -> HostLimits:
         executions_max=settings.executions_per_actor_max,
         output_cache_bytes=settings.output_cache_bytes,
         attempts_in_flight_max=settings.attempts_in_flight_max,
+        crashes_max=settings.quarantine_crashes,
+        calm_s=settings.suspect_calm_s,
         in_flight_bytes_max=settings.in_flight_bytes_max,
     )
 

@@ -2,6 +2,7 @@
 
     handle(*stimuli) -> Decision        what was asked or reported, in; what to do and tell, out
     resume(at_ms, adopted) -> Decision  after a new owner has loaded it: what is outstanding
+    quarantine(at_ms, error)            it ends its owners: it fails, with all that is left of it
 
 Rules. A task starts only when all it depends on has completed. Final is final. At most one attempt
 of a task lives at a time, and attempt numbers only grow. When a task has failed for good, no task
@@ -69,6 +70,18 @@ class Execution(ExecutionState):
             for index, row in enumerate(self.rows):
                 if not row.status.is_final and index not in self.handed_out:
                     self._resume_task(index, row, at_ms, untouched=untouched)
+        self._settle(at_ms)
+        return self._finish_draft()
+
+    def quarantine(self, at_ms: int, error: dict[str, Any]) -> Decision:
+        """Fail, whatever runs: nothing of it is waited for, and no outcome is taken in any more."""
+        if self.head.status is ExecutionStatus.PENDING:
+            self._begin_execution(at_ms)
+        if self.head.status is ExecutionStatus.RUNNING and self.head.error is None:
+            self.head.error = error
+        for index, row in enumerate(self.rows):
+            if not row.status.is_final:
+                self._drop(index, at_ms)
         self._settle(at_ms)
         return self._finish_draft()
 
@@ -256,9 +269,7 @@ class Execution(ExecutionState):
     def _start_requested(self, at_ms: int) -> None:
         if self.head.status is not ExecutionStatus.PENDING:
             return
-        self._become(ExecutionStatus.RUNNING, at_ms)
-        self.head.started_ms = at_ms
-        self._emit(ev.ExecutionStarted(self.head.workflow_id, self.workflow.name), at_ms)
+        self._begin_execution(at_ms)
         timeout_ms = self.head.options.timeout_ms or self.workflow.timeout_ms
         if timeout_ms is not None:
             self.head.deadline_ms = at_ms + timeout_ms
@@ -266,6 +277,11 @@ class Execution(ExecutionState):
         for index, row in enumerate(self.rows):
             if self.waiting_on[index] == 0 and row.status is TaskStatus.PENDING:
                 self._hand_out(index)
+
+    def _begin_execution(self, at_ms: int) -> None:
+        self._become(ExecutionStatus.RUNNING, at_ms)
+        self.head.started_ms = at_ms
+        self._emit(ev.ExecutionStarted(self.head.workflow_id, self.workflow.name), at_ms)
 
     def _cancel_requested(self, at_ms: int) -> None:
         if self.is_final or self.head.status is ExecutionStatus.CANCELLING:

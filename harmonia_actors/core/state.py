@@ -183,6 +183,8 @@ class ExecutionState:
         error = self.head.error or {}
         if error.get("code") == "timeout":
             return "the execution timed out"
+        if error.get("code") == "quarantined":
+            return "the execution was quarantined"
         return f"task '{error.get('task', '')}' failed"
 
     def _next_attempt(self, task: int, status: TaskStatus) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.ordering import Ordering
 from harmonia_actors.runtime.orders import AttemptOrder
+from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, Store
@@ -125,6 +126,13 @@ class ExecutionDriver:
                 task.cancel()
             self._backlog.close()
             self.ended.set()
+
+    async def conclude(self, decision: Decision) -> None:
+        """Write and publish a decision after which nothing is performed: the last one."""
+        bodies = await self._commit(decision)
+        if bodies:
+            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+        self.ended.set()
 
     async def _step(self) -> None:
         batch: list[st.Stimulus] = []
@@ -245,7 +253,7 @@ class ExecutionDriver:
         return ready
 
     async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
-        values = await self._patiently(lambda: self._ordering.fetch(starts))
+        values = await patiently(lambda: self._ordering.fetch(starts))
         ready, _, failed = self._ordering.prepare(starts, self._epoch, values)
         kept = []
         for order in ready:
@@ -266,22 +274,12 @@ class ExecutionDriver:
             self.deliver(st.AttemptFailed(command.task, command.attempt, now_ms, failure))
 
     async def _compose(self) -> None:
-        result = await self._patiently(self._ordering.compose_output)
+        result = await patiently(self._ordering.compose_output)
         now_ms = self._clock.now_ms()
         if isinstance(result, st.Failure):
             self.deliver(st.OutputRefused(now_ms, result))
         else:
             self.deliver(st.OutputComposed(now_ms, result))
-
-    async def _patiently(self, read: Callable[[], Any]) -> Any:
-        """Call an async reader until the store answers."""
-        wait_s = _RETRY_FIRST_S
-        while True:
-            try:
-                return await read()
-            except StoreUnavailable:
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, _RETRY_MOST_S)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

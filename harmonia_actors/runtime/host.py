@@ -10,24 +10,26 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harmonia_actors.components.registry import Registry
-from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.definition import build_workflow
-from harmonia_actors.core.execution import CoreLimits, Decision, Execution
-from harmonia_actors.core.records import UnknownSchema, decode_head, decode_row
-from harmonia_actors.core.resources import ResourceRequest
+from harmonia_actors.core.commands import StopReason
+from harmonia_actors.core.execution import CoreLimits, Decision
+from harmonia_actors.core.quarantine import quarantine_error
+from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
+from harmonia_actors.runtime.driver_maker import ChooseNode, DriverMaker
+from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
-from harmonia_actors.runtime.inputs import PlannedWorkflow
 from harmonia_actors.runtime.notes import decode_note
-from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
+from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
+from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
 from persistence.errors import Missing, StoreUnavailable
 from persistence.store import InboxEntry, Loaded, Store
@@ -36,9 +38,10 @@ __all__ = ["Census", "ExecutionHost", "HostLimits"]
 
 _log = logging.getLogger(__name__)
 
-_WORKFLOWS_KEPT = 200
 _ENDED_KEPT = 1_000
 _ARRIVAL_S = 1.0
+#: A suspect of many crashes is alone for half an hour at most.
+_CALM_STEPS_MAX = 6
 #: Executions taken over at one time; each asks task actors what they run of it.
 _TAKEN_AT_ONCE = 64
 
@@ -54,6 +57,12 @@ class HostLimits:
     #: Attempts of one execution handed out at a time, and bytes of all inputs that are.
     attempts_in_flight_max: int = 2_000
     in_flight_bytes_max: int = 128_000_000
+    #: Crashes in a row after which an execution is failed, and the time alone that clears it of
+    #: one, four times as long for each that it ever had.
+    crashes_max: int = 3
+    calm_s: float = 0.5
+    #: Wait before another try with an execution whose driver failed, four times as long each time.
+    broken_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,15 @@ class Census:
     adopted: frozenset[tuple[int, int]] = frozenset()
     #: Outcomes of those that have ended.
     outcomes: Sequence[st.Stimulus] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An execution as this owner was given it."""
+
+    execution_id: str
+    epoch: int
+    crashes: int
 
 
 @dataclass
@@ -81,27 +99,36 @@ class ExecutionHost:
     core_limits: CoreLimits
     ordering_limits: OrderingLimits
     take_census: Callable[[str, int], Awaitable[Census]]
-    #: Names the node for a workspace, given what the tasks that use it ask for; "" if any will do.
-    choose_node: Callable[[str, Sequence[ResourceRequest]], str] = lambda _id, _requests: ""
+    choose_node: ChooseNode = lambda _id, _requests: ""
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
-    _picking_up: set[asyncio.Task[None]] = field(default_factory=set)
-    _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
     _untold: set[str] = field(default_factory=set)
     #: Executions of this owner that this version of Harmonia cannot read.
     _set_aside: set[str] = field(default_factory=set)
+    #: Executions that are about to be given on.
+    _giving_on: set[str] = field(default_factory=set)
     #: Executions that somebody waits for before they have come here.
     _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
     #: Executions that ended here lately.
     _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self._cache = OutputCache(self.limits.output_cache_bytes)
-        self._room = InFlight(
-            attempts_max=self.limits.attempts_in_flight_max,
-            bytes_max=self.limits.in_flight_bytes_max,
+        limits = self.limits
+        room = InFlight(
+            attempts_max=limits.attempts_in_flight_max, bytes_max=limits.in_flight_bytes_max
+        )
+        self._maker = DriverMaker(
+            owner=self.owner,
+            surroundings=Surroundings(self.store, self.attempts, self.sink, self.clock, room),
+            blobs=self.blobs,
+            registry=self.registry,
+            cache=OutputCache(limits.output_cache_bytes),
+            core_limits=self.core_limits,
+            ordering_limits=self.ordering_limits,
+            choose_node=self.choose_node,
         )
 
     @property
@@ -191,12 +218,23 @@ class ExecutionHost:
             if driver is not None:
                 driver.deliver(*stimuli)
 
+    async def register(self) -> None:
+        """Become an owner: from here on there are executions for it."""
+        await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
+
     async def keep_lease(self) -> None:
-        """Renew the lease, for ever. Nothing else is done here, so that nothing can delay it."""
+        """Renew the lease until it has been taken away; nothing else is done here to delay it.
+
+        When it returns, others have what this owner had, because it did not answer for too long:
+        it is an owner no more, and must end.
+        """
         while True:
-            with self._survived("the lease could not be renewed"):
-                await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
             await asyncio.sleep(self.limits.lease_ms / 3000)
+            with self._survived("the lease could not be renewed"):
+                lease_ms = self.limits.lease_ms
+                if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
+                    _log.error("%s was succeeded while it did not answer, and ends", self.owner)
+                    return
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""
@@ -215,7 +253,7 @@ class ExecutionHost:
         """Executions that are this owner's in the store, but of which it was never told."""
         limit = self.limits.executions_max * 2
         for execution_id in await self.store.owned_executions(self.owner, limit=limit):
-            if execution_id in self._drivers or execution_id in self._set_aside:
+            if execution_id in self._drivers or execution_id in self._set_aside | self._giving_on:
                 continue
             if execution_id not in self._untold:
                 # The call that tells of it may be under way: it gets until the next look.
@@ -238,7 +276,7 @@ class ExecutionHost:
 
     async def close(self) -> None:
         """Stop driving. What is stored stays as it is; another owner can go on."""
-        running = [*self._running.values(), *self._picking_up]
+        running = [*self._running.values(), *self._background]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -255,12 +293,19 @@ class ExecutionHost:
         What cannot be read is set aside: it stays this owner's, and is tried again by the next.
         """
         execution_id = loaded.execution_id
+        given = _Given(execution_id, loaded.epoch, loaded.crashes)
         await self._end_former(execution_id)
         try:
-            driver = await self._make_driver(loaded)
+            if loaded.crashes >= self.limits.crashes_max:
+                await self._quarantine(loaded)
+                return
+            driver = await self._maker.make(loaded)
         except (Missing, UnknownSchema) as error:
             _log.error("execution %s is set aside: %s", execution_id, error)
             self._set_aside.add(execution_id)
+            return
+        except ValueError as error:
+            self._broke(given, error)
             return
         self._drivers[execution_id] = driver
         arrival = self._arrivals.get(execution_id)
@@ -268,12 +313,72 @@ class ExecutionHost:
             arrival.set()
         try:
             first = await self._first_steps(driver, loaded)
-        except BaseException:
+        except Exception as error:
             self._forget(driver)
-            raise
+            if isinstance(error, StoreUnavailable):
+                raise
+            self._broke(given, error)
+            return
         task = asyncio.get_running_loop().create_task(driver.run(first))
         self._running[driver] = task
-        task.add_done_callback(lambda done: self._driver_ended(driver, done))
+        task.add_done_callback(lambda done: self._driver_ended(driver, given, done))
+        if loaded.crashes:
+            self._spawn(self._calm_later(driver, given, loaded.crashes_ever))
+
+    # Suspects ----------------------------------------------------------------------------------
+
+    def _broke(self, given: _Given, error: BaseException) -> None:
+        """Its driver failed, by a defect of ours or of what it holds: another try, counted."""
+        _log.error("execution %s: its driver failed", given.execution_id, exc_info=error)
+        self._giving_on.add(given.execution_id)
+        wait_s = self.limits.broken_s * 4**given.crashes
+        self._spawn(self._give_on(given, wait_s=wait_s, blame=True))
+
+    async def _give_on(self, given: _Given, *, wait_s: float, blame: bool) -> None:
+        """Let another owner have an execution, or this one again if nobody else wants it."""
+        self._giving_on.add(given.execution_id)
+        try:
+            await asyncio.sleep(wait_s)
+            await self._end_former(given.execution_id)
+            await patiently(
+                lambda: self.store.give_on(given.execution_id, epoch=given.epoch, blame=blame)
+            )
+        finally:
+            self._giving_on.discard(given.execution_id)
+        await self._pick_up_quietly()
+
+    async def _calm_later(self, driver: ExecutionDriver, given: _Given, crashes_ever: int) -> None:
+        """A suspect that does no harm for a while is cleared, and makes room for the next one."""
+        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_ever - 1, _CALM_STEPS_MAX))
+        if self._drivers.get(driver.execution_id) is not driver:
+            return
+        others_wait = await patiently(
+            lambda: self.store.calm(given.execution_id, epoch=given.epoch)
+        )
+        if others_wait:
+            await self._give_on(given, wait_s=0, blame=False)
+        else:
+            await self._pick_up_quietly()
+
+    async def _quarantine(self, loaded: Loaded) -> None:
+        """End an execution that ends its owners, before anything else of it is looked at."""
+        execution_id, now_ms = loaded.execution_id, self.clock.now_ms()
+        error = quarantine_error(loaded.crashes)
+        _log.error("execution %s: %s", execution_id, error["message"])
+        last: tuple[ExecutionDriver, Decision] | None = None
+        if loaded.crashes == self.limits.crashes_max:
+            with self._survived(f"execution {execution_id} cannot be failed task by task"):
+                driver = await self._maker.make(loaded)
+                last = driver, driver.execution.quarantine(now_ms, error)
+        if last is None:
+            # Even that was too much for it: its head has to do.
+            await fail_by_head(self.store, self.sink, self.owner, loaded, now_ms, error)
+        else:
+            await last[0].conclude(last[1])
+        # What still runs of it is stopped, now that it cannot hurt any more.
+        census = await self.take_census(execution_id, loaded.epoch)
+        for task, attempt in census.adopted:
+            self.attempts.stop((execution_id, task, attempt), StopReason.CANCELLED)
 
     async def _end_former(self, execution_id: str) -> None:
         """Stop a driver of an earlier epoch: the execution was given away, and has come back."""
@@ -292,38 +397,6 @@ class ExecutionHost:
             self.attempts.forget(driver.execution_id)
             driver.ended.set()
 
-    async def _make_driver(self, loaded: Loaded) -> ExecutionDriver:
-        planned = await self._planned_workflow(loaded.definition)
-        head = decode_head(loaded.fields["head"])
-        if "node_id" not in head.labels:
-            node_id = self._node_for(planned, loaded.execution_id)
-            if node_id:
-                head.labels["node_id"] = node_id
-        execution = Execution(
-            workflow=planned.workflow,
-            head=head,
-            rows={int(name): decode_row(body) for name, body in loaded.rows.items()},
-            seq=loaded.seq,
-            limits=self.core_limits,
-        )
-        ordering = Ordering(
-            execution=execution,
-            planned=planned,
-            execution_input=loaded.fields["input"],
-            cache=self._cache,
-            store=self.store,
-            blobs=self.blobs,
-            limits=self.ordering_limits,
-        )
-        return ExecutionDriver(
-            execution=execution,
-            ordering=ordering,
-            owner=self.owner,
-            epoch=loaded.epoch,
-            version=loaded.version,
-            surroundings=Surroundings(self.store, self.attempts, self.sink, self.clock, self._room),
-        )
-
     async def _first_steps(self, driver: ExecutionDriver, loaded: Loaded) -> Decision | None:
         """What the driver begins with: a start, or what is outstanding after another owner."""
         execution = driver.execution
@@ -340,15 +413,6 @@ class ExecutionHost:
         self._take_in(driver, loaded.inbox)
         return first
 
-    def _node_for(self, planned: PlannedWorkflow, execution_id: str) -> str:
-        asked: dict[ResourceRequest, None] = {}
-        for task in planned.workflow.tasks:
-            # One that is not installed any more fails when its turn comes.
-            with contextlib.suppress(ValueError):
-                if self.registry.action(task.component, task.action).uses_files:
-                    asked[task.resources] = None
-        return self.choose_node(execution_id, list(asked)) if asked else ""
-
     def _take_in(self, driver: ExecutionDriver, entries: Sequence[InboxEntry]) -> None:
         for entry in entries:
             stimulus = decode_note(entry.body)
@@ -358,21 +422,9 @@ class ExecutionHost:
             else:
                 driver.deliver(stimulus, inbox_ids=[entry.entry_id])
 
-    async def _planned_workflow(self, digest: str) -> PlannedWorkflow:
-        known = self._planned.get(digest)
-        if known is not None:
-            self._planned.move_to_end(digest)
-            return known
-        body = await self.store.get_definition(digest)
-        if body is None:
-            raise Missing(f"definition {digest}")
-        planned = PlannedWorkflow(build_workflow(jsontext.decode(body)), self.registry)
-        self._planned[digest] = planned
-        while len(self._planned) > _WORKFLOWS_KEPT:
-            self._planned.popitem(last=False)
-        return planned
-
-    def _driver_ended(self, driver: ExecutionDriver, task: asyncio.Task[None]) -> None:
+    def _driver_ended(
+        self, driver: ExecutionDriver, given: _Given, task: asyncio.Task[None]
+    ) -> None:
         self._running.pop(driver, None)
         if self._drivers.get(driver.execution_id) is driver:
             ended_well = not task.cancelled() and task.exception() is None
@@ -386,11 +438,20 @@ class ExecutionHost:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
-            _log.error("execution %s: its driver failed", driver.execution_id, exc_info=error)
-        picking = asyncio.get_running_loop().create_task(self._pick_up_quietly())
-        self._picking_up.add(picking)
-        picking.add_done_callback(self._picking_up.discard)
+        if error is None:
+            self._spawn(self._pick_up_quietly())
+        else:
+            self._broke(given, error)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("host: %r", task.exception(), exc_info=task.exception())
 
     async def _pick_up_quietly(self) -> None:
         with self._survived("executions that wait could not be taken"):

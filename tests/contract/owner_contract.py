@@ -94,6 +94,8 @@ class OwnerContract:
         snapshot = await store.read_execution("e")
         assert snapshot is not None
         assert snapshot.owner == ""
+        assert await store.claim_next("o", owners_max=1) is None, "it is not registered"
+        await store.renew_owner("o", lease_ms=LEASE_MS)
         taken = await store.claim_next("o", owners_max=1)
         assert taken is not None
         with pytest.raises(StaleOwner):

@@ -132,6 +132,7 @@ class ExpiryContract:
         await ended(store, "second")
         await expire_all(store)
         await create(store, "third", owners_max=9)
+        await store.renew_owner("p", lease_ms=100_000)
         taken = [await store.claim_next("p", owners_max=0) for _ in range(3)]
         assert [one and one.execution_id for one in taken] == ["first", "third", None]
 

@@ -243,6 +243,9 @@ class LocalInstallation:
     owners: int = 2
     settings: Settings = field(default_factory=Settings)
     task_limits: TaskHostLimits = field(default_factory=TaskHostLimits)
+    host_limits: HostLimits = field(
+        default_factory=lambda: HostLimits(owners_max=2, lease_ms=_LEASE_MS)
+    )
     #: Components besides those of `modules` and the entry points.
     components: Sequence[Component] = ()
     running: dict[str, LocalOwner] = field(default_factory=dict)
@@ -334,12 +337,12 @@ class LocalInstallation:
             attempts=dispatcher,
             sink=_Sink(self.broadcast),
             clock=self.clock,
-            limits=HostLimits(owners_max=self.owners, lease_ms=_LEASE_MS),
+            limits=replace(self.host_limits, owners_max=self.owners),
             core_limits=CoreLimits(),
             ordering_limits=self.ordering_limits,
             take_census=take_census,
         )
-        await self.store.renew_owner(name, lease_ms=_LEASE_MS)
+        await host.register()
         loops = [
             self.loop.create_task(host.keep_lease()),
             self.loop.create_task(host.look_around()),

@@ -1,0 +1,103 @@
+"""Makes drivers of executions as the store gives them: reads their records and their workflow.
+
+This module must not know Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from harmonia_actors.components.registry import Registry
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.definition import build_workflow
+from harmonia_actors.core.execution import CoreLimits, Execution
+from harmonia_actors.core.records import decode_head, decode_row
+from harmonia_actors.core.resources import ResourceRequest
+from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
+from harmonia_actors.runtime.inputs import PlannedWorkflow
+from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
+from harmonia_actors.runtime.output_cache import OutputCache
+from persistence.errors import Missing
+from persistence.store import Loaded
+
+__all__ = ["ChooseNode", "DriverMaker"]
+
+_WORKFLOWS_KEPT = 200
+
+#: Names the node for an execution's workspace, given what the tasks that use it ask for; "" if any
+#: will do.
+ChooseNode = Callable[[str, Sequence[ResourceRequest]], str]
+
+
+@dataclass
+class DriverMaker:
+    """What the drivers of one host are made of."""
+
+    owner: str
+    surroundings: Surroundings
+    blobs: BlobReader
+    registry: Registry
+    cache: OutputCache
+    core_limits: CoreLimits
+    ordering_limits: OrderingLimits
+    choose_node: ChooseNode
+    _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
+
+    async def make(self, loaded: Loaded) -> ExecutionDriver:
+        """A driver that does not run yet. Raises Missing, UnknownSchema or ValueError."""
+        planned = await self._planned_workflow(loaded.definition)
+        head = decode_head(loaded.fields["head"])
+        if "node_id" not in head.labels:
+            node_id = self._node_for(planned, loaded.execution_id)
+            if node_id:
+                head.labels["node_id"] = node_id
+        execution = Execution(
+            workflow=planned.workflow,
+            head=head,
+            rows={int(name): decode_row(body) for name, body in loaded.rows.items()},
+            seq=loaded.seq,
+            limits=self.core_limits,
+        )
+        ordering = Ordering(
+            execution=execution,
+            planned=planned,
+            execution_input=loaded.fields["input"],
+            cache=self.cache,
+            store=self.surroundings.store,
+            blobs=self.blobs,
+            limits=self.ordering_limits,
+        )
+        return ExecutionDriver(
+            execution=execution,
+            ordering=ordering,
+            owner=self.owner,
+            epoch=loaded.epoch,
+            version=loaded.version,
+            surroundings=self.surroundings,
+        )
+
+    def _node_for(self, planned: PlannedWorkflow, execution_id: str) -> str:
+        asked: dict[ResourceRequest, None] = {}
+        for task in planned.workflow.tasks:
+            # One that is not installed any more fails when its turn comes.
+            with contextlib.suppress(ValueError):
+                if self.registry.action(task.component, task.action).uses_files:
+                    asked[task.resources] = None
+        return self.choose_node(execution_id, list(asked)) if asked else ""
+
+    async def _planned_workflow(self, digest: str) -> PlannedWorkflow:
+        known = self._planned.get(digest)
+        if known is not None:
+            self._planned.move_to_end(digest)
+            return known
+        body = await self.surroundings.store.get_definition(digest)
+        if body is None:
+            raise Missing(f"definition {digest}")
+        planned = PlannedWorkflow(build_workflow(jsontext.decode(body)), self.registry)
+        self._planned[digest] = planned
+        while len(self._planned) > _WORKFLOWS_KEPT:
+            self._planned.popitem(last=False)
+        return planned
