@@ -18,6 +18,7 @@ from harmonia_actors.core.invariants import (
     violations_since,
 )
 from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import Head, decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.workflow import Workflow
 
@@ -115,10 +116,23 @@ class Story:
         before, seq = picture(self.execution), self.execution.seq
         return self._check(before, seq, self.execution.handle(*stimuli))
 
+    def quarantine(self) -> Decision:
+        """A new owner loads what is stored, and fails it at once."""
+        before, seq = picture(self.execution), self.execution.seq
+        self.load()
+        return self._check(before, seq, self.execution.quarantine(self.at_ms, quarantine_error(3)))
+
     def restart(self, *adopted: str, untouched: bool = False) -> Decision:
         """Another owner loads what is stored and resumes; it finds the named tasks' attempts."""
         found = {(self.index(name), self.attempt(name)) for name in adopted}
         before, seq = picture(self.execution), self.execution.seq
+        self.load()
+        return self._check(
+            before, seq, self.execution.resume(self.at_ms, found, untouched=untouched)
+        )
+
+    def load(self) -> None:
+        """Make the execution of what would be stored of it."""
         rows = {i: decode_row(encode_row(row)) for i, row in enumerate(self.execution.rows)}
         self.execution = Execution(
             workflow=self.workflow,
@@ -126,9 +140,6 @@ class Story:
             rows=rows,
             seq=self.execution.seq,
             limits=self.limits,
-        )
-        return self._check(
-            before, seq, self.execution.resume(self.at_ms, found, untouched=untouched)
         )
 
     def _check(self, before: Any, seq: int, decision: Decision) -> Decision:

@@ -149,20 +149,6 @@ async def test_an_execution_that_breaks_before_it_has_begun_is_failed_too(world:
     assert kinds == ["execution_started", "task_skipped", "task_skipped", "execution_failed"]
 
 
-async def test_one_that_is_being_cancelled_ends_as_cancelled(world: World) -> None:
-    odd = await world.start(HELD)
-    await world.began(odd, "x")
-    await world.gateway.cancel_execution(odd)
-    owner = await world.owner_of(odd)
-    snapshot = await world.store.read_execution(odd)
-    while owner and snapshot is not None:
-        await world.store.give_on(odd, epoch=snapshot.epoch, blame=True)
-        snapshot = await world.store.read_execution(odd)
-        owner = await world.owner_of(odd)
-    found = await world.ended(odd)
-    assert found["status"] in ("cancelled", "failed")
-
-
 async def test_an_owner_that_was_succeeded_while_it_slept_learns_it(world: World) -> None:
     execution_id = await world.start(HELD)
     await world.began(execution_id, "x")
