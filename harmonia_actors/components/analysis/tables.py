@@ -5,6 +5,7 @@ This module must not know where files may lie: it is given an open file.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
@@ -41,6 +42,14 @@ _BY_SUFFIX: dict[str, TableFormat] = {
 }
 _DATE_FORMATS = ("ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d")
 _DATE_SAMPLE = 200
+#: UTF-32 before UTF-16: the mark of the one begins with the mark of the other.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -87,9 +96,10 @@ def _format_of(name: str, head: bytes) -> TableFormat:
 def _read_csv(opened: BinaryIO, name: str, head: bytes) -> pd.DataFrame:
     import pandas as pd
 
-    _refuse_other_content(name, head)
-    encoding = _encoding(head)
-    separator = _separator(head.decode(encoding, "replace"))
+    encoding = _encoding(opened, head)
+    text = head.decode(encoding, "replace")
+    _refuse_other_content(name, text)
+    separator = _separator(text)
     try:
         return pd.read_csv(
             opened, sep=separator, encoding=encoding, encoding_errors="replace", low_memory=False
@@ -98,27 +108,37 @@ def _read_csv(opened: BinaryIO, name: str, head: bytes) -> pd.DataFrame:
         raise _refused(name, "EMPTY_DATA", "the file has no columns") from None
 
 
-def _refuse_other_content(name: str, head: bytes) -> None:
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:100].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+def _refuse_other_content(name: str, text: str) -> None:
+    start = text.lstrip()[:100].lower()
+    if start.startswith(("<!doctype", "<html", "<?xml")):
         raise _refused(
             name,
             "UNREADABLE_DATA",
             "it is an HTML or XML page, not data; was an error page downloaded? "
             "(curl --fail ends in an error then)",
         )
-    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if "\0" in text:
         raise _refused(name, "UNREADABLE_DATA", "it holds NUL bytes, so it is no text")
 
 
-def _encoding(head: bytes) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
+def _encoding(opened: BinaryIO, head: bytes) -> str:
+    """What the file's mark says; else UTF-8 unless it cannot be that; else cp1252.
+
+    ASCII says nothing, so the file is read on until there is something else.
+    """
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    block = head
+    opened.seek(len(head))
     try:
-        # A character may be cut at the end of the head.
-        head[:-4].decode("utf-8")
+        while decoder.decode(block, final=not block).isascii() and block:
+            block = opened.read(_HEAD_BYTES)
     except UnicodeDecodeError:
         return "cp1252"
+    finally:
+        opened.seek(0)
     return "utf-8-sig"
 
 
@@ -135,7 +155,7 @@ def _separator(text: str) -> str:
 def _read_json(opened: BinaryIO, name: str, head: bytes) -> pd.DataFrame:
     import pandas as pd
 
-    text = opened.read().decode(_encoding(head))
+    text = opened.read().decode(_encoding(opened, head))
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

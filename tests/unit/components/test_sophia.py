@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import statistics as stats
@@ -180,6 +181,31 @@ def test_all_formats_give_the_same_results(context: RecordingContext) -> None:
 def test_nested_json_becomes_columns(context: RecordingContext) -> None:
     output = analyse(context, json.dumps([{"a": {"b": 1, "c": [1, 2]}}] * 3), "a.json")
     assert [c["name"] for c in output["results"]["columns"]] == ["a.b", "a.c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "value"),
+    [
+        ('[{"city":"Orlé"}]', "data.json", "Orlé"),
+        ('[{"n":"名前"}]', "data.json", "名前"),
+        ("n\né", "data.csv", "é"),
+        ("n\né".encode("cp1252"), "data.csv", "é"),
+        ("n\né".encode("utf-32-be"), "data.csv", None),
+        (codecs.BOM_UTF32_BE + "n\né".encode("utf-32-be"), "data.csv", "é"),
+        ("n\n" + "Москва\n" * 6_000, "data.csv", "Москва"),
+        ("n\n" + "北京\n" * 12_000, "data.csv", "北京"),
+        (("n\n" + "a\n" * 40_000 + "Orlé\n").encode("cp1252"), "data.csv", "Orlé"),
+    ],
+)
+def test_text_is_read_in_the_encoding_it_has(
+    context: RecordingContext, content: bytes | str, name: str, value: str | None
+) -> None:
+    if value is None:
+        assert refused(context, content, name).code == "UNREADABLE_DATA"
+        return
+    output = analyse(context, content, name)
+    top = output["results"]["columns"][0]["statistics"]["top"]
+    assert value in [entry["value"] for entry in top]
 
 
 @pytest.mark.parametrize(
