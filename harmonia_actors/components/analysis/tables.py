@@ -8,11 +8,12 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import io
 import json
 import os
 import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypedDict
 
 from harmonia_actors.components.contract import ActionError
 
@@ -93,19 +94,71 @@ def _format_of(name: str, head: bytes) -> TableFormat:
     return "json" if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") else "csv"
 
 
+class _CsvOptions(TypedDict):
+    """Options of pandas' reader, the same for each look at a file."""
+
+    sep: str
+    encoding: str
+    encoding_errors: Literal["replace"]
+    low_memory: Literal[False]
+    index_col: Literal[False]
+
+
 def _read_csv(opened: BinaryIO, name: str, head: bytes) -> pd.DataFrame:
     import pandas as pd
 
     encoding = _encoding(opened, head)
     text = head.decode(encoding, "replace")
     _refuse_other_content(name, text)
-    separator = _separator(text)
+    options: _CsvOptions = {
+        "sep": _separator(text),
+        "encoding": encoding,
+        "encoding_errors": "replace",
+        "low_memory": False,
+        "index_col": False,
+    }
     try:
-        return pd.read_csv(
-            opened, sep=separator, encoding=encoding, encoding_errors="replace", low_memory=False
-        )
+        # Of a first row that is longer than the header, pandas would lose the end without a word;
+        # without a header it refuses it, as it does every later row that is too long.
+        pd.read_csv(opened, header=None, nrows=2, **options)
+        opened.seek(0)
+        return pd.read_csv(opened, **options)
     except pd.errors.EmptyDataError:
         raise _refused(name, "EMPTY_DATA", "the file has no columns") from None
+    except pd.errors.ParserError as error:
+        return _read_uneven(opened, name, options, error)
+
+
+def _read_uneven(
+    opened: BinaryIO, name: str, options: _CsvOptions, refusal: ValueError
+) -> pd.DataFrame:
+    """A table some of whose rows are longer than the header, if they only end in separators."""
+    import pandas as pd
+
+    opened.seek(0)
+    width = len(pd.read_csv(opened, header=None, nrows=1, **options).columns)
+    opened.seek(0)
+    text = io.TextIOWrapper(opened, options["encoding"], "replace", newline="")
+    reader = csv.reader(text, delimiter=options["sep"])
+    longest = width
+    try:
+        for row in reader:
+            longest = max(longest, len(row))
+            if any(cell.strip() for cell in row[width:]):
+                why = (
+                    f"line {reader.line_num} has {len(row)} fields, but the header has {width}; "
+                    f"name each column in the first line, and quote values that hold "
+                    f"{options['sep']!r}"
+                )
+                raise _refused(name, "UNREADABLE_DATA", why)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+    finally:
+        text.detach()
+        opened.seek(0)
+    if longest == width:
+        raise refusal
+    return pd.read_csv(opened, usecols=range(width), **options)
 
 
 def _refuse_other_content(name: str, text: str) -> None:
