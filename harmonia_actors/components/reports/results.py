@@ -34,6 +34,8 @@ CATEGORY_PANELS_MAX = 6
 BARS_MAX = 12
 TABLE_ROWS_MAX = 60
 PREVIEW_COLUMNS_MAX = 8
+#: Groups in a table of means.
+MEANS_MAX = 6
 
 Number = float | int
 Scalar = str | float | int | bool | None
@@ -392,20 +394,23 @@ def _five(group: _Group) -> tuple[float, float, float, float, float] | None:
 
 
 def _means(grouping: _Grouping) -> Table:
-    names = [_text(group.group) for group in grouping.measures[0].groups][:6]
-    rows = tuple(
-        (
-            measure.column,
-            *(_text(group.mean) for group in measure.groups[: len(names)]),
-            "" if measure.explained is None else f"{100 * measure.explained:.0f} %",
-        )
-        for measure in grouping.measures
-    )
+    # A measure lacks the groups in which it has no value: the fullest has the order of all.
+    fullest_first = sorted(grouping.measures, key=lambda measure: -len(measure.groups))
+    groups = list(dict.fromkeys(g.group for measure in fullest_first for g in measure.groups))
+    named = groups[:MEANS_MAX]
+    rows = []
+    for measure in grouping.measures:
+        means = {group.group: group.mean for group in measure.groups}
+        explained = "" if measure.explained is None else f"{100 * measure.explained:.0f} %"
+        rows.append((measure.column, *(_text(means.get(group)) for group in named), explained))
+    caption = f"Means by {grouping.by}, and the share of variance that {grouping.by} explains."
+    if len(groups) > len(named):
+        caption += f" Shown are the first {len(named)} of {len(groups)} groups."
     return Table(
-        ("Mean of", *names, "Explained"),
-        rows,
-        frozenset(range(1, len(names) + 2)),
-        f"Means by {grouping.by}, and the share of variance that {grouping.by} explains.",
+        ("Mean of", *map(_text, named), "Explained"),
+        tuple(rows),
+        frozenset(range(1, len(named) + 2)),
+        caption,
     )
 
 

@@ -229,6 +229,36 @@ def test_results_with_inner_contradictions_do_not_break_the_report(
     assert generate(context, broken)["sections"] >= 5
 
 
+def test_each_mean_stands_under_its_own_group(context: RecordingContext) -> None:
+    """Of `a` the group north has no value at all, of `b` the group west."""
+    lines = ["place,a,b"]
+    for n in range(10):
+        lines += [f"north,,{n % 5}", f"south,{200 + n % 5},{20 + n % 5}", f"west,{300 + n % 5},"]
+    (context.workspace.directory / "data.csv").write_text("\n".join(lines))
+    analyse = sophia.component.actions["analyze_data"].function
+    results = analyse("data.csv", "comprehensive", context=context)["results"]
+    written = Path(generate(context, results, format="markdown")["report_file"]).read_text("utf-8")
+    head, *means = re.findall(
+        r"^\| (?:Mean of|a|b) \|[^%\n]*(?:Explained|%) \|$", written, re.MULTILINE
+    )
+    table = [dict(zip(head.split(" | "), row.split(" | "), strict=True)) for row in means]
+    assert {row["| Mean of"]: (row["north"], row["south"], row["west"]) for row in table} == {
+        "| a": ("–", "202", "302"),
+        "| b": ("2", "22", "–"),
+    }
+
+
+def test_groups_that_a_table_of_means_leaves_out_are_told(
+    context: RecordingContext, analyses: dict[str, Any]
+) -> None:
+    results = json.loads(json.dumps(analyses["comprehensive"]))
+    groups = results["groups"][0]["measures"][0]["groups"]
+    groups += [{**groups[0], "group": f"more{n}"} for n in range(5)]
+    written = Path(generate(context, results, format="markdown")["report_file"]).read_text("utf-8")
+    assert "Adelie | Chinstrap | Gentoo | more0 | more1 | more2 | Explained" in written
+    assert "Shown are the first 6 of 8 groups." in written
+
+
 def test_text_is_never_mark_up_or_template(context: RecordingContext) -> None:
     data = {
         HOSTILE: HOSTILE,
