@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypedDict
 
@@ -77,11 +78,13 @@ def read_table(
         )
     except ActionError:
         raise
-    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError, OSError) as error:
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         raise _refused(name, "UNREADABLE_DATA", f"not readable as {found}: {reason}") from None
     _check_size(name, len(frame), len(frame.columns))
-    frame.columns = [str(column).encode("utf-8", "replace").decode() for column in frame.columns]
+    frame.columns = _distinct(
+        [str(column).encode("utf-8", "replace").decode() for column in frame.columns]
+    )
     return _with_dates(frame), found
 
 
@@ -275,8 +278,34 @@ def _read_parquet(opened: BinaryIO, name: str, _head: bytes) -> pd.DataFrame:
     groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
     if sum(group.total_byte_size for group in groups) > 4 * FILE_BYTES_MAX:
         raise _refused(name, "DATA_TOO_LARGE", "it is too large when uncompressed")
-    frame: pd.DataFrame = file.read().to_pandas()
-    return frame.reset_index() if frame.index.name else frame
+    frame: pd.DataFrame = _measurable(file.read()).to_pandas(date_as_object=False)
+    return _with_index(frame)
+
+
+def _measurable(table: Any) -> Any:
+    """The table with numbers for decimals, and plain values for those of a dictionary."""
+    import pyarrow as pa
+
+    for position, field in enumerate(table.schema):
+        column = table.column(position)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.float64())
+        if column.type != field.type:
+            table = table.set_column(position, field.name, column)
+    return table
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The index as columns, unless it only numbers the rows."""
+    import pandas as pd
+
+    index = frame.index
+    counts = index.nlevels == 1 and pd.api.types.is_integer_dtype(index)
+    if index.name is None and counts:
+        return frame.reset_index(drop=True)
+    return frame.reset_index(allow_duplicates=True)
 
 
 def _check_size(name: str, rows: int, columns: int) -> None:
@@ -288,11 +317,25 @@ def _check_size(name: str, rows: int, columns: int) -> None:
         )
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with a number after those that others before them have: a, a.1."""
+    given = set(names)
+    taken: dict[str, None] = {}
+    repeats: Counter[str] = Counter()
+    for name in names:
+        chosen = name
+        while chosen in taken or (chosen != name and chosen in given):
+            repeats[name] += 1
+            chosen = f"{name}.{repeats[name]}"
+        taken[chosen] = None
+    return list(taken)
+
+
 def _with_dates(frame: pd.DataFrame) -> pd.DataFrame:
     """Text columns that hold dates throughout become date columns."""
     import pandas as pd
 
-    for position, column in enumerate(frame.columns):
+    for position in range(len(frame.columns)):
         values = frame.iloc[:, position]
         if not isinstance(values.dtype, pd.StringDtype):
             continue
@@ -304,7 +347,7 @@ def _with_dates(frame: pd.DataFrame) -> pd.DataFrame:
                 continue
             dates = pd.to_datetime(values, format=form, errors="coerce", utc=True)
             if dates.isna().sum() == values.isna().sum():
-                frame[column] = dates.dt.tz_localize(None)
+                frame.isetitem(position, dates.dt.tz_localize(None).array)
                 break
     return frame
 
