@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from harmonia_actors.components import sophia
 from harmonia_actors.components.contract import ActionError
+from harmonia_actors.components.reports.markdown import render_markdown
+from harmonia_actors.components.reports.model import Bullets, Paragraph, Report, Section, Table
 from harmonia_actors.components.rhetor import component
 from tests.unit.components.context import context_in
 
@@ -117,3 +120,21 @@ def change_somewhere(results: Any, data: st.DataObject) -> None:
 
 def _holds(value: Any) -> bool:
     return isinstance(value, (dict, list))
+
+
+#: Lines of what could be mark-up.
+lines = st.text("`*_{}[]<>|~#$&-+=1.)(\\a!:\"'/ ", min_size=1, max_size=12).filter(str.strip)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(lines, min_size=1, max_size=3).map("\n".join))
+def test_any_text_is_read_back_from_markdown_as_it_is(text: str) -> None:
+    blocks = (Paragraph(text), Bullets((text, "end")), Table((text, "b"), ((text, "b"),)))
+    source = render_markdown(Report(text, (text,), (Section(text, blocks),)), {}).decode()
+    tokens = MarkdownIt("commonmark").enable("table").parse(source)
+    opened = [token.type for token in tokens if token.type.endswith(("list_open", "table_open"))]
+    assert opened == ["bullet_list_open", "table_open"]
+    inline = [token.children or [] for token in tokens if token.type == "inline"]
+    shown = ["".join(child.content or " " for child in children) for children in inline]
+    line = " ".join(text.split())
+    assert [part.strip() for part in shown] == [*[line] * 5, "end", line, "b", line, "b"]

@@ -278,6 +278,40 @@ def test_text_is_never_mark_up_or_template(context: RecordingContext) -> None:
     assert "{{7*7}}" in rendered
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("0.7 %", "0.7 %"),
+        ("2.5", "2.5"),
+        ("5-3", "5-3"),
+        ("12) twelve", "12\\) twelve"),
+        ("1. one", "1\\. one"),
+        ("1.", "1\\."),
+        ("1.one", "1.one"),
+        ("- one", "\\- one"),
+        ("-5", "\\-5"),
+        ("+ one", "\\+ one"),
+        ("=====", "\\====="),
+    ],
+)
+def test_only_what_would_be_mark_up_is_escaped_in_markdown(
+    context: RecordingContext, text: str, written: str
+) -> None:
+    data = {"list": [text], "text": f"{text}\n{text}", "table": [{"a": text, text: "b"}]}
+    file = generate(context, data, format="markdown", title=text)["report_file"]
+    source = Path(file).read_text("utf-8")
+    lines = source.splitlines()
+    assert lines[0] == f"# {text}"
+    assert f"- {written}" in lines
+    assert lines.count(f"{written}  ") == 2
+    assert f"| {text} | b |" in lines
+    tokens = MarkdownIt("commonmark").enable("table").parse(source)
+    lists = [token.type for token in tokens if token.type.endswith("list_open")]
+    assert lists == ["bullet_list_open"]
+    shown = [t.content for token in tokens for t in token.children or () if t.type == "text"]
+    assert [part for part in shown if part.startswith(text[:1])] == [text] * 6
+
+
 def test_all_scripts_and_half_characters_can_be_written(context: RecordingContext) -> None:
     data = {
         "names": ["Ærøskøbing Ελλάδα Москва 北京 東京 서울 😀 \ud800 \u202e \x07"],
