@@ -5,13 +5,16 @@ Run as a script, by `commands.py`: `python -I -S command_guard.py LIFELINE REPOR
 - From the file descriptor LIFELINE it reads what to run. When LIFELINE is closed at the other end,
   on purpose or because the worker was killed, the command is stopped: SIGTERM to its process
   group, SIGKILL to all its descendants after GRACE_MS.
-- To REPORT it writes `E errno` if the command could not be started, and `X code` once it has ended
-  and none of its descendants is left (a negative code is a signal).
+- To REPORT it writes `P group`, the command's process group, before it starts the command;
+  `E errno` if the command could not be started; and `X code` once it has ended and none of its
+  descendants is left (a negative code is a signal). If REPORT ends without `X`, this process was
+  killed, and the worker ends the group.
 
 Why a process of its own: PR_SET_PDEATHSIG alone ends the direct child only, does so when the
 thread that started it ends, and needs code between fork and exec, which is not safe in a worker
 with threads. This process has one thread, so all three are in order here. As a subreaper it also
-inherits, and ends, grandchildren that left the process group.
+inherits, and ends, grandchildren that left the process group: only these survive if the command
+kills this process.
 
 It must need nothing but the standard library, and of that little: every import delays a command.
 """
@@ -91,6 +94,8 @@ def _start(order: _Order, report: int) -> int:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(127)
+        # Told by the command's own process: it could kill this one as the first thing it does.
+        os.write(report, f"P {os.getpid()}\n".encode())
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored, signal.SIG_DFL)
         os.chdir(order.cwd)

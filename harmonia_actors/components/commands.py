@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -227,18 +228,31 @@ class _Exchange:
                     elif self._take(key.fileobj, key.data):  # type: ignore[arg-type]
                         continue
                     elif key.fileobj is self._report:
+                        self._end_unguarded()
                         deadline = time.monotonic() + DRAIN_S
         return timed_out
 
     def exit_code(self) -> int | None:
         """What the guard reported. Raises StartFailed."""
-        for line in self._reported.decode("ascii", "replace").splitlines():
-            kind, _, value = line.partition(" ")
-            if kind == "E":
-                raise StartFailed(int(value))
-            if kind == "X":
-                return int(value)
-        return None
+        told = self._told()
+        if "E" in told:
+            raise StartFailed(told["E"])
+        return told.get("X")
+
+    def _told(self) -> dict[str, int]:
+        """The guard's report, as far as it has come: a number for each letter."""
+        lines = self._reported.decode("ascii", "replace").splitlines()
+        return {kind: int(value) for kind, _, value in (line.partition(" ") for line in lines)}
+
+    def _end_unguarded(self) -> None:
+        """Kill the command's process group if the guard was killed before it could do so.
+
+        At once, because the group's number is its own only as long as one of it is alive.
+        """
+        told = self._told()
+        if "P" in told and "X" not in told:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(told["P"], signal.SIGKILL)
 
     def _add_report(self, chunk: bytes) -> None:
         self._reported += chunk

@@ -19,6 +19,8 @@ __all__ = ["component"]
 _SUFFIXES = {"pdf": ".pdf", "html": ".html", "markdown": ".md"}
 #: Sections of the template `summary`.
 _SUMMARY_SECTIONS = 2
+#: Characters of a file's name that titles show.
+_NAME_LENGTH_MAX = 150
 
 
 def _preload() -> None:
@@ -87,16 +89,16 @@ def _compose(data: Any, title: str | None, *, summary: bool) -> Report:
 
 def _default_title(results: Results) -> str:
     stem = PurePosixPath(results.summary.file).stem.replace("_", " ").strip()
-    return f"Report on {stem}" if stem else "Data report"
+    return f"Report on {stem[:_NAME_LENGTH_MAX]}" if stem else "Data report"
 
 
 def _facts(results: Results) -> tuple[str, ...]:
     summary = results.summary
     told = f"{summary.rows:,} rows and {summary.columns:,} columns"
     if summary.analysis_type:
-        told += f", {summary.analysis_type} analysis"
+        told += f", {summary.analysis_type[:20]} analysis"
     if summary.file:
-        told += f", from {PurePosixPath(summary.file).name}"
+        told += f", from {PurePosixPath(summary.file).name[:_NAME_LENGTH_MAX]}"
     return (told,)
 
 

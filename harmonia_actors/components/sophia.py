@@ -57,6 +57,10 @@ def analyze_data(
     `basic` tells rows, columns, types and missing values; `detailed` adds each column's
     distribution; `comprehensive` adds correlations, group comparisons, outliers, duplicates and
     findings in plain sentences. `results` is what `rhetor.generate_content` makes reports of.
+
+    Text is UTF-8, or UTF-16 or UTF-32 with its mark, or cp1252. A CSV row that is longer than the
+    header is refused by its line, unless it only ends in separators. Dates beyond the years 1 to
+    9999 count as missing.
     """
     _advance(context, 0.02, f"Reading {file_path}")
     with context.workspace.open_read(file_path) as opened:

@@ -15,8 +15,7 @@ _SIGNIFICANT_DIGITS = 6
 
 def number(value: Any) -> float | int | None:
     """A number to six significant digits, whole part kept; None for what is no finite number."""
-    if hasattr(value, "item"):
-        value = value.item()
+    value = _plain(value)
     if isinstance(value, int):
         return int(value)
     try:
@@ -41,14 +40,13 @@ def percent(part: float, whole: float) -> float:
 
 def shown(value: Any) -> str:
     """A value as text, valid Unicode, cut if it is long."""
-    text = str(value).encode("utf-8", "replace").decode()
+    text = str(_plain(value)).encode("utf-8", "replace").decode()
     return text if len(text) <= SHOWN_LENGTH_MAX else text[: SHOWN_LENGTH_MAX - 1] + "…"
 
 
 def cell(value: Any) -> Any:
     """A table's cell as JSON: null, boolean, number or text."""
-    if hasattr(value, "item"):
-        value = value.item()
+    value = _plain(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
@@ -62,3 +60,20 @@ def cell(value: Any) -> Any:
         return shown(value)
     text = shown(value)
     return None if text in ("<NA>", "NaT", "nan") else text
+
+
+def _plain(value: Any) -> Any:
+    """The value without numpy: its scalars and arrays as Python's own, also within others."""
+    import numpy as np
+
+    match value:
+        case str():
+            return value
+        case np.generic():
+            return value.item()
+        case np.ndarray() | list():
+            return [_plain(member) for member in value]
+        case dict():
+            return {key: _plain(member) for key, member in value.items()}
+        case _:
+            return value

@@ -21,6 +21,8 @@ TOP_VALUES = 10
 CATEGORIES_MAX = 12
 #: Numbers beyond it count as missing, as infinity does: their squares have no value.
 MAGNITUDE_MAX = 1e150
+#: The first and the last year of dates; dates beyond count as missing, for no calendar has them.
+YEARS = (1, 9999)
 
 Kind = Literal["integer", "number", "boolean", "date", "text"]
 #: measure: a quantity; category: divides rows into groups; identifier: tells rows apart;
@@ -61,6 +63,7 @@ def _column(name: str, values: Any) -> Column:
         whole = values.dropna()
         kind = "integer" if len(whole) and (whole % 1 == 0).all() else "number"
     elif types.is_datetime64_any_dtype(values):
+        values = values.where(values.dt.year.between(*YEARS))
         kind = "date"
     else:
         kind = "text"
@@ -166,17 +169,18 @@ def _bin_count(values: Any) -> int:
 def _dates(values: Any) -> dict[str, Any]:
     import numpy as np
 
+    # Microseconds reach over all years; nanoseconds, which pandas prefers, over 292.
+    values = values.dt.as_unit("us")
     first, last = values.min(), values.max()
-    seconds = (values - first).dt.total_seconds()
-    counts, edges = np.histogram(seconds, bins=BINS_MAX if first < last else 1)
-    import pandas as pd
-
+    ticks = (values - first).astype("int64")
+    counts, edges = np.histogram(ticks, bins=BINS_MAX if first < last else 1)
+    starts = [first + np.timedelta64(round(edge), "us") for edge in edges[:-1]]
     return {
         "first": cell(first),
         "last": cell(last),
         "span_days": number((last - first).total_seconds() / 86_400),
         "histogram": {
-            "edges": [cell(first + pd.Timedelta(seconds=float(edge))) for edge in edges],
+            "edges": [cell(edge) for edge in (*starts, last)],
             "counts": [int(count) for count in counts],
         },
     }

@@ -144,4 +144,4 @@ def _short(value: float | None) -> str:
     """A number for reading: thousands apart, at most four significant digits of a fraction."""
     if value is None:
         return "nothing"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -116,7 +117,7 @@ def _array(name: str, items: list[Any]) -> Iterator[Block]:
 
 def _table(name: str, items: list[dict[str, Any]]) -> Iterator[Block]:
     columns: dict[str, None] = {}
-    for item in items[:TABLE_ROWS_MAX]:
+    for item in items:
         columns |= dict.fromkeys(item)
     head = list(columns)[:TABLE_COLUMNS_MAX]
     numeric = {
@@ -148,14 +149,14 @@ def _table_chart(
     measures = [head[at] for at in sorted(numeric)]
     if labels and len(items) <= CHART_BARS_MAX:
         bars = tuple((str(item[labels[0]]), float(item[measures[0]])) for item in items)
-        caption = f"{measures[0]} by {labels[0]}."
+        caption = f"{_cut(measures[0], 80)} by {_cut(labels[0], 80)}."
         return Chart(f"{name}-values", caption, Bars((("", bars),)))
     if len(items) > 2:
         series = tuple(
             (measure, tuple(float(item[measure]) for item in items[:CHART_POINTS_MAX]))
             for measure in measures[:4]
         )
-        caption = f"{', '.join(measures[:4])}, row by row."
+        caption = f"{', '.join(_cut(m, 80) for m in measures[:4])}, row by row."
         return Chart(f"{name}-values", caption, Line(series))
     return None
 
@@ -179,10 +180,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return str(value) if abs(value) < 10**15 else f"{value:.6e}" if abs(value) < 1e300 else "∞"
+        return str(value) if abs(value) < 10**15 else f"{Decimal(value).normalize():.6g}"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return _cut(json.dumps(value, ensure_ascii=False), CELL_LENGTH_MAX)
+    return _cut(_compact(value), CELL_LENGTH_MAX)
+
+
+def _compact(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to show)"
 
 
 def _cut(text: str, length: int) -> str:

@@ -19,15 +19,15 @@ __all__ = ["render_markdown"]
 
 #: Characters that could be read as mark-up, wherever they stand.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~#$&])")
-#: At a line's start, these make lists, rules, quotes and numbered items.
-_LINE_START = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)]))")
+#: At a line's start, these make lists, rules and headings; of a number, the point after it.
+_LINE_START = re.compile(r"^(?:(?=[-+=])|([0-9]+)(?=[.)](?: |$)))")
 
 
 def render_markdown(report: Report, chart_files: Mapping[str, str]) -> bytes:
     """The report as UTF-8 Markdown. `chart_files` has each chart's file, relative to this one."""
     lines = [f"# {_plain(report.title)}", ""]
     for fact in report.facts:
-        lines += [f"{_plain(fact)}  "]
+        lines += [f"{_line(fact)}  "]
     lines.append("")
     figures = 0
     for section in report.sections:
@@ -47,9 +47,9 @@ def _block(block: Any) -> Iterator[str]:
     match block:
         case Paragraph():
             for line in block.text.splitlines():
-                yield _plain(line) + ("  " if "\n" in block.text else "")
+                yield _line(line) + ("  " if "\n" in block.text else "")
         case Bullets():
-            yield from (f"- {_plain(item)}" for item in block.items)
+            yield from (f"- {_line(item)}" for item in block.items)
         case KeyFigures():
             told = (f"**{_plain(value)}** {_plain(label)}" for value, label in block.figures)
             yield " · ".join(told)
@@ -70,13 +70,10 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line of text in which nothing is mark-up."""
-    joined = " ".join(text.split())
-    escaped = _MARKUP.sub(r"\\\1", joined)
-    return _LINE_START.sub(_escape_start, escaped)
+    """One line of text in which nothing is mark-up, to stand after something else."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def _escape_start(match: re.Match[str]) -> str:
-    space, mark = match.groups()
-    # A number is no mark-up: what makes it an item is the point after it.
-    return f"{space}{mark}\u200b" if mark.isdigit() else f"{space}\\{mark}"
+def _line(text: str) -> str:
+    """The same, to stand at a line's start."""
+    return _LINE_START.sub(r"\1\\", _plain(text))

@@ -26,13 +26,18 @@ __all__ = ["render_pdf"]
 _INK, _FAINT, _RULE, _BAND = "#22303c", "#6b7884", "#d5dce2", "#f4f6f8"
 _ACCENT = charts.PALETTE[0]
 _MARGIN_MM = 21
-#: A cell that is longer is cut: a row must fit on a page.
+#: A cell that is longer, or higher (in points), is cut: a row must fit on a page with the head.
 _CELL_LENGTH_MAX = 600
-_CELL_SIZE, _CELL_PADDING = 7.5, 6
+_CELL_HEIGHT_MAX, _HEAD_HEIGHT_MAX = 360, 100
+_CELL_SIZE, _CELL_LEADING, _CELL_PADDING = 7.5, 10, 6
+#: Points that a column keeps if it needs them, however much the others hold.
+_COLUMN_WIDTH_MIN = 48
+#: Points of a picture, which must fit on a page with its caption.
+_PICTURE_HEIGHT_MAX = 600
 #: Tables of fewer columns are as wide as they need to be.
 _FULL_WIDTH_COLUMNS = 5
-#: Tables of more rows may go over pages.
-_UNBROKEN_ROWS_MAX = 25
+#: Points of a table that is kept on one page; a higher one may go over pages.
+_UNBROKEN_HEIGHT_MAX = 400
 #: Points that must be left on a page for a section to start there.
 _ROOM_FOR_HEADING = 90
 
@@ -52,7 +57,7 @@ def render_pdf(report: Report, pictures: Mapping[str, bytes]) -> bytes:
     document = BaseDocTemplate(
         target,
         pagesize=A4,
-        title=report.title,
+        title=_whole(report.title),
         author="Harmonia",
         lang="en",
         leftMargin=margin,
@@ -148,11 +153,22 @@ class _Story:
             before = []
 
     def _together(self, block: Any, parts: list[Flowable]) -> list[Flowable]:
-        from reportlab.platypus import KeepTogether
+        from reportlab.platypus import CondPageBreak, KeepTogether
 
-        if isinstance(block, Table) and len(block.rows) > _UNBROKEN_ROWS_MAX:
-            return parts
-        return [KeepTogether(parts)]
+        if not isinstance(block, Table):
+            return [KeepTogether(parts)]
+        heights = [
+            part.wrap(self._width, _UNBROKEN_HEIGHT_MAX)[1]
+            + (part.getSpaceBefore() + part.getSpaceAfter())
+            for part in parts
+        ]
+        if sum(heights) <= _UNBROKEN_HEIGHT_MAX:
+            return [KeepTogether(parts)]
+        # The heading at least stays with the table's head and its first row.
+        at, rows = next(
+            (n, p._rowHeights) for n, p in enumerate(parts) if hasattr(p, "_rowHeights")
+        )
+        return [CondPageBreak(sum(heights[:at]) + sum(rows[:2])), *parts]
 
     def _block(self, block: Any) -> list[Flowable]:
         match block:
@@ -192,14 +208,15 @@ class _Story:
         from reportlab.platypus import Spacer
         from reportlab.platypus import Table as Grid
 
+        widths = self._widths(block)
         cells = [
             [
-                self._text(text[:_CELL_LENGTH_MAX], self._cell_style(at in block.numeric, head))
+                self._cell(text, self._cell_style(at in block.numeric, head), widths[at])
                 for at, text in enumerate(row)
             ]
             for head, row in ((n == 0, row) for n, row in enumerate((block.head, *block.rows)))
         ]
-        grid = Grid(cells, colWidths=self._widths(block), repeatRows=1, hAlign="LEFT")
+        grid = Grid(cells, colWidths=widths, repeatRows=1, hAlign="LEFT")
         grid.setStyle(
             [
                 ("LINEBELOW", (0, 0), (-1, 0), 0.9, _INK),
@@ -223,36 +240,80 @@ class _Story:
 
         picture = self._pictures[block.name]
         pixels_wide, pixels_high = ImageReader(io.BytesIO(picture)).getSize()
-        height = self._width * pixels_high / pixels_wide
+        scale = min(self._width / pixels_wide, _PICTURE_HEIGHT_MAX / pixels_high)
         self._figures += 1
         caption = f"Figure {self._figures}. {block.caption}"
-        image = Image(io.BytesIO(picture), width=self._width, height=height)
+        image = Image(io.BytesIO(picture), pixels_wide * scale, pixels_high * scale)
         return [image, self._text(caption, "caption")]
 
     def _cell_style(self, numeric: bool, head: bool) -> str:
         return ("head" if head else "cell") + ("_right" if numeric else "")
 
+    def _cell(self, text: str, style: str, width: float) -> Any:
+        """The text as a cell, as much of it as the height allows."""
+        height_max = _HEAD_HEIGHT_MAX if style.startswith("head") else _CELL_HEIGHT_MAX
+        length = _CELL_LENGTH_MAX
+        while True:
+            shown = text if len(text) <= length else text[: length - 1] + "…"
+            cell = self._text(shown, style)
+            # No more lines than characters: most cells need not be measured.
+            if len(shown) * _CELL_LEADING <= height_max:
+                return cell
+            _, height = cell.wrap(width - 2 * _CELL_PADDING, height_max)
+            if height <= height_max:
+                return cell
+            length = int(len(shown) * 0.95 * height_max / height)
+
     def _widths(self, block: Table) -> list[float]:
         """Column widths by what stands in them; a table of few columns need not fill the page."""
-        from reportlab.pdfbase.pdfmetrics import stringWidth
-
-        widths = []
+        wanted = []
         for at, head in enumerate(block.head):
             texts = [row[at] for row in block.rows if at < len(row)]
             lines = [line for text in texts for line in text.split("\n")[:50]]
-            widest = max((stringWidth(t[:100], fonts.BODY, _CELL_SIZE) for t in lines), default=0)
-            widest = max(widest, stringWidth(head[:100], fonts.BOLD, _CELL_SIZE), 12)
-            widths.append(min(widest + 2 * _CELL_PADDING + 1, self._width * 0.6))
-        stretch = self._width / sum(widths)
-        if len(widths) < _FULL_WIDTH_COLUMNS:
+            widest = max((_cell_width(line, fonts.BODY) for line in lines), default=0.0)
+            widest = max(widest, _cell_width(head, fonts.BOLD), _COLUMN_WIDTH_MIN / 2)
+            wanted.append(min(widest, self._width * 0.6))
+        if sum(wanted) > self._width:
+            words = [
+                max((_cell_width(word, fonts.BOLD) for word in head.split()), default=0.0)
+                for head in block.head
+            ]
+            return self._narrowed(wanted, words)
+        stretch = self._width / sum(wanted)
+        if len(wanted) < _FULL_WIDTH_COLUMNS:
             stretch = min(stretch, 1.5)
-        return [width * stretch for width in widths]
+        return [width * stretch for width in wanted]
+
+    def _narrowed(self, wanted: list[float], words: list[float]) -> list[float]:
+        """What narrow columns want they keep; the wide ones share out what is left.
+
+        A heading's longest word stays whole if there is room for all of them.
+        """
+        floor = min(_COLUMN_WIDTH_MIN, self._width / len(wanted))
+        kept = [min(width, max(floor, word)) for width, word in zip(wanted, words, strict=True)]
+        if sum(kept) > self._width:
+            kept = [min(width, floor) for width in wanted]
+        share = (self._width - sum(kept)) / (sum(wanted) - sum(kept))
+        return [low + share * (width - low) for low, width in zip(kept, wanted, strict=True)]
 
     def _text(self, text: str, style: str, *, bullet: bool = False) -> Any:
         from reportlab.platypus import Paragraph as Set
 
         mark = "•" if bullet else None
         return Set(_markup(text) or "&nbsp;", self._styles[style], bulletText=mark)
+
+
+def _cell_width(line: str, font: str) -> float:
+    """Points of a column that has room for the line, or for its start if it is long."""
+    from reportlab.pdfbase.pdfmetrics import stringWidth
+
+    width: float = stringWidth(_whole(line[:100]), font, _CELL_SIZE)
+    return width + 2 * _CELL_PADDING + 1
+
+
+def _whole(text: str) -> str:
+    """The text without halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _markup(text: str) -> str:
@@ -271,7 +332,7 @@ def _outlined(flowable: Any, title: str, key: str) -> Any:
     def draw_and_enter() -> None:
         canvas = flowable.canv
         canvas.bookmarkPage(key)
-        canvas.addOutlineEntry(title, key, level=0, closed=False)
+        canvas.addOutlineEntry(_whole(title), key, level=0, closed=False)
         draw()
 
     flowable.draw = draw_and_enter
@@ -307,8 +368,8 @@ def _styles() -> dict[str, Any]:
         "caption": style("caption", 7.5, 11, textColor=_FAINT, spaceBefore=3, spaceAfter=9),
         "figure": style("figure", 15, 19, fontName=fonts.BOLD, textColor=_ACCENT),
         "figure_label": style("figure_label", 7.5, 10, textColor=_FAINT),
-        "cell": style("cell", _CELL_SIZE, 10, **cell),
-        "cell_right": style("cell_right", _CELL_SIZE, 10, alignment=TA_RIGHT, **cell),
-        "head": style("head", _CELL_SIZE, 10, **head),
-        "head_right": style("head_right", _CELL_SIZE, 10, alignment=TA_RIGHT, **head),
+        "cell": style("cell", _CELL_SIZE, _CELL_LEADING, **cell),
+        "cell_right": style("cell_right", _CELL_SIZE, _CELL_LEADING, alignment=TA_RIGHT, **cell),
+        "head": style("head", _CELL_SIZE, _CELL_LEADING, **head),
+        "head_right": style("head_right", _CELL_SIZE, _CELL_LEADING, alignment=TA_RIGHT, **head),
     }

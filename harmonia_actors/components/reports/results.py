@@ -6,9 +6,9 @@ what does not fit is no analysis and is left to `generic.py`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from harmonia_actors.components.reports.model import (
     Bars,
@@ -32,32 +32,42 @@ __all__ = ["Results", "analysis_sections", "parse_results"]
 PANELS_MAX = 9
 CATEGORY_PANELS_MAX = 6
 BARS_MAX = 12
+HEAT_MAP_MAX = 30
 TABLE_ROWS_MAX = 60
 PREVIEW_COLUMNS_MAX = 8
+#: Numbers from here on are not written out: nobody counts their digits, and no cell has room.
+WRITTEN_OUT_MAX = 1e15
+#: Groups in a table of means.
+MEANS_MAX = 6
 
-Number = float | int
-Scalar = str | float | int | bool | None
+#: Finite, and small enough to draw: with others it is no analysis.
+Number = (
+    Annotated[float, Field(ge=-1e300, le=1e300)] | Annotated[int, Field(ge=-(10**300), le=10**300)]
+)
+Correlation = Annotated[float, Field(ge=-1, le=1)] | Annotated[int, Field(ge=-1, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Scalar = str | Number | bool | None
 
 
 class _Summary(BaseModel):
     file: str = ""
     format: str = ""
     analysis_type: str = ""
-    rows: int
-    columns: int
-    missing_cells: int = 0
+    rows: Count
+    columns: Count
+    missing_cells: Count = 0
     missing_percent: Number = 0
     notes: list[str] = []
 
 
 class _Histogram(BaseModel):
     edges: list[Number | str | None]
-    counts: list[int]
+    counts: list[Count]
 
 
 class _Top(BaseModel):
     value: Scalar
-    count: int
+    count: Count
     percent: Number = 0
 
 
@@ -79,27 +89,27 @@ class _Column(BaseModel):
     name: str
     type: str
     role: str = ""
-    missing: int = 0
+    missing: Count = 0
     missing_percent: Number = 0
-    unique: int = 0
+    unique: Count = 0
     statistics: _Statistics | None = None
 
 
 class _Pair(BaseModel):
     a: str
     b: str
-    r: Number
+    r: Correlation
 
 
 class _Correlations(BaseModel):
     columns: list[str]
-    matrix: list[list[Number | None]]
+    matrix: list[list[Correlation | None]]
     strongest: list[_Pair] = []
 
 
 class _Group(BaseModel):
     group: Scalar
-    count: int
+    count: Count
     mean: Number | None = None
     std: Number | None = None
     min: Number | None = None
@@ -123,15 +133,15 @@ class _Grouping(BaseModel):
 class _Scatter(BaseModel):
     x: str
     y: str
-    r: Number
+    r: Correlation
     by: str | None = None
     points: list[list[Scalar]]
-    rows: int = 0
+    rows: Count = 0
 
 
 class _Outliers(BaseModel):
     column: str
-    count: int
+    count: Count
     percent: Number
     low: Number | None
     high: Number | None
@@ -139,7 +149,7 @@ class _Outliers(BaseModel):
 
 
 class _Duplicates(BaseModel):
-    rows: int
+    rows: Count
     percent: Number
 
 
@@ -230,23 +240,23 @@ def _data(results: Results) -> Section:
         blocks.append(
             Chart("missing", "Share of missing values, by column.", Bars((("", bars),), " %"))
         )
-    if results.preview is not None and results.preview.rows:
+    if results.preview is not None and results.preview.columns and results.preview.rows:
         blocks.append(_preview(results.preview))
     return Section("The data", tuple(blocks))
 
 
 def _preview(preview: _Preview) -> Table:
-    wide = slice(0, PREVIEW_COLUMNS_MAX)
-    rows = [row[wide] for row in preview.rows[:TABLE_ROWS_MAX]]
+    head = tuple(preview.columns[:PREVIEW_COLUMNS_MAX])
+    rows = [row[: len(head)] for row in preview.rows[:TABLE_ROWS_MAX]]
     numeric = frozenset(
         at
-        for at in range(min(len(preview.columns), PREVIEW_COLUMNS_MAX))
+        for at in range(len(head))
         if all(
             row[at] is None or isinstance(row[at], (int, float)) for row in rows if at < len(row)
         )
     )
     return Table(
-        tuple(preview.columns[wide]),
+        head,
         tuple(tuple(_text(value) for value in row) for row in rows),
         numeric,
         "The first rows.",
@@ -325,7 +335,8 @@ def _relations(results: Results) -> Section:
         return Section("Relations", ())
     blocks: list[Block] = []
     size = len(found.columns)
-    if len(found.matrix) == size and all(len(row) == size for row in found.matrix):
+    square = len(found.matrix) == size and all(len(row) == size for row in found.matrix)
+    if square and 0 < size <= HEAT_MAP_MAX:
         blocks.append(
             Chart(
                 "correlations",
@@ -336,7 +347,10 @@ def _relations(results: Results) -> Section:
         )
     if results.scatter is not None and (scatter := _scatter(results.scatter)) is not None:
         blocks.append(scatter)
-    rows = tuple((pair.a, pair.b, f"{pair.r:.2f}".replace("-", "−")) for pair in found.strongest)
+    rows = tuple(
+        (pair.a, pair.b, f"{pair.r:.2f}".replace("-", "−"))
+        for pair in found.strongest[:TABLE_ROWS_MAX]
+    )
     blocks.append(Table(("Measure", "Measure", "r"), rows, frozenset({2}), "The strongest pairs."))
     return Section("Relations", tuple(blocks))
 
@@ -362,7 +376,7 @@ def _groups(results: Results) -> Section:
     blocks: list[Block] = []
     for grouping in results.groups:
         panels = []
-        for measure in grouping.measures:
+        for measure in grouping.measures[:PANELS_MAX]:
             boxes = [
                 (_text(group.group), five)
                 for group in measure.groups[:BARS_MAX]
@@ -392,20 +406,23 @@ def _five(group: _Group) -> tuple[float, float, float, float, float] | None:
 
 
 def _means(grouping: _Grouping) -> Table:
-    names = [_text(group.group) for group in grouping.measures[0].groups][:6]
-    rows = tuple(
-        (
-            measure.column,
-            *(_text(group.mean) for group in measure.groups[: len(names)]),
-            "" if measure.explained is None else f"{100 * measure.explained:.0f} %",
-        )
-        for measure in grouping.measures
-    )
+    # A measure lacks the groups in which it has no value: the fullest has the order of all.
+    fullest_first = sorted(grouping.measures, key=lambda measure: -len(measure.groups))
+    groups = list(dict.fromkeys(g.group for measure in fullest_first for g in measure.groups))
+    named = groups[:MEANS_MAX]
+    rows = []
+    for measure in grouping.measures[:TABLE_ROWS_MAX]:
+        means = {group.group: group.mean for group in measure.groups}
+        explained = "" if measure.explained is None else f"{100 * measure.explained:.0f} %"
+        rows.append((measure.column, *(_text(means.get(group)) for group in named), explained))
+    caption = f"Means by {grouping.by}, and the share of variance that {grouping.by} explains."
+    if len(groups) > len(named):
+        caption += f" Shown are the first {len(named)} of {len(groups)} groups."
     return Table(
-        ("Mean of", *names, "Explained"),
-        rows,
-        frozenset(range(1, len(names) + 2)),
-        f"Means by {grouping.by}, and the share of variance that {grouping.by} explains.",
+        ("Mean of", *map(_text, named), "Explained"),
+        tuple(rows),
+        frozenset(range(1, len(named) + 2)),
+        caption,
     )
 
 
@@ -450,6 +467,8 @@ def _text(value: Scalar) -> str:
     if isinstance(value, (int, float)):
         if isinstance(value, int) and 1900 <= value <= 2100:
             return str(value)
+        if abs(value) >= WRITTEN_OUT_MAX:
+            return f"{value:.4g}".replace("-", "−")
         shown = f"{value:,.0f}" if abs(value) >= 10_000 or value == int(value) else f"{value:,.4g}"
         return shown.replace("-", "−")
     return value

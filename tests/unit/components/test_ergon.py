@@ -300,6 +300,16 @@ def test_a_command_ends_when_its_guard_is_killed(context: RecordingContext) -> N
     until(lambda: is_gone(pid))
 
 
+@pytest.mark.parametrize("start", ["", "exec 1>&- 2>&-;", "trap '' TERM HUP;"])
+def test_a_command_that_kills_its_guard_leaves_nothing_running(
+    context: RecordingContext, start: str
+) -> None:
+    script = f"{start} sleep 600 & echo $! > child; kill -9 $PPID; sleep 600"
+    assert failed(context, ["sh", "-c", script]).code == "COMMAND_LOST"
+    pid = int((context.workspace.directory / "child").read_text())
+    until(lambda: is_gone(pid))
+
+
 def test_commands_run_side_by_side(tmp_path: Path) -> None:
     """Each waits for a file of the next: they end only if all of them run at once."""
     names = ["a", "b", "c", "d"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import statistics as stats
@@ -177,9 +178,44 @@ def test_all_formats_give_the_same_results(context: RecordingContext) -> None:
     assert column(outputs["a.csv"], "day")["statistics"]["span_days"] == 23
 
 
+@pytest.mark.parametrize(
+    "content", ["id,x,y\n0,0,0,\n1,2,3,\n", "id,x,y\n0,0,0\n1,2,3, ,,\n", "id,x,y\n0,0,0,\n1,2,3\n"]
+)
+def test_separators_at_the_end_of_rows_make_no_column(
+    context: RecordingContext, content: str
+) -> None:
+    preview = analyse(context, content)["results"]["preview"]
+    assert preview == {"columns": ["id", "x", "y"], "rows": [[0, 0, 0], [1, 2, 3]]}
+
+
 def test_nested_json_becomes_columns(context: RecordingContext) -> None:
     output = analyse(context, json.dumps([{"a": {"b": 1, "c": [1, 2]}}] * 3), "a.json")
     assert [c["name"] for c in output["results"]["columns"]] == ["a.b", "a.c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "value"),
+    [
+        ('[{"city":"Orlé"}]', "data.json", "Orlé"),
+        ('[{"n":"名前"}]', "data.json", "名前"),
+        ("n\né", "data.csv", "é"),
+        ("n\né".encode("cp1252"), "data.csv", "é"),
+        ("n\né".encode("utf-32-be"), "data.csv", None),
+        (codecs.BOM_UTF32_BE + "n\né".encode("utf-32-be"), "data.csv", "é"),
+        ("n\n" + "Москва\n" * 6_000, "data.csv", "Москва"),
+        ("n\n" + "北京\n" * 12_000, "data.csv", "北京"),
+        (("n\n" + "a\n" * 40_000 + "Orlé\n").encode("cp1252"), "data.csv", "Orlé"),
+    ],
+)
+def test_text_is_read_in_the_encoding_it_has(
+    context: RecordingContext, content: bytes | str, name: str, value: str | None
+) -> None:
+    if value is None:
+        assert refused(context, content, name).code == "UNREADABLE_DATA"
+        return
+    output = analyse(context, content, name)
+    top = output["results"]["columns"][0]["statistics"]["top"]
+    assert value in [entry["value"] for entry in top]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +223,13 @@ def test_nested_json_becomes_columns(context: RecordingContext) -> None:
     [
         ("", "data.csv", "EMPTY_DATA", "empty"),
         (" \n\n", "data.csv", "EMPTY_DATA", "empty"),
-        ("a,b\n1,2\n1,2,3,4\n", "data.csv", "UNREADABLE_DATA", "line 3"),
+        ("a,b\n1,2\n1,2,3,4\n", "data.csv", "UNREADABLE_DATA", "line 3 has 4 fields"),
+        ("price\n1,000\n2,000", "data.csv", "UNREADABLE_DATA", "line 2 has 2 fields"),
+        ("# a comment\nid,x\n1,2\n", "data.csv", "UNREADABLE_DATA", "line 2 has 2 fields"),
+        ('a,b\n"1\n",2,\n\n3,4,5\n', "data.csv", "UNREADABLE_DATA", "line 5 has 3 fields"),
+        ("a\n1,NA\n2,3\n", "data.csv", "UNREADABLE_DATA", "line 2 has 2 fields"),
+        ("x\ty\n1\t2\t3\n", "data.tsv", "UNREADABLE_DATA", "header has 2"),
+        ("a\n1,\n" + "x" * 140_000 + "\n", "data.csv", "UNREADABLE_DATA", "field limit"),
         ("<!DOCTYPE html><html>404</html>", "data.csv", "UNREADABLE_DATA", "HTML"),
         (b"PK\x03\x04\x00\x00", "data.csv", "UNREADABLE_DATA", "NUL"),
         ("{", "data.json", "UNREADABLE_DATA", "json"),
