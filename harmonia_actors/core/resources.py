@@ -221,10 +221,11 @@ def _memory_bytes(value: Any) -> int:
         if match is None:
             raise ValueError(f'memory is "{value}"; write bytes as a number, or "512MiB", "2GiB"')
         size = 1024 if match[3] else 1000
-        found = math.ceil(float(match[1]) * size ** _POWERS[match[2].upper()])
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f'memory is {value!r}; write bytes as a number, or "512MiB", "2GiB"')
-    if not 0 <= found <= _MEMORY_BYTES_MAX:
+        found = float(match[1]) * size ** _POWERS[match[2].upper()]
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        said = f'memory is {value!r}; write bytes as a number, or "512MiB", "2GiB"'
+        raise ValueError(said)  # noqa: TRY004 - as above
+    if not 0 <= found <= _MEMORY_BYTES_MAX:  # Also false for what is not a number at all.
         raise ValueError(f"memory is {value}; it must be from 0 to {_MEMORY_BYTES_MAX} bytes")
     return math.ceil(found)
 
