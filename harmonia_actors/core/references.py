@@ -261,11 +261,16 @@ def _parse_reference(text: str, body: str, tasks: Collection[str], fallbacks: in
 def _split_default(body: str) -> tuple[str, str, str]:
     """Split at the first `??` that is not inside quotes."""
     quoted = False
-    for at, char in enumerate(body):
-        if char == '"' and body[at - 1 : at] != "\\":
+    at = 0
+    while at < len(body):
+        char = body[at]
+        if quoted and char == "\\":
+            at += 1
+        elif char == '"':
             quoted = not quoted
         elif char == "?" and not quoted and body[at : at + 2] == "??":
             return body[:at].strip(), "??", body[at + 2 :].strip()
+        at += 1
     return body, "", ""
 
 
@@ -358,9 +363,16 @@ def _parse_path(text: str, path: str) -> tuple[str | int, ...]:
 
 def _unquote(text: str, quoted: str) -> str:
     try:
-        return str(json.loads(f'"{quoted}"'))
+        key = str(json.loads(f'"{quoted}"'))
     except ValueError:
         raise BadReference(f"'{text}': the quoted key is not valid JSON text") from None
+    if any("\ud800" <= char <= "\udfff" for char in key):
+        # Such a key is in no input and no output, and what names it could not be stored.
+        raise BadReference(
+            f"'{text}': the quoted key holds half a surrogate pair; "
+            "write both halves, or the character itself"
+        )
+    return key
 
 
 def resolve(template: Template, lookup: Lookup, *, limit_bytes: int) -> Any:
