@@ -127,13 +127,11 @@ class SharedTaskHost:
             outcome = st.AttemptStopped(order.task, order.attempt, now_ms)
         ended = Report(order.execution_id, outcome)
         self._live.pop(order.id, None)
-        self._held.keep(order.id, started, ended)
-        if self._sendings != sendings:
-            self._queue(started)
         progress = live.last_progress()
-        if progress is not None:
-            self._queue(progress)
-        self._queue(ended)
+        closing = [started, ended] if progress is None else [started, progress, ended]
+        self._held.keep(order.id, closing)
+        for report in closing if self._sendings != sendings else closing[1:]:
+            self._queue(report)
         return outcome
 
     def _queue_from_anywhere(self, report: Report) -> None:

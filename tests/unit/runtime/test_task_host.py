@@ -197,6 +197,20 @@ def test_an_outcome_can_be_asked_for_again(bench: Bench) -> None:
     assert "Succeeded 0" not in [shown(report) for report in found]
 
 
+def test_an_outcome_that_is_asked_for_comes_with_its_last_progress(bench: Bench) -> None:
+    @bench.component.action
+    def steps(value: Any = None, *, context: TaskContext) -> None:
+        context.progress(0.5, "half")
+        context.progress(0.9, "nearly")
+
+    host = bench.host()
+    bench.start(host, replace(order(0), component="bench", action="steps")).result(10)
+    expected = ["Started 0", "ProgressReported 0", "Succeeded 0"]
+    for found in (host.settled([("exec-1", 0, 1)]), host.census("exec-1", 2, "heir")[1]):
+        assert [shown(report) for report in found] == expected
+        assert fractions(found) == [0.9]
+
+
 def test_outcomes_are_held_within_bounds() -> None:
     def ended(task: int, size: int) -> tuple[Report, Report]:
         result = st.Output(size, b"x" * size)
@@ -208,12 +222,12 @@ def test_outcomes_are_held_within_bounds() -> None:
     few = HeldOutcomes(3, 10**9)
     small = HeldOutcomes(10**9, 5_000)
     for task in range(10):
-        few.keep(("exec-1", task, 1), *ended(task, 10))
-        small.keep(("exec-1", task, 1), *ended(task, 1_000))
+        few.keep(("exec-1", task, 1), ended(task, 10))
+        small.keep(("exec-1", task, 1), ended(task, 1_000))
     assert {report.stimulus.task for report in few.of("exec-1")} == {7, 8, 9}
     assert {report.stimulus.task for report in small.of("exec-1")} <= {6, 7, 8, 9}
     for _ in range(50):
-        small.keep(("exec-1", 9, 1), *ended(9, 1_000))
+        small.keep(("exec-1", 9, 1), ended(9, 1_000))
     assert len({report.stimulus.task for report in small.of("exec-1")}) > 1, "one counts once"
 
 
@@ -460,6 +474,22 @@ async def test_an_async_attempt_that_is_stopped_at_once_says_so(bench: Bench) ->
     await run
     found = await host.settled([("exec-1", 0, 1)])
     assert "Stopped 0" in [shown(report) for report in found]
+
+
+async def test_an_async_outcome_that_is_asked_for_comes_with_its_last_progress(
+    bench: Bench,
+) -> None:
+    @bench.component.action
+    async def steps(value: Any = None, *, context: TaskContext) -> None:
+        context.progress(0.5, "half")
+        context.progress(0.9, "nearly")
+
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    await host.run("me", [replace(order(0), component="bench", action="steps")])
+    expected = ["Started 0", "ProgressReported 0", "Succeeded 0"]
+    for found in (await host.settled([("exec-1", 0, 1)]), host.census("exec-1", 2, "heir")[1]):
+        assert [shown(report) for report in found] == expected
+        assert fractions(found) == [0.9]
 
 
 async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
