@@ -108,6 +108,7 @@ class SharedTaskHost:
             allowed_commands=self._limits.allowed_commands,
             report=self._queue_from_anywhere,
             progress_interval_ms=self._limits.progress_interval_ms,
+            flush_later=self._flush_from_anywhere,
         )
         now_ms = self._runner.clock.now_ms()
         stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
@@ -137,6 +138,14 @@ class SharedTaskHost:
     def _queue_from_anywhere(self, report: Report) -> None:
         self._loop.call_soon_threadsafe(self._queue, report)
 
+    def _flush_from_anywhere(self, live: LiveAttempt, after_s: float) -> None:
+        self._loop.call_soon_threadsafe(self._loop.call_later, after_s, self._flush_progress, live)
+
+    def _flush_progress(self, live: LiveAttempt) -> None:
+        left_s = live.flush()
+        if left_s is not None:
+            self._loop.call_later(left_s, self._flush_progress, live)
+
     def _queue(self, report: Report) -> None:
         owner = self._owner_of.get(report.execution_id, "")
         self._unsent.setdefault(owner, []).append(report)
@@ -156,8 +165,6 @@ class SharedTaskHost:
                 _log.exception("reports could not be told to %s", owner)
         if not self._live:
             self._owner_of.clear()
-        for live, _ in self._live.values():
-            live.flush()
 
     async def _beat(self) -> None:
         while True:

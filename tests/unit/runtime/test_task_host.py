@@ -254,11 +254,13 @@ def test_progress_that_comes_too_fast_is_held_back_and_the_latest_wins() -> None
     for step in range(100):
         attempt.progress(step / 100)
     assert fractions(told) == [0.0]
-    attempt.flush()
+    left_s = attempt.flush()
+    assert left_s is not None
+    assert 0 < left_s <= 3_600
     assert fractions(told) == [0.0], "its time has not come"
     attempt._interval_s = 0.0
-    attempt.flush()
-    attempt.flush()
+    assert attempt.flush() is None
+    assert attempt.flush() is None
     assert fractions(told) == [0.0, 0.99]
 
 
@@ -450,6 +452,22 @@ async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench)
     assert host.census("exec-1", 1, "me")[0] == []
     ended = {text for _, text in bench.told()} | {shown(report) for report in reports}
     assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
+
+
+async def test_progress_that_is_held_back_is_told_when_its_time_has_come(bench: Bench) -> None:
+    @bench.component.action
+    async def steps(value: Any = None, *, context: TaskContext) -> None:
+        for fraction in (0.1, 0.5, 0.9):
+            context.progress(fraction)
+        await asyncio.Event().wait()
+
+    host = SharedTaskHost(bench.runner(), TaskHostLimits(progress_interval_ms=50), bench.send)
+    run = asyncio.ensure_future(
+        host.run("me", [replace(order(0), component="bench", action="steps")])
+    )
+    await until(lambda: fractions([report for _, report in bench.sent]) == [0.1, 0.9])
+    host.cancel_all()
+    await run
 
 
 async def test_an_async_attempt_is_stopped(bench: Bench) -> None:
