@@ -79,6 +79,10 @@ class LiveAttempt:
     @property
     def workspace(self) -> WorkspaceLike:
         """Where files live; the directory is made when it is first asked for."""
+        return self.open_workspace()
+
+    def open_workspace(self) -> WorkspaceLike:
+        """The workspace. Blocks the first time, if files are to be copied for long."""
         if self._workspace is None:
             self._workspace = self._workspace_of(self.order.execution_id, self.order.files_from)
         return self._workspace

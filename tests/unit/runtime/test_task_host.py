@@ -14,6 +14,7 @@ import pytest
 
 from harmonia_actors.components.contract import ActionError, Component, TaskContext
 from harmonia_actors.components.registry import Registry
+from harmonia_actors.components.workspace import Workspace
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
@@ -452,6 +453,101 @@ async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench)
     assert host.census("exec-1", 1, "me")[0] == []
     ended = {text for _, text in bench.told()} | {shown(report) for report in reports}
     assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
+
+
+class Blocking:
+    """Work that blocks its thread until the loop lets it go on; on the loop it never could."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+
+    def wait(self) -> None:
+        self.began.set()
+        assert self.may_end.wait(5), "it blocks the loop"
+
+    async def let_end(self) -> None:
+        await until(self.began.is_set)
+        self.may_end.set()
+
+
+class BlockingBlobs(FileBlobs):
+    """Blobs that take their time."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.getting, self.putting = Blocking(), Blocking()
+
+    def get(self, url: str) -> bytes:
+        self.getting.wait()
+        return super().get(url)
+
+    def put(self, name: str, body: bytes) -> str:
+        self.putting.wait()
+        return super().put(name, body)
+
+
+async def test_large_inputs_and_outputs_do_not_hold_up_other_async_actions(bench: Bench) -> None:
+    url = FileBlobs(bench.directory / "blobs").put("x.json", b'"large"')
+    runner = bench.runner(inline_output_bytes_max=3)
+    runner.blobs = blobs = BlockingBlobs(bench.directory / "blobs")
+    host = SharedTaskHost(runner, SLOW, bench.send)
+    made = replace(
+        order(0, "hold_async"),
+        input=b'{"value":"${tasks.a.output}"}',
+        values={"": b"{}", "a": url},
+        tasks=("a",),
+    )
+    run = asyncio.ensure_future(host.run("me", [made]))
+    await blobs.getting.let_end()
+    bench.gates.open("t0")
+    await blobs.putting.let_end()
+    await run
+    (*_, ended) = await host.settled([made.id])
+    assert isinstance(ended.stimulus, st.AttemptSucceeded)
+    assert ended.stimulus.output.url is not None
+    stored = FileBlobs(bench.directory / "blobs").get(ended.stimulus.output.url)
+    assert jsontext.decode(stored) == {"task": "t0", "value": "large"}
+
+
+async def test_taking_over_files_does_not_hold_up_other_async_actions(bench: Bench) -> None:
+    copying = Blocking()
+    runner = bench.runner()
+    files = WorkspaceFiles(bench.directory / "workspaces")
+
+    def workspace_of(execution_id: str, files_from: Any) -> Workspace:
+        copying.wait()
+        return files.workspace(execution_id, files_from)
+
+    @bench.component.action(uses_files=True)
+    async def writes(value: Any = None, *, context: TaskContext) -> str:
+        return str(context.workspace.write_file("x", b"x"))
+
+    runner.workspace_of = workspace_of
+    host = SharedTaskHost(runner, SLOW, bench.send)
+    made = replace(order(0), component="bench", action="writes", files_from="exec-0")
+    run = asyncio.ensure_future(host.run("me", [made]))
+    await copying.let_end()
+    await run
+    (*_, ended) = await host.settled([made.id])
+    assert isinstance(ended.stimulus, st.AttemptSucceeded)
+
+
+async def test_an_async_attempt_can_be_stopped_while_its_input_is_made(bench: Bench) -> None:
+    url = FileBlobs(bench.directory / "blobs").put("x.json", b'"large"')
+    runner = bench.runner()
+    runner.blobs = blobs = BlockingBlobs(bench.directory / "blobs")
+    host = SharedTaskHost(runner, SLOW, bench.send)
+    made = replace(order(0), input=b'{"value":"${tasks.a.output}"}', values={"a": url})
+    made = replace(made, action="hold_async", tasks=("a",))
+    run = asyncio.ensure_future(host.run("me", [made]))
+    await until(blobs.getting.began.is_set)
+    host.stop(made.id, only_waiting=False)
+    await run
+    blobs.getting.may_end.set()
+    (*_, ended) = await host.settled([made.id])
+    assert isinstance(ended.stimulus, st.AttemptStopped)
+    assert bench.gates.began == []
 
 
 async def test_progress_that_is_held_back_is_told_when_its_time_has_come(bench: Bench) -> None:
