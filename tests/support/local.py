@@ -280,7 +280,11 @@ class LocalInstallation:
             self.free.put_nowait(actor)
         for number in range(self.owners):
             await self.add_owner(f"owner-{number}")
-        self.hub = EventHub(self.store, _Feed(self.broadcast))
+        self.hub = EventHub(
+            self.store,
+            _Feed(self.broadcast),
+            recent_bytes_max=self.settings.stream_recent_bytes_max,
+        )
         self.gateway = InstallationGateway(self.parts(), self.hub, _Files(files))
         self.files = files
         return self
