@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harmonia_actors.components.contract import WorkspaceLike
 from harmonia_actors.core.stimuli import ProgressReported
@@ -26,7 +26,7 @@ class LiveAttempt:
         self,
         order: AttemptOrder,
         *,
-        workspace: Callable[[str, str], WorkspaceLike],
+        workspace: Callable[[str, Sequence[str]], WorkspaceLike],
         allowed_commands: frozenset[str] | None,
         report: Callable[[Report], None],
         progress_interval_ms: int,

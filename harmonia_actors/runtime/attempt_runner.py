@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class AttemptRunner:
     blobs: BlobReader
     clock: Clock
     limits: OrderingLimits
-    workspace_of: Callable[[str, str], WorkspaceLike]
+    workspace_of: Callable[[str, Sequence[str]], WorkspaceLike]
 
     def prepare(self, order: AttemptOrder) -> tuple[Action, dict[str, Any]]:
         """The action and its checked input. Raises ResolveFailed or ActionError."""

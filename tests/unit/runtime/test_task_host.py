@@ -525,7 +525,7 @@ async def test_taking_over_files_does_not_hold_up_other_async_actions(bench: Ben
 
     runner.workspace_of = workspace_of
     host = SharedTaskHost(runner, SLOW, bench.send)
-    made = replace(order(0), component="bench", action="writes", files_from="exec-0")
+    made = replace(order(0), component="bench", action="writes", files_from=("exec-0",))
     run = asyncio.ensure_future(host.run("me", [made]))
     await copying.let_end()
     await run
