@@ -44,6 +44,8 @@ class TaskHostLimits:
     held_outcomes_max: int = 10_000
     held_bytes_max: int = 32_000_000
     allowed_commands: frozenset[str] | None = None
+    #: Async attempts that run at a time; others wait their turn.
+    live_attempts_max: int = 1_000
 
 
 @dataclass(slots=True)
