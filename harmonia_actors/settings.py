@@ -234,7 +234,9 @@ class Settings(BaseSettings):
         8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
     )
     executions_per_actor_max: int = Field(
-        2_000, gt=0, description="Live executions one execution actor hosts."
+        2_000,
+        gt=0,
+        description="Live executions one execution actor hosts; others wait until some have ended.",
     )
     task_actors_min: int = Field(
         0,

@@ -336,7 +336,11 @@ class LocalInstallation:
             attempts=dispatcher,
             sink=_Sink(self.broadcast),
             clock=self.clock,
-            limits=HostLimits(owners_max=self.owners, lease_ms=_LEASE_MS),
+            limits=HostLimits(
+                owners_max=self.owners,
+                lease_ms=_LEASE_MS,
+                executions_max=self.settings.executions_per_actor_max,
+            ),
             core_limits=CoreLimits(),
             ordering_limits=self.ordering_limits,
             take_census=take_census,
