@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     stream_send_timeout_s: float = Field(
         20.0, gt=0, description="Time one send to a subscriber may take before it is cut off."
     )
+    stream_recent_bytes_max: int = Field(
+        64_000_000,
+        ge=0,
+        description="Recent events one replica keeps in memory for its subscribers; older ones are "
+        "read from the store.",
+    )
     stream_messages_max: int = Field(
         1_000,
         gt=0,
@@ -228,7 +234,9 @@ class Settings(BaseSettings):
         8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
     )
     executions_per_actor_max: int = Field(
-        2_000, gt=0, description="Live executions one execution actor hosts."
+        2_000,
+        gt=0,
+        description="Live executions one execution actor hosts; others wait until some have ended.",
     )
     task_actors_min: int = Field(
         0,

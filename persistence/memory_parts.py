@@ -251,7 +251,7 @@ class Roster:
         entry.isolates = ""
         return True
 
-    def choose(self, owners_max: int, *, reserved: bool) -> str:
+    def choose(self, owners_max: int, load_max: int | None, *, reserved: bool) -> str:
         """The owner that a new execution gets, or ""; empty ones may be reserved for suspects."""
         live = self._live()
         free = [
@@ -262,7 +262,8 @@ class Roster:
         if not free:
             return ""
         load, _, name = min(free)
-        return name if not load or len(live) >= owners_max else ""
+        has_room = load_max is None or load < load_max
+        return name if not load or (has_room and len(live) >= owners_max) else ""
 
     def may_take(self, owner: str, owners_max: int) -> bool:
         """Whether an owner may have another execution."""

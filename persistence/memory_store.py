@@ -135,7 +135,12 @@ class MemoryStore:
     # Executions ------------------------------------------------------------------------------
 
     async def create_execution(
-        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+        self,
+        new: NewExecution,
+        *,
+        owners_max: int,
+        live_max: int | None = None,
+        load_max: int | None = None,
     ) -> str:
         """See `Store.create_execution`."""
         checks.check_new(new)
@@ -150,7 +155,7 @@ class MemoryStore:
         self._holdings.require(new.holds, subject)
         self._definitions.refer(new.definition, subject)
         self._holdings.hold(new.holds)
-        owner = self._roster.choose(owners_max, reserved=bool(self._suspects))
+        owner = self._roster.choose(owners_max, load_max, reserved=bool(self._suspects))
         execution = StoredExecution(
             execution_id=new.execution_id,
             number=self._lives.begin(),
@@ -294,11 +299,12 @@ class MemoryStore:
         """See `Store.owners`."""
         return self._roster.loads()
 
-    async def owned_executions(self, owner: str, *, limit: int) -> list[str]:
+    async def owned_executions(self, owner: str, *, limit: int, offset: int = 0) -> list[str]:
         """See `Store.owned_executions`."""
         checks.check_count("limit", limit)
+        checks.check_count("offset", offset, 0)
         owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
-        return [one.execution_id for one in owned[:limit]]
+        return [one.execution_id for one in owned[offset : offset + limit]]
 
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""

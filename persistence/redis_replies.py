@@ -73,12 +73,14 @@ def _index_entries(entry_id: str, indexes: Sequence[IndexEntry]) -> list[str | b
     return flat
 
 
-def create_arguments(new: NewExecution, owners_max: int, live_max: int) -> list[Argument]:
+def create_arguments(
+    new: NewExecution, owners_max: int, live_max: int, load_max: int
+) -> list[Argument]:
     """A new execution as `create_execution.lua` takes it."""
     indexes = _index_entries(new.execution_id, new.indexes)
     rows = _pairs(new.rows)
     parts = (_pairs(new.fields, "."), rows, list(new.events), indexes, list(new.holds), new.sole)
-    return [new.execution_id, new.definition, owners_max, live_max, packed(parts)]
+    return [new.execution_id, new.definition, owners_max, live_max, load_max, packed(parts)]
 
 
 def refused_create(new: NewExecution, live_max: int, reply: Sequence[bytes]) -> Exception:

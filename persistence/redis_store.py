@@ -174,12 +174,18 @@ class RedisStore:
     # Executions ------------------------------------------------------------------------------
 
     async def create_execution(
-        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+        self,
+        new: NewExecution,
+        *,
+        owners_max: int,
+        live_max: int | None = None,
+        load_max: int | None = None,
     ) -> str:
         """See `Store.create_execution`."""
         checks.check_new(new)
         most = checks.EXACT_MAX if live_max is None else live_max
-        arguments = redis_replies.create_arguments(new, owners_max, most)
+        most_each = checks.EXACT_MAX if load_max is None else load_max
+        arguments = redis_replies.create_arguments(new, owners_max, most, most_each)
         reply = await self._run("create_execution", *arguments)
         if reply[0] != b"ok":
             raise redis_replies.refused_create(new, most, reply)
@@ -325,10 +331,11 @@ class RedisStore:
             key=lambda one: one.owner,
         )
 
-    async def owned_executions(self, owner: str, *, limit: int) -> list[str]:
+    async def owned_executions(self, owner: str, *, limit: int, offset: int = 0) -> list[str]:
         """See `Store.owned_executions`."""
         checks.check_count("limit", limit)
-        return await self._members("OWNED", owner, limit)
+        checks.check_count("offset", offset, 0)
+        return await self._members("OWNED", owner, limit, offset)
 
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""
@@ -465,9 +472,9 @@ class RedisStore:
     async def _send_commits(self, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         return await self._client.run_many(self._scripts.get("commit"), calls)
 
-    async def _members(self, constant: str, owner: str, limit: int) -> list[str]:
-        key = self._keys.of(constant, owner)
-        return [one.decode() for one in await self._client.command("ZRANGE", key, 0, limit - 1)]
+    async def _members(self, constant: str, owner: str, limit: int, offset: int = 0) -> list[str]:
+        key, last = self._keys.of(constant, owner), offset + limit - 1
+        return [one.decode() for one in await self._client.command("ZRANGE", key, offset, last)]
 
     def _document(self, kind: str, document_id: str) -> bytes:
         return self._keys.of("DOCUMENT", document_suffix(kind, document_id))

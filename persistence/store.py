@@ -277,13 +277,19 @@ class Store(Retention, Protocol):
     # Executions ------------------------------------------------------------------------------
 
     async def create_execution(
-        self, new: NewExecution, *, owners_max: int, live_max: int | None = None
+        self,
+        new: NewExecution,
+        *,
+        owners_max: int,
+        live_max: int | None = None,
+        load_max: int | None = None,
     ) -> str:
         """Store a new execution and assign an owner, all at once.
 
         The owner is a live one (its lease has not run out) without load if there is any; else, if
-        there are at least `owners_max` live owners, the least loaded one; else nobody: the
-        execution then waits in the list that `claim_next` serves. Returns the owner's name, or "".
+        there are at least `owners_max` live owners, the least loaded one, unless it has `load_max`
+        already; else nobody: the execution then waits in the list that `claim_next` serves.
+        Returns the owner's name, or "".
         Repeating the call returns the owner first assigned, until the execution has expired.
         Raises AlreadyExists if another one stands in the list `sole`, LimitReached if `live_max`
         executions are live, Missing if nobody holds what `holds` names any more,
@@ -379,8 +385,8 @@ class Store(Retention, Protocol):
         """All registered owners."""
         ...
 
-    async def owned_executions(self, owner: str, *, limit: int) -> list[str]:
-        """Ids of the executions that are this owner's, oldest first, at most `limit`.
+    async def owned_executions(self, owner: str, *, limit: int, offset: int = 0) -> list[str]:
+        """Ids of the executions that are this owner's, oldest first: `limit` from `offset` on.
 
         An owner compares them with what it runs, and claims what it was never told of: the reply
         or the call that should have told it may have been lost.

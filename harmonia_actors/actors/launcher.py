@@ -27,6 +27,7 @@ from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
 from harmonia_actors.runtime.event_hub import FeedGone
 from harmonia_actors.runtime.files import FileInfo
+from harmonia_actors.runtime.service.gateway import FilePlace
 from harmonia_actors.settings import Settings
 
 __all__ = ["RayEventFeed", "RayFileReader", "RayLauncher"]
@@ -175,26 +176,23 @@ class RayFileReader:
         self._here = ray.get_runtime_context().get_node_id()
         self._files = parts.make_files(settings, self._here)
 
-    async def list_files(self, node_id: str, execution_id: str) -> tuple[Sequence[FileInfo], bool]:
+    async def list_files(self, place: FilePlace) -> tuple[Sequence[FileInfo], bool]:
         """All files of an execution, and whether there are more than are listed."""
-        found: tuple[Sequence[FileInfo], bool] = await self._call(
-            node_id, "list_files", execution_id
-        )
+        found: tuple[Sequence[FileInfo], bool] = await self._call(place, "list_files")
         return found
 
-    async def describe(self, node_id: str, execution_id: str, path: str) -> FileInfo:
+    async def describe(self, place: FilePlace, path: str) -> FileInfo:
         """One file. Raises ResourceNotFound."""
-        found: FileInfo = await self._call(node_id, "describe", execution_id, path)
+        found: FileInfo = await self._call(place, "describe", path)
         return found
 
-    async def read(
-        self, node_id: str, execution_id: str, path: str, offset: int, size: int
-    ) -> bytes:
+    async def read(self, place: FilePlace, path: str, offset: int, size: int) -> bytes:
         """A part of a file."""
-        found: bytes = await self._call(node_id, "read", execution_id, path, offset, size)
+        found: bytes = await self._call(place, "read", path, offset, size)
         return found
 
-    async def _call(self, node_id: str, method: str, *arguments: Any) -> Any:
+    async def _call(self, place: FilePlace, method: str, *more: Any) -> Any:
+        node_id, arguments = place.node_id, (place.execution_id, place.files_from, *more)
         if node_id in ("", self._here):
             return await asyncio.to_thread(getattr(self._files, method), *arguments)
         try:

@@ -115,6 +115,7 @@ def task_host_limits(settings: Settings) -> TaskHostLimits:
         start_report_ms=settings.start_report_ms,
         progress_interval_ms=settings.progress_interval_ms,
         allowed_commands=None if allowed is None else frozenset(allowed),
+        live_attempts_max=settings.async_attempts_max,
     )
 
 

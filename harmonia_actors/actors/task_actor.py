@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import psutil
 import ray
@@ -25,6 +26,14 @@ __all__ = ["SharedTaskActor", "TaskActor", "create_task_actor"]
 
 
 _PRELOAD_AFTER_S = 10.0
+#: Calls that the actor for async actions takes at a time: more than can come. What runs is bounded
+#: inside; no call may have to wait for others to end, least of all one that stops them.
+_CALLS_MAX = 1_000_000
+_CONTROL_CALLS_MAX = 10_000
+#: Time that the loop of async actions has to tell them of the end; one of them may block it.
+_TELL_S = 0.5
+
+_T = TypeVar("_T")
 
 
 class _Mailbox:
@@ -125,9 +134,13 @@ class TaskActor:
         _end_process()
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"control": _CONTROL_CALLS_MAX})  # type: ignore[call-overload]
 class SharedTaskActor:
-    """Runs `async` actions side by side."""
+    """Runs `async` actions side by side.
+
+    Control calls have a loop and a thread of their own, which Ray makes for each group; the host
+    lives on the loop of all others.
+    """
 
     def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
         parts.log_to_stderr()
@@ -138,6 +151,7 @@ class SharedTaskActor:
         self._runner = _make_runner(settings, self._node_id)
         self._mailbox = _Mailbox(settings.namespace)
         self._made: SharedTaskHost | None = None
+        self._is_made = threading.Event()
 
     @property
     def _host(self) -> SharedTaskHost:
@@ -145,10 +159,20 @@ class SharedTaskActor:
         if self._made is None:
             limits = parts.task_host_limits(self._settings)
             self._made = SharedTaskHost(self._runner, limits, self._mailbox.send)
+            self._is_made.set()
         return self._made
+
+    async def _asked(self, question: Callable[[SharedTaskHost], _T]) -> _T:
+        """What the host answers, from the control group."""
+        if self._made is None:
+            # Whoever has started this actor calls `ready` at once.
+            await asyncio.to_thread(self._is_made.wait)
+        assert self._made is not None  # noqa: S101 - that is what was waited for
+        return await self._made.asked(question)
 
     async def ready(self) -> tuple[str, QueueKey]:
         """The node this actor runs on, and the class of attempts it serves."""
+        _ = self._host
         return self._node_id, self._key
 
     async def watch(self) -> None:
@@ -163,23 +187,29 @@ class SharedTaskActor:
         """Outcomes of attempts, once they have ended."""
         return await self._host.settled(attempts)
 
+    @ray.method(concurrency_group="control")
     async def stop(self, attempt: AttemptId, only_waiting: bool) -> bool:
-        """Stop an attempt."""
-        return self._host.stop(attempt, only_waiting=only_waiting)
+        """Stop an attempt; True if it had not started."""
+        return await self._asked(lambda host: host.stop(attempt, only_waiting=only_waiting))
 
+    @ray.method(concurrency_group="control")
     async def take_back(self) -> list[AttemptId]:
-        """Nothing: all attempts start at once here."""
-        return self._host.take_back()
+        """Give back what has not started."""
+        return await self._asked(lambda host: host.take_back())
 
+    @ray.method(concurrency_group="control")
     async def census(
         self, execution_id: str, epoch: int, owner: str
     ) -> tuple[list[AttemptId], list[Report]]:
         """What runs of an execution, and what has ended lately; for a new owner."""
-        return self._host.census(execution_id, epoch, owner)
+        return await self._asked(lambda host: host.census(execution_id, epoch, owner))
 
+    @ray.method(concurrency_group="control")
     async def end(self) -> None:
-        """End the process, with the children of its actions."""
-        self._host.cancel_all()
+        """End the process, with the children of its actions; also if one blocks the loop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TELL_S):
+                await self._asked(lambda host: host.cancel_all())
         _end_process()
 
 
@@ -198,7 +228,7 @@ def create_task_actor(name: str, key: QueueKey, settings: Settings) -> Any:
     kind: Any = TaskActor
     if key.shared:
         kind = SharedTaskActor
-        options["max_concurrency"] = settings.async_attempts_max * 2
+        options["max_concurrency"] = _CALLS_MAX
         if key.resources == ResourceRequest.DEFAULT:
             # Waiting takes no CPU: async actions without a wish of their own reserve none.
             options["num_cpus"] = 0

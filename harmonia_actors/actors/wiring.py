@@ -89,7 +89,9 @@ def make_gateway(settings: Settings) -> InstallationGateway:
         settings=settings,
         version=version(),
     )
-    hub = EventHub(made.store, RayEventFeed(settings))
+    hub = EventHub(
+        made.store, RayEventFeed(settings), recent_bytes_max=settings.stream_recent_bytes_max
+    )
     return InstallationGateway(made, hub, RayFileReader(settings))
 
 

@@ -8,14 +8,14 @@ module knows neither a registry nor a schema library.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.core.graph import Graph, find_cycle
 from harmonia_actors.core.options import parse_retry_policy, parse_seconds
-from harmonia_actors.core.references import Template, compile_template
+from harmonia_actors.core.references import Reference, Template, compile_template
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.workflow import Task, Workflow
 
@@ -115,11 +115,14 @@ def parse_definition(
     limits: DefinitionLimits | None = None,
     check_action: Callable[[Task], Iterable[tuple[str, str]]] | None = None,
     check_schema: Callable[[Any], Iterable[tuple[str, str]]] | None = None,
+    inputs_of: Callable[[Any], Collection[str] | None] | None = None,
 ) -> Workflow:
     """Check a definition and build its Workflow. Raises ValidationFailed with all problems.
 
     `check_action(task)` and `check_schema(input_schema)` return further problems as pairs of a
     field (relative to the task or the schema, like `.input.command`) and a message.
+    `inputs_of(input_schema)` names all inputs that an execution can be given, or is None if any
+    can; without it, references to inputs are not judged.
     """
     limits = limits or DefinitionLimits()
     problems = _Problems()
@@ -157,7 +160,10 @@ def parse_definition(
         timeout_ms=workflow_timeout,
         retry=retry,
     )
-    _check_references(workflow, limits, problems)
+    judge = None
+    if inputs_of is not None:
+        judge = _judge_inputs(inputs_of(definition.get("input_schema")), problems)
+    _check_references(workflow, limits, problems, judge)
     if problems.found:
         raise ValidationFailed("workflow", problems.found)
     return workflow
@@ -289,7 +295,36 @@ def _edges(tasks: list[Task], limits: DefinitionLimits, problems: _Problems) -> 
     return parents
 
 
-def _check_references(workflow: Workflow, limits: DefinitionLimits, problems: _Problems) -> None:
+def _judge_inputs(known: Collection[str] | None, problems: _Problems) -> Callable[[Reference], str]:
+    """Says of a reference why no execution could ever have a value for it; empty if one could."""
+
+    def judge(reference: Reference) -> str:
+        *_, last = reference.chain()
+        if last.task is not None or last.has_default or not last.path:
+            return ""
+        name = last.path[0]
+        if isinstance(name, int):
+            return (
+                f"'{reference.text}' needs item {name} of the input, but the input is an object; "
+                "write ${workflow.input.NAME}"
+            )
+        if known is None or name in known:
+            return ""
+        way_out = problems.guess(name, known) or "; name it there, or write a default with ??"
+        return (
+            f"'{reference.text}' needs the input '{name}', which input_schema does not name"
+            f"{way_out}"
+        )
+
+    return judge
+
+
+def _check_references(
+    workflow: Workflow,
+    limits: DefinitionLimits,
+    problems: _Problems,
+    judge: Callable[[Reference], str] | None,
+) -> None:
     names = workflow.by_name
     for task in workflow.tasks:
         where = f"tasks.{task.name}.input"
@@ -297,7 +332,7 @@ def _check_references(workflow: Workflow, limits: DefinitionLimits, problems: _P
         def report(place: str, message: str, where: str = where) -> None:
             problems.add(where + place, message)
 
-        template = compile_template(task.input, names, report)
+        template = compile_template(task.input, names, report, judge)
         if len(template.references) > limits.references_per_task_max:
             problems.add(
                 where,
@@ -308,7 +343,10 @@ def _check_references(workflow: Workflow, limits: DefinitionLimits, problems: _P
             _check_ancestor(workflow, task, name, problems)
     if workflow.output is not None:
         compile_template(
-            workflow.output, names, lambda place, message: problems.add("output" + place, message)
+            workflow.output,
+            names,
+            lambda place, message: problems.add("output" + place, message),
+            judge,
         )
 
 

@@ -2,7 +2,8 @@
 
     I1   a task has been handed out only if all it depends on has completed
     I2   final is final: a task or an execution that has ended never changes again
-    I3   at most one attempt of a task lives at a time, and attempt numbers only grow
+    I3   at most one attempt of a task lives at a time, and attempt numbers only grow; of one that
+         is over, the row shows no progress, and no start either while the task is pending
     I4   a completed task has its output, which never changes
     I6   the seq of events grows by one with each, without gap or repeat
     I7   state, stored and read again, is the same state
@@ -38,6 +39,7 @@ from harmonia_actors.core.timers import TimerKind
 __all__ = ["Picture", "picture", "violations", "violations_of", "violations_since"]
 
 _BEGUN = frozenset({TaskStatus.RUNNING, TaskStatus.RETRYING, TaskStatus.COMPLETED})
+_WITHOUT_PROGRESS = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 _ENDED_WITHOUT = frozenset({TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.CANCELLED})
 
 
@@ -139,6 +141,10 @@ def _attempts(execution: Execution) -> Iterator[str]:
         if row.failures + row.losses > row.attempt:
             ended = row.failures + row.losses
             yield f"I3 task '{name}' is at attempt {row.attempt}, but {ended} have ended"
+        if row.status is TaskStatus.PENDING and row.started_ms is not None:
+            yield f"I3 task '{name}' is pending, but has begun at {row.started_ms}"
+        if row.status in _WITHOUT_PROGRESS and (row.progress is not None or row.message):
+            yield f"I3 task '{name}' is {row.status}, but shows the progress of an attempt"
         if row.status is TaskStatus.RUNNING and index not in execution.handed_out:
             yield f"I3 task '{name}' runs, but was not handed out"
         if row.status.is_final and index in execution.handed_out:

@@ -98,9 +98,15 @@ class Head:
     error: dict[str, Any] | None = None
     output: OutputReference | None = None
     checkpoint_id: str | None = None
+    #: `node_id`: the node of its workspace; `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
     once: str = ""
+
+    @property
+    def files_from(self) -> tuple[str, ...]:
+        """Executions whose files this one begins with, of the first that has any: nearest first."""
+        return tuple(self.labels.get("files_from", ()))
 
 
 _ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", ""]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -125,25 +125,30 @@ class Template:
 
 
 def compile_template(
-    value: Any, tasks: Collection[str], on_error: Callable[[str, str], None] | None = None
+    value: Any,
+    tasks: Collection[str],
+    on_error: Callable[[str, str], None] | None = None,
+    judge: Callable[[Reference], str] | None = None,
 ) -> Template:
     """Parse all references in a JSON value.
 
     `tasks` holds the names that references may use. Errors go to `on_error(where, message)`, with
-    `where` like `.data[0]`; without it the first one raises BadReference.
+    `where` like `.data[0]`; without it the first one raises BadReference. What `judge` says of a
+    reference is an error, too, unless it is empty.
     """
-    compiler = _Compiler(tasks, on_error)
+    compiler = _Compiler(tasks, on_error, judge)
     node = compiler.build(value, "")
     return Template(node if compiler.found else _literal(node), tuple(compiler.found))
 
 
+@dataclass
 class _Compiler:
     """Walks a JSON value and parses the strings in it."""
 
-    def __init__(self, tasks: Collection[str], on_error: Callable[[str, str], None] | None) -> None:
-        self.found: list[Reference] = []
-        self._tasks = tasks
-        self._on_error = on_error
+    tasks: Collection[str]
+    on_error: Callable[[str, str], None] | None
+    judge: Callable[[Reference], str] | None
+    found: list[Reference] = field(default_factory=list)
 
     def build(self, node: Any, where: str) -> Any:
         if isinstance(node, str):
@@ -163,20 +168,24 @@ class _Compiler:
         if "${" not in text:
             return text
         try:
-            parts = _parse_text(text, self._tasks)
+            parts = _parse_text(text, self.tasks)
         except BadReference as error:
             self._report(where, str(error))
             return text
-        self.found.extend(part for part in parts if isinstance(part, Reference))
+        for part in parts:
+            if isinstance(part, Reference):
+                self.found.append(part)
+                if self.judge is not None and (message := self.judge(part)):
+                    self._report(where, message)
         if len(parts) == 1:
             only = parts[0]
             return _Whole(only) if isinstance(only, Reference) else only
         return _Text(tuple(parts))
 
     def _report(self, where: str, message: str) -> None:
-        if self._on_error is None:
+        if self.on_error is None:
             raise BadReference(f"{where or 'value'}: {message}")
-        self._on_error(where, message)
+        self.on_error(where, message)
 
 
 def _literal(node: Any) -> Any:
@@ -261,11 +270,16 @@ def _parse_reference(text: str, body: str, tasks: Collection[str], fallbacks: in
 def _split_default(body: str) -> tuple[str, str, str]:
     """Split at the first `??` that is not inside quotes."""
     quoted = False
-    for at, char in enumerate(body):
-        if char == '"' and body[at - 1 : at] != "\\":
+    at = 0
+    while at < len(body):
+        char = body[at]
+        if quoted and char == "\\":
+            at += 1
+        elif char == '"':
             quoted = not quoted
         elif char == "?" and not quoted and body[at : at + 2] == "??":
             return body[:at].strip(), "??", body[at + 2 :].strip()
+        at += 1
     return body, "", ""
 
 
@@ -358,9 +372,16 @@ def _parse_path(text: str, path: str) -> tuple[str | int, ...]:
 
 def _unquote(text: str, quoted: str) -> str:
     try:
-        return str(json.loads(f'"{quoted}"'))
+        key = str(json.loads(f'"{quoted}"'))
     except ValueError:
         raise BadReference(f"'{text}': the quoted key is not valid JSON text") from None
+    if any("\ud800" <= char <= "\udfff" for char in key):
+        # Such a key is in no input and no output, and what names it could not be stored.
+        raise BadReference(
+            f"'{text}': the quoted key holds half a surrogate pair; "
+            "write both halves, or the character itself"
+        )
+    return key
 
 
 def resolve(template: Template, lookup: Lookup, *, limit_bytes: int) -> Any:

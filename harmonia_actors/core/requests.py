@@ -1,6 +1,6 @@
 """Values that cross the border between the engine and its surfaces: pages, principals, replies.
 
-Plain data without behaviour. This module must not know HTTP, the store or Ray.
+Plain data. This module must not know HTTP, the store or Ray.
 """
 
 from __future__ import annotations
@@ -69,15 +69,20 @@ class StreamEvent:
     """One event of an execution, as the log holds it.
 
     `body` is the WebSocket envelope as UTF-8 JSON: type, timestamp, execution_id, data, seq,
-    timestamp_ms. `data` is the UTF-8 JSON of its `data` member alone, for SSE.
-    `last` is True for the event that ends the execution: no other follows.
+    timestamp_ms. Its last member, `data`, begins at `data_at`. `last` is True for the event that
+    ends the execution: no other follows.
     """
 
     seq: int
     type: str
     body: bytes
-    data: bytes
+    data_at: int
     last: bool
+
+    @property
+    def data(self) -> bytes:
+        """The UTF-8 JSON of the `data` member alone, for SSE: a copy, made when asked for."""
+        return self.body[self.data_at : -1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,10 +143,19 @@ class Capacity:
         """CPUs of all nodes that are alive, in whole."""
         return int(sum(node.get("CPU", 0) for node in self.nodes.values()))
 
-    def is_there(self, request: ResourceRequest) -> bool:
-        """Whether one node that is alive has all that is asked for, busy or not."""
+    def can_hold(self, request: ResourceRequest, node_id: str = "") -> int | None:
+        """How many times the nodes, or one of them, have what is asked for, all at a time.
+
+        None if that has no bound: nothing is asked for, or nodes that have it may be added.
+        """
         demand = request.demand()
-        return any(_holds(node, demand) for node in self.nodes.values())
+        if not demand:
+            return None
+        if node_id:
+            return _times(self.nodes.get(node_id, {}), demand)
+        if not self.complete or any(_holds(place, demand) for place in self.node_types):
+            return None
+        return sum(_times(node, demand) for node in self.nodes.values())
 
     def can_ever_meet(self, request: ResourceRequest) -> bool:
         """Whether one node, or one of a type that may be added, has all that is asked for."""
@@ -192,6 +201,18 @@ def _holds(place: Mapping[str, float], demand: Mapping[str, float]) -> bool:
     )
 
 
+def _times(place: Mapping[str, float], demand: Mapping[str, float]) -> int:
+    """How many such demands a place holds."""
+    return min(_shares(name, place.get(name, 0), amount) for name, amount in demand.items())
+
+
+def _shares(name: str, total: float, amount: float) -> int:
+    if name == "GPU" and amount < 1:
+        # A share of a GPU is of one: what is left of several does not add up.
+        return int(total) * (_UNITS // round(amount * _UNITS))
+    return round(total * _UNITS) // round(amount * _UNITS)
+
+
 def _quantity(name: str, value: Any) -> float:
     """A quantity as Ray counts it, zero or more."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -221,10 +242,11 @@ def _memory_bytes(value: Any) -> int:
         if match is None:
             raise ValueError(f'memory is "{value}"; write bytes as a number, or "512MiB", "2GiB"')
         size = 1024 if match[3] else 1000
-        found = math.ceil(float(match[1]) * size ** _POWERS[match[2].upper()])
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f'memory is {value!r}; write bytes as a number, or "512MiB", "2GiB"')
-    if not 0 <= found <= _MEMORY_BYTES_MAX:
+        found = float(match[1]) * size ** _POWERS[match[2].upper()]
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        said = f'memory is {value!r}; write bytes as a number, or "512MiB", "2GiB"'
+        raise ValueError(said)  # noqa: TRY004 - as above
+    if not 0 <= found <= _MEMORY_BYTES_MAX:  # Also false for what is not a number at all.
         raise ValueError(f"memory is {value}; it must be from 0 to {_MEMORY_BYTES_MAX} bytes")
     return math.ceil(found)
 

@@ -191,7 +191,13 @@ class ExecutionState:
         self._move(task, status)
         self.handed_out.discard(task)
         self._stopping.pop(task, None)
-        self.rows[task].attempt += 1
+        row = self.rows[task]
+        row.attempt += 1
+        row.progress, row.message = None, ""
+        if status is TaskStatus.PENDING:
+            # As if it had never begun. While a retry waits, it is still of use when the attempt
+            # that failed had begun.
+            row.started_ms = None
 
     def _end(self, task: int, status: TaskStatus) -> None:
         self._move(task, status)

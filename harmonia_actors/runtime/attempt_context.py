@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harmonia_actors.components.contract import WorkspaceLike
 from harmonia_actors.core.stimuli import ProgressReported
@@ -26,17 +26,23 @@ class LiveAttempt:
         self,
         order: AttemptOrder,
         *,
-        workspace: Callable[[str, str], WorkspaceLike],
+        workspace: Callable[[str, Sequence[str]], WorkspaceLike],
         allowed_commands: frozenset[str] | None,
         report: Callable[[Report], None],
         progress_interval_ms: int,
+        flush_later: Callable[[LiveAttempt, float], None] | None = None,
     ) -> None:
+        """`flush_later(self, seconds)`, called in any thread, asks for a `flush` in some seconds.
+
+        Without it, whoever made this calls `flush` again and again.
+        """
         self.order = order
         self._workspace_of = workspace
         self._workspace: WorkspaceLike | None = None
         self._allowed_commands = allowed_commands
         self._report = report
         self._interval_s = progress_interval_ms / 1000
+        self._flush_later = flush_later
         self._lock = threading.Lock()
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
@@ -73,6 +79,10 @@ class LiveAttempt:
     @property
     def workspace(self) -> WorkspaceLike:
         """Where files live; the directory is made when it is first asked for."""
+        return self.open_workspace()
+
+    def open_workspace(self) -> WorkspaceLike:
+        """The workspace. Blocks the first time, if files are to be copied for long."""
         if self._workspace is None:
             self._workspace = self._workspace_of(self.order.execution_id, self.order.files_from)
         return self._workspace
@@ -115,24 +125,31 @@ class LiveAttempt:
         text = str(message)[:_MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
         with self._lock:
             self._latest = (float(fraction), text)
-            now_s = time.monotonic()
-            if now_s - self._reported_s < self._interval_s:
+            left_s = self._left_s()
+            if left_s > 0:
+                is_first = self._held_back is None
                 self._held_back = self._latest
-                return
-            self._reported_s = now_s
-            self._held_back = None
-        self._tell(float(fraction), text)
+            else:
+                self._reported_s = time.monotonic()
+                self._held_back = None
+        if left_s <= 0:
+            self._tell(float(fraction), text)
+        elif is_first and self._flush_later is not None:
+            self._flush_later(self, left_s)
 
-    def flush(self) -> None:
-        """Tell progress that was held back, if its time has come."""
+    def flush(self) -> float | None:
+        """Tell progress that was held back, if its time has come; else the seconds until then."""
         with self._lock:
-            now_s = time.monotonic()
-            if self._held_back is None or now_s - self._reported_s < self._interval_s:
-                return
+            if self._held_back is None:
+                return None
+            left_s = self._left_s()
+            if left_s > 0:
+                return left_s
             fraction, text = self._held_back
             self._held_back = None
-            self._reported_s = now_s
+            self._reported_s = time.monotonic()
         self._tell(fraction, text)
+        return None
 
     def last_progress(self) -> Report | None:
         """The latest progress, to go with the outcome: what was told before may come behind it."""
@@ -143,6 +160,10 @@ class LiveAttempt:
     def log(self, message: str) -> None:
         """Write a line to the service's log."""
         _log.info("%s attempt %d: %s", self.idempotency_key, self.attempt, message)
+
+    def _left_s(self) -> float:
+        """Seconds until progress may be told again; the lock is held."""
+        return self._reported_s + self._interval_s - time.monotonic()
 
     def _tell(self, fraction: float, text: str) -> None:
         self._report(self._progress_report(fraction, text))

@@ -5,9 +5,10 @@ Whatever an action does becomes a stimulus here; only the end of the process get
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class AttemptRunner:
     blobs: BlobReader
     clock: Clock
     limits: OrderingLimits
-    workspace_of: Callable[[str, str], WorkspaceLike]
+    workspace_of: Callable[[str, Sequence[str]], WorkspaceLike]
 
     def prepare(self, order: AttemptOrder) -> tuple[Action, dict[str, Any]]:
         """The action and its checked input. Raises ResolveFailed or ActionError."""
@@ -56,19 +57,32 @@ class AttemptRunner:
             action, values = self.prepare(order)
             if action.takes_context:
                 values["context"] = live
-            result = action.function(**values)
-            return self._success(order, result)
+            body = self._encoded(order, action.function(**values))
+            return body if isinstance(body, st.AttemptFailed) else self._stored(order, body)
         except BaseException as error:
             return self._failure(order, live, error)
 
     async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
-        """Run an `async def` action on this loop. A cancel of the task counts as stopped."""
+        """Run an `async def` action on this loop. A cancel of the task counts as stopped.
+
+        What waits for a disk or a network is done beside the loop: many attempts share it.
+        """
         try:
-            action, values = self.prepare(order)
+            if order.values is None:
+                action, values = self.prepare(order)
+            else:
+                action, values = await asyncio.to_thread(self.prepare, order)
             if action.takes_context:
                 values["context"] = live
-            result = await action.function(**values)
-            return self._success(order, result)
+                if action.uses_files and order.files_from:
+                    # The action's first use of its workspace would copy them.
+                    await asyncio.to_thread(live.open_workspace)
+            body = self._encoded(order, await action.function(**values))
+            if isinstance(body, st.AttemptFailed):
+                return body
+            if len(body) <= self.limits.inline_output_bytes_max:
+                return self._stored(order, body)
+            return await asyncio.to_thread(self._stored, order, body)
         except (Exception, SystemExit) as error:
             return self._failure(order, live, error)
 
@@ -81,7 +95,8 @@ class AttemptRunner:
         limit = self.limits.resolved_input_bytes_max
         return resolve_input(written, template, action.argv_inputs, values, limit)
 
-    def _success(self, order: AttemptOrder, result: Any) -> st.AttemptStimulus:
+    def _encoded(self, order: AttemptOrder, result: Any) -> bytes | st.AttemptFailed:
+        """The output as JSON, or why it is none that can be kept."""
         try:
             body = jsontext.encode(result)
         except (TypeError, ValueError, RecursionError) as error:
@@ -100,6 +115,9 @@ class AttemptRunner:
                 "OUTPUT_TOO_LARGE",
             )
             return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
+        return body
+
+    def _stored(self, order: AttemptOrder, body: bytes) -> st.AttemptSucceeded:
         name = f"{order.execution_id}/{order.task}-{order.attempt}"
         output = store_output(body, name, self.blobs, self.limits)
         return st.AttemptSucceeded(order.task, order.attempt, self.clock.now_ms(), output)

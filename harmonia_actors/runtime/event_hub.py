@@ -60,8 +60,8 @@ def parse_event(seq: int, body: bytes) -> StreamEvent:
     """A stored event, taken apart without parsing its data (see `encode_event`)."""
     type_at = body.index(b'"type":"') + 8
     kind = body[type_at : body.index(b'"', type_at)].decode()
-    data = body[body.index(b',"data":') + 8 : -1]
-    return StreamEvent(seq, kind, body, data, kind in FINAL_EVENT_TYPES)
+    data_at = body.index(b',"data":') + 8
+    return StreamEvent(seq, kind, body, data_at, kind in FINAL_EVENT_TYPES)
 
 
 @dataclass(eq=False, slots=True)
@@ -69,7 +69,8 @@ class _Topic:
     """One execution, as long as a client here follows it."""
 
     clients: int = 0
-    recent: deque[StreamEvent] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
+    #: The last events, in order without a gap.
+    recent: deque[StreamEvent] = field(default_factory=deque)
     #: Replaced whenever something has come, so that each client waits for the next change.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: Something was missed: look into the log soon.
@@ -79,10 +80,18 @@ class _Topic:
 class EventHub:
     """All executions that clients of this replica follow."""
 
-    def __init__(self, store: Store, feed: EventFeed) -> None:
+    def __init__(
+        self, store: Store, feed: EventFeed, *, recent_bytes_max: int = 64_000_000
+    ) -> None:
+        """`recent_bytes_max`: of all events that are kept, so that the log need not be read."""
         self._store = store
         self._feed = feed
+        self._recent_bytes_max = recent_bytes_max
+        #: Bytes of all recent events.
+        self.recent_bytes = 0
         self._topics: dict[str, _Topic] = {}
+        #: Those that have recent events; the one whose last event is oldest comes first.
+        self._by_age: dict[_Topic, None] = {}
         self._pulling: asyncio.Task[None] | None = None
 
     async def events(
@@ -186,6 +195,7 @@ class EventHub:
         topic.clients -= 1
         if topic.clients == 0 and self._topics.get(execution_id) is topic:
             del self._topics[execution_id]
+            self._drop(topic, len(topic.recent))
             leaving = asyncio.get_running_loop().create_task(self._unfollow(execution_id))
             leaving.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -228,9 +238,26 @@ class EventHub:
             if recent and event.seq <= recent[-1].seq:
                 continue
             if recent and event.seq != recent[-1].seq + 1:
-                recent.clear()
-            recent.append(event)
+                self._drop(topic, len(recent))
+            self._keep(topic, event)
         _wake(topic)
+
+    def _keep(self, topic: _Topic, event: StreamEvent) -> None:
+        """Keep one more recent event; the oldest go where there are too many."""
+        topic.recent.append(event)
+        self.recent_bytes += len(event.body)
+        self._by_age.pop(topic, None)
+        self._by_age[topic] = None
+        self._drop(topic, len(topic.recent) - _RECENT_MAX)
+        while self.recent_bytes > self._recent_bytes_max:
+            self._drop(next(iter(self._by_age)), 1)
+
+    def _drop(self, topic: _Topic, count: int) -> None:
+        """Forget so many of a topic's recent events: whoever still needs them reads the log."""
+        for _ in range(count):
+            self.recent_bytes -= len(topic.recent.popleft().body)
+        if not topic.recent:
+            self._by_age.pop(topic, None)
 
 
 def _wake(topic: _Topic) -> None:

@@ -54,7 +54,11 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceFiles:
-    """All workspaces below one directory. Its methods block."""
+    """All workspaces below one directory. Its methods block.
+
+    `files_from` names the executions from whose checkpoints one descends, nearest first. Until it
+    has a directory of its own, its files are those of the first of them that has one.
+    """
 
     root: Path
     #: Other directories that actions may use, and those they may not, even if in the former.
@@ -62,16 +66,22 @@ class WorkspaceFiles:
     denied: tuple[Path, ...] = ()
     removed_entries_max: int = REMOVED_ENTRIES_MAX
 
-    def workspace(self, execution_id: str, files_from: str = "") -> Workspace:
+    def workspace(self, execution_id: str, files_from: Sequence[str] = ()) -> Workspace:
         """The workspace of an execution; its directory is made if it is not there.
 
-        A new one starts with the files that `files_from`, another execution, has now.
+        A new one starts with the files that it would show now.
         """
         directory = self.root / execution_id
-        if not directory.is_dir() and files_from and (self.root / files_from).is_dir():
-            self._copy(self.root / files_from, directory)
+        source = self._directory(execution_id, files_from)
+        if source is not None and source != directory:
+            self._copy(source, directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Workspace(directory, self.allowed, self.denied)
+
+    def _directory(self, execution_id: str, files_from: Sequence[str]) -> Path | None:
+        """Where the files of an execution are now; None if there are none."""
+        directories = (self.root / each for each in (execution_id, *files_from))
+        return next((each for each in directories if each.is_dir()), None)
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a directory so that it is there whole or not at all; whoever is first wins."""
@@ -126,34 +136,40 @@ class WorkspaceFiles:
         parts = WorkspaceFiles(self.root / _UNFINISHED)
         parts.remove(parts.ids("", self.removed_entries_max), older_than_s)
 
-    def list_files(self, execution_id: str) -> tuple[list[FileInfo], bool]:
+    def list_files(
+        self, execution_id: str, files_from: Sequence[str]
+    ) -> tuple[list[FileInfo], bool]:
         """All files, and whether there are more than are listed."""
-        directory = self.root / execution_id
-        if not directory.is_dir():
+        directory = self._directory(execution_id, files_from)
+        if directory is None:
             return [], False
         listing = Workspace(directory, ()).list_files(FILES_SHOWN_MAX)
         found = [FileInfo(f.path, f.size, f.modified_ms) for f in listing.files]
         return found, listing.truncated
 
-    def describe(self, execution_id: str, path: str) -> FileInfo:
+    def describe(self, execution_id: str, files_from: Sequence[str], path: str) -> FileInfo:
         """One file. Raises ResourceNotFound."""
-        stream, entry = self._open(execution_id, path)
+        stream, entry = self._open(execution_id, files_from, path)
         stream.close()
         return FileInfo(entry.path, entry.size, entry.modified_ms)
 
-    def read(self, execution_id: str, path: str, offset: int, size: int) -> bytes:
+    def read(
+        self, execution_id: str, files_from: Sequence[str], path: str, offset: int, size: int
+    ) -> bytes:
         """Up to `size` bytes from `offset`; empty at the end. Raises ResourceNotFound."""
-        stream, _ = self._open(execution_id, path)
+        stream, _ = self._open(execution_id, files_from, path)
         with stream:
             stream.seek(offset)
             return stream.read(size)
 
-    def _open(self, execution_id: str, path: str) -> tuple[BinaryIO, FileEntry]:
-        directory = self.root / execution_id
+    def _open(
+        self, execution_id: str, files_from: Sequence[str], path: str
+    ) -> tuple[BinaryIO, FileEntry]:
+        directory = self._directory(execution_id, files_from)
         missing = ResourceNotFound(
             f"execution '{execution_id}' has no file '{path[:200]}'", {"path": path[:200]}
         )
-        if not directory.is_dir():
+        if directory is None:
             raise missing
         try:
             return Workspace(directory, ()).open_download(path)

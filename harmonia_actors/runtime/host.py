@@ -39,6 +39,7 @@ __all__ = ["Census", "ExecutionHost", "HostLimits"]
 _log = logging.getLogger(__name__)
 
 _ENDED_KEPT = 1_000
+_OWNED_PAGE = 1_000
 _ARRIVAL_S = 1.0
 #: A suspect of many crashes is alone for half an hour at most.
 _CALM_STEPS_MAX = 6
@@ -251,8 +252,7 @@ class ExecutionHost:
 
     async def _claim_untold(self) -> None:
         """Executions that are this owner's in the store, but of which it was never told."""
-        limit = self.limits.executions_max * 2
-        for execution_id in await self.store.owned_executions(self.owner, limit=limit):
+        for execution_id in await self._owned():
             if execution_id in self._drivers or execution_id in self._set_aside | self._giving_on:
                 continue
             if execution_id not in self._untold:
@@ -263,6 +263,17 @@ class ExecutionHost:
             with self._survived(f"execution {execution_id} could not be claimed"):
                 await self.claim(execution_id)
         self._untold.difference_update(list(self._drivers))
+
+    async def _owned(self) -> list[str]:
+        """All that is this owner's, in pages; one may be missed if others end meanwhile."""
+        found: list[str] = []
+        while True:
+            page = await self.store.owned_executions(
+                self.owner, limit=_OWNED_PAGE, offset=len(found)
+            )
+            found += page
+            if len(page) < _OWNED_PAGE:
+                return found
 
     @contextlib.contextmanager
     def _survived(self, what: str) -> Iterator[None]:

@@ -212,7 +212,7 @@ class Ordering:
             values=values,
             tasks=plan.needs,
             max_retries=self._execution.retry_policy(task.index).max_retries,
-            files_from=head.labels.get("files_from", ""),
+            files_from=head.files_from,
         )
 
     def _reference(self, name: str) -> OutputReference | None:

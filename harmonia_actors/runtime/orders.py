@@ -55,8 +55,9 @@ class AttemptOrder:
     #: Names of all tasks, needed to read the references in `input` if `values` is given.
     tasks: tuple[str, ...] = ()
     max_retries: int = 0
-    #: The execution whose files this one starts with: it was restored from its checkpoint.
-    files_from: str = ""
+    #: Executions from whose checkpoints this one descends, nearest first: its workspace begins with
+    #: the files of the first that has any.
+    files_from: tuple[str, ...] = ()
 
     @property
     def id(self) -> AttemptId:

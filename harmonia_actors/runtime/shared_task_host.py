@@ -1,5 +1,8 @@
 """Runs async attempts side by side on one loop: what the shared task actor is inside.
 
+All owners share it, so it is here that the number of attempts that run at a time is bounded; what
+is beyond waits its turn, and can be stopped and taken back like what waits in a `TaskHost`.
+
 A thread watches the loop: an action that blocks it holds up all others, so it is named in the log,
 and if one of those attempts is to stop, the dispatcher ends the whole process after the grace.
 This module must not know Ray.
@@ -11,7 +14,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
@@ -24,16 +28,25 @@ __all__ = ["SharedTaskHost"]
 _log = logging.getLogger(__name__)
 
 _BLOCKED_S = 1.0
+_STOPPED_EARLY_MAX = 10_000
+
+_T = TypeVar("_T")
 
 
 class SharedTaskHost:
-    """Runs many attempts at a time. All methods are called on the loop."""
+    """Runs many attempts at a time. All methods but `asked` are called on the loop."""
 
     def __init__(self, runner: AttemptRunner, limits: TaskHostLimits, send: Send) -> None:
         self._runner = runner
         self._limits = limits
         self._send = send
         self._live: dict[AttemptId, tuple[LiveAttempt, asyncio.Task[st.AttemptStimulus]]] = {}
+        #: Attempts that have not begun, in the order in which they will.
+        self._waiting: dict[AttemptId, AttemptOrder] = {}
+        #: Of all attempts that are here, live or waiting: done when they have ended or are gone.
+        self._ends: dict[AttemptId, asyncio.Future[None]] = {}
+        #: Attempts that were stopped before they came.
+        self._stopped_early: dict[AttemptId, None] = {}
         self._owner_of: dict[str, str] = {}
         self._unsent: dict[str, list[Report]] = {}
         #: How often unsent reports have left; a start that was queued before has left with them.
@@ -49,29 +62,42 @@ class SharedTaskHost:
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
         """Run a batch; outcomes are told as they come, so that nothing is left to return."""
         started_s = time.perf_counter()
-        tasks = []
+        ends = []
         for order in orders:
             if not self._epochs.admits(order.execution_id, order.epoch):
                 _log.warning("refused %s: its owner has been superseded", order.id)
-            elif order.id not in self._live:
+            elif order.id in self._stopped_early:
+                del self._stopped_early[order.id]
+            elif order.id not in self._ends:
                 self._owner_of[order.execution_id] = owner
-                tasks.append(self._begin(order))
-        if tasks:
-            await asyncio.wait(tasks)
+                self._waiting[order.id] = order
+                ends.append(self._ends.setdefault(order.id, self._loop.create_future()))
+        self._begin_next()
+        if ends:
+            await asyncio.wait(ends)
         self._sendings += 1
         unsent = self._unsent.pop(owner, [])
         return unsent, time.perf_counter() - started_s
 
     async def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Wait until these have ended; their outcomes."""
-        tasks = [self._live[attempt][1] for attempt in attempts if attempt in self._live]
-        if tasks:
-            await asyncio.wait(tasks)
+        ends = [self._ends[attempt] for attempt in attempts if attempt in self._ends]
+        if ends:
+            await asyncio.wait(ends)
         return self._held.of_attempts(attempts)
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
-        """Stop an attempt. False: it has started, as all do at once here."""
+        """Stop an attempt. True if it had not started: it never will."""
+        if attempt in self._waiting:
+            self._drop(attempt)
+            return True
         known = self._live.get(attempt)
+        if known is None and not self._held.of_attempts([attempt]):
+            # This call has overtaken the one that brings the attempt.
+            self._stopped_early[attempt] = None
+            while len(self._stopped_early) > _STOPPED_EARLY_MAX:
+                del self._stopped_early[next(iter(self._stopped_early))]
+            return True
         if known is not None and not only_waiting:
             live, task = known
             live.cancel()
@@ -80,8 +106,11 @@ class SharedTaskHost:
         return False
 
     def take_back(self) -> list[AttemptId]:
-        """Nothing waits here."""
-        return []
+        """Give back all that has not started."""
+        attempts = list(self._waiting)
+        for attempt in attempts:
+            self._drop(attempt)
+        return attempts
 
     def census(
         self, execution_id: str, epoch: int, owner: str
@@ -89,25 +118,52 @@ class SharedTaskHost:
         """A new owner asks: what runs of its execution, and what has ended lately."""
         if not self._epochs.admits(execution_id, epoch):
             return [], []
+        for attempt in [each for each in self._waiting if each[0] == execution_id]:
+            self._drop(attempt)
         self._owner_of[execution_id] = owner
         running = [attempt for attempt in self._live if attempt[0] == execution_id]
         return running, self._held.of(execution_id)
 
     def cancel_all(self) -> None:
         """The process is about to end."""
+        self.take_back()
         for live, task in list(self._live.values()):
             live.cancel()
             task.cancel()
 
+    async def asked(self, question: Callable[[SharedTaskHost], _T]) -> _T:
+        """What a call on the loop answers, for whoever is on another loop in another thread."""
+
+        async def answer() -> _T:
+            return question(self)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer(), self._loop))
+
     # -------------------------------------------------------------------------------------------
 
-    def _begin(self, order: AttemptOrder) -> asyncio.Task[st.AttemptStimulus]:
+    def _begin_next(self) -> None:
+        """Begin what waits, as far as there is room."""
+        while self._waiting and len(self._live) < self._limits.live_attempts_max:
+            self._begin(self._waiting.pop(next(iter(self._waiting))))
+
+    def _drop(self, attempt: AttemptId) -> None:
+        """What waits will never begin."""
+        del self._waiting[attempt]
+        self._ends.pop(attempt).set_result(None)
+
+    def _ended(self, attempt: AttemptId) -> None:
+        self._live.pop(attempt, None)
+        self._ends.pop(attempt).set_result(None)
+        self._begin_next()
+
+    def _begin(self, order: AttemptOrder) -> None:
         live = LiveAttempt(
             order,
             workspace=self._runner.workspace_of,
             allowed_commands=self._limits.allowed_commands,
             report=self._queue_from_anywhere,
             progress_interval_ms=self._limits.progress_interval_ms,
+            flush_later=self._flush_from_anywhere,
         )
         now_ms = self._runner.clock.now_ms()
         stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
@@ -115,7 +171,7 @@ class SharedTaskHost:
         self._queue(started)
         task = self._loop.create_task(self._run_one(order, live, started, self._sendings))
         self._live[order.id] = (live, task)
-        return task
+        task.add_done_callback(lambda _: self._ended(order.id))
 
     async def _run_one(
         self, order: AttemptOrder, live: LiveAttempt, started: Report, sendings: int
@@ -127,17 +183,23 @@ class SharedTaskHost:
             outcome = st.AttemptStopped(order.task, order.attempt, now_ms)
         ended = Report(order.execution_id, outcome)
         self._live.pop(order.id, None)
-        self._held.keep(order.id, started, ended)
-        if self._sendings != sendings:
-            self._queue(started)
         progress = live.last_progress()
-        if progress is not None:
-            self._queue(progress)
-        self._queue(ended)
+        closing = [started, ended] if progress is None else [started, progress, ended]
+        self._held.keep(order.id, closing)
+        for report in closing if self._sendings != sendings else closing[1:]:
+            self._queue(report)
         return outcome
 
     def _queue_from_anywhere(self, report: Report) -> None:
         self._loop.call_soon_threadsafe(self._queue, report)
+
+    def _flush_from_anywhere(self, live: LiveAttempt, after_s: float) -> None:
+        self._loop.call_soon_threadsafe(self._loop.call_later, after_s, self._flush_progress, live)
+
+    def _flush_progress(self, live: LiveAttempt) -> None:
+        left_s = live.flush()
+        if left_s is not None:
+            self._loop.call_later(left_s, self._flush_progress, live)
 
     def _queue(self, report: Report) -> None:
         owner = self._owner_of.get(report.execution_id, "")
@@ -156,10 +218,8 @@ class SharedTaskHost:
             except Exception:
                 # The owner is gone; its successor asks by census.
                 _log.exception("reports could not be told to %s", owner)
-        if not self._live:
+        if not self._ends:
             self._owner_of.clear()
-        for live, _ in self._live.values():
-            live.flush()
 
     async def _beat(self) -> None:
         while True:

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from harmonia_actors.core.resources import Capacity
+from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
+from harmonia_actors.runtime.room import Occupant, who_makes_room
 
 __all__ = [
     "CreateActor",
@@ -37,6 +38,8 @@ class PoolLimits:
     idle_ms: int
     #: A class whose actor has been pending for this long may take room from idle actors.
     room_after_ms: int = 2_000
+    #: … and after this long also where there should be room for it: others have taken it.
+    others_after_ms: int = 10_000
     #: Actors that wait for resources at one time, per class: they are the demand that an
     #: autoscaler sees.
     pending_max: int = 8
@@ -125,6 +128,11 @@ def class_of(key: QueueKey) -> QueueKey:
 
 def _same_class(one: QueueKey, other: QueueKey) -> bool:
     return one.resources == other.resources and one.shared == other.shared
+
+
+def _is_light(key: QueueKey) -> bool:
+    """Whether its actor, for async actions that ask for nothing, takes no CPU."""
+    return key.shared and key.resources == ResourceRequest.DEFAULT
 
 
 @dataclass
@@ -248,7 +256,7 @@ class SlotPool:
     # Decisions ---------------------------------------------------------------------------------
 
     def _never(self, key: QueueKey) -> str:
-        is_light = key.shared and key.resources == self._default.resources
+        is_light = _is_light(key)
         if not is_light and not self.capacity.can_ever_meet(key.resources):
             return self.capacity.explain(key.resources)
         if not key.node_id:
@@ -335,11 +343,21 @@ class SlotPool:
                 most += self.limits.pending_max
             there = [a for a in self._actors.values() if _same_class(a.key, key) and not a.doomed]
             room = min(room, most - len(there))
+        elif not _is_light(key):
+            room = min(room, self._left_of(key))
         if key.node_id and not any(self._may_serve(a, key) for a in self._actors.values()):
             # Actors elsewhere cannot help; room is made for this one.
             room = max(room, 1)
         count = min(want - starting, room, self.limits.pending_max - starting)
         return [self._new(key, now_ms) for _ in range(max(0, count))]
+
+    def _left_of(self, key: QueueKey) -> int:
+        """How many more of a class could ever start; that many only are worth waiting for."""
+        most = self.capacity.can_hold(key.resources, key.node_id)
+        if most is None:
+            return self.limits.pending_max
+        there = [a for a in self._actors.values() if self._may_serve(a, key) and not a.doomed]
+        return most - len(there)
 
     def _new(self, key: QueueKey, now_ms: int) -> CreateActor:
         self._named += 1
@@ -392,21 +410,37 @@ class SlotPool:
         ]
 
     def _make_room(self, now_ms: int) -> list[Effect]:
-        late = self._pending(now_ms, self.limits.room_after_ms)
-        # What no node has cannot be made by ending others: it waits for a node that is added.
-        pending = [actor for actor in late if self.capacity.is_there(actor.key.resources)]
-        if not pending:
-            return []
-        others = [a for a in self._actors.values() if a.key != pending[0].key and not a.key.shared]
-        idle = next((a for a in others if a.state is _State.IDLE), None)
-        if idle is not None:
-            del self._actors[idle.name]
-            return [KillActor(idle.name)]
-        leased = next((a for a in others if a.state is _State.LEASED and not a.doomed), None)
-        if leased is None:
-            return []
-        leased.doomed = True
-        return [Recall(leased.holder, leased.key, 1)]
+        """End one actor whose resources another one waits for; leased ones when they come back."""
+        since: dict[QueueKey, int] = {}
+        for pending in self._pending(now_ms, self.limits.room_after_ms):
+            since.setdefault(pending.key, pending.since_ms)
+        occupants = self._occupants() if since else []
+        for key, since_ms in since.items():
+            waits_long = now_ms - since_ms >= self.limits.others_after_ms
+            name = who_makes_room(key, occupants, self.capacity, waits_long=waits_long)
+            if name is None or _is_light(key):
+                continue
+            actor = self._actors[name]
+            if actor.state is _State.IDLE:
+                del self._actors[name]
+                return [KillActor(name)]
+            actor.doomed = True
+            return [Recall(actor.holder, actor.key, 1)]
+        return []
+
+    def _occupants(self) -> list[Occupant]:
+        return [
+            Occupant(
+                actor.name,
+                actor.node_id,
+                {} if _is_light(actor.key) else actor.key.resources.demand(),
+                is_idle=actor.state is _State.IDLE,
+                is_doomed=actor.doomed,
+                is_fixed=actor.key.shared,
+            )
+            for actor in self._actors.values()
+            if actor.state is not _State.STARTING
+        ]
 
     def _end_idle(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

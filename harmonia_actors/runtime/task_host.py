@@ -44,49 +44,49 @@ class TaskHostLimits:
     held_outcomes_max: int = 10_000
     held_bytes_max: int = 32_000_000
     allowed_commands: frozenset[str] | None = None
+    #: Async attempts that run at a time; others wait their turn.
+    live_attempts_max: int = 1_000
 
 
 @dataclass(slots=True)
 class HeldOutcomes:
-    """The latest outcomes with their starts, for an owner that takes over from one that died."""
+    """The latest outcomes, for an owner that takes over from one that died.
+
+    Each is held with what belongs before it: the attempt's start, and its last progress if any.
+    """
 
     count_max: int
     bytes_max: int
-    _reports: OrderedDict[AttemptId, tuple[Report, Report, int]] = field(
+    _reports: OrderedDict[AttemptId, tuple[Sequence[Report], int]] = field(
         default_factory=OrderedDict
     )
     _bytes: int = 0
 
-    def keep(self, attempt: AttemptId, started: Report, ended: Report) -> None:
-        """Hold one more; the oldest go when there are too many."""
-        stimulus = ended.stimulus
+    def keep(self, attempt: AttemptId, closing: Sequence[Report]) -> None:
+        """Hold one more, the outcome last; the oldest go when there are too many."""
+        stimulus = closing[-1].stimulus
         inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
-        size = 200 + len(inline or b"")
-        _, _, former = self._reports.pop(attempt, (None, None, 0))
+        size = 100 * len(closing) + len(inline or b"")
+        _, former = self._reports.pop(attempt, ((), 0))
         self._bytes -= former
-        self._reports[attempt] = (started, ended, size)
+        self._reports[attempt] = (closing, size)
         self._bytes += size
         while len(self._reports) > self.count_max or self._bytes > self.bytes_max:
-            _, (_, _, freed) = self._reports.popitem(last=False)
+            _, (_, freed) = self._reports.popitem(last=False)
             self._bytes -= freed
 
     def of(self, execution_id: str) -> list[Report]:
-        """Starts and outcomes of one execution."""
+        """What is held of one execution."""
         return [
             report
-            for key, (started, ended, _) in self._reports.items()
+            for key, (closing, _) in self._reports.items()
             if key[0] == execution_id
-            for report in (started, ended)
+            for report in closing
         ]
 
     def of_attempts(self, attempts: Sequence[AttemptId]) -> list[Report]:
-        """Starts and outcomes of these attempts, of those that are held."""
-        found = []
-        for attempt in attempts:
-            started, ended, _ = self._reports.get(attempt, (None, None, 0))
-            if started is not None and ended is not None:
-                found += [started, ended]
-        return found
+        """What is held of these attempts."""
+        return [report for each in attempts for report in self._reports.get(each, ((), 0))[0]]
 
 
 class Epochs:
@@ -231,9 +231,9 @@ class TaskHost:
         started, ended = self._start, Report(order.execution_id, outcome)
         assert started is not None  # noqa: S101 - set by _begin
         self._live = None
-        self._held.keep(order.id, started, ended)
         progress = live.last_progress()
         closing = [started, ended] if progress is None else [started, progress, ended]
+        self._held.keep(order.id, closing)
         for report in closing if self._start_left else closing[1:]:
             self._queue(report)
         owner = self._redirected.pop(order.execution_id, None)

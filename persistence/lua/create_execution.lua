@@ -1,18 +1,18 @@
--- id, definition, owners_max, live_max, and packed: fields, rows, events, indexes, holds, and the
--- list in which it must be alone ('' for none).
+-- id, definition, owners_max, live_max, load_max, and packed: fields, rows, events, indexes, holds,
+-- and the list in which it must be alone ('' for none).
 -- Answers {'ok', owner}, {'not alone'}, {'full'}, {'not kept', id} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
-local fields, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[5]))
+local fields, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[6]))
 if sole ~= '' and redis.call('EXISTS', INDEX .. sole) == 1 then return {'not alone'} end
 if tonumber(redis.call('GET', LIVE) or 0) >= tonumber(ARGV[4]) then return {'full'} end
 for at = 1, #holds do
   if not is_kept(holds[at]) then return {'not kept', holds[at]} end
 end
 if not definition_is_stored(definition) then return {'no definition'} end
-local owner = choose_owner(tonumber(ARGV[3]))
+local owner = choose_owner(tonumber(ARGV[3]), tonumber(ARGV[5]))
 
 local number = redis.call('INCR', CREATED)
 set_fields(key, fields)

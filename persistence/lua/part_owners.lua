@@ -40,9 +40,10 @@ local function least_loaded(now)
   end
 end
 
-local function choose_owner(owners_max)
+local function choose_owner(owners_max, load_max)
   local now = now_ms()
   local owner, load = least_loaded(now)
-  if owner and (load == 0 or live_owners(now) >= owners_max) then return owner end
+  if owner and load == 0 then return owner end
+  if owner and load < load_max and live_owners(now) >= owners_max then return owner end
   return ''
 end

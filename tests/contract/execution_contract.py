@@ -118,6 +118,19 @@ class CreateContract:
         assert await create(store, "e5", owners_max=2) == "c"
         assert await loads(store) == {"a": 3, "b": 2, "c": 1}
 
+    async def test_no_owner_is_given_more_than_it_may_have(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        for owner in ("a", "b"):
+            await store.renew_owner(owner, lease_ms=LEASE_MS)
+        given = [
+            await store.create_execution(new(f"e{at}"), owners_max=2, load_max=2) for at in range(6)
+        ]
+        assert given == ["a", "b", "a", "b", "", ""]
+        assert await store.waiting_executions() == 2
+        assert await store.create_execution(new("e6"), owners_max=2, load_max=3) == "a"
+        await store.renew_owner("c", lease_ms=LEASE_MS)
+        assert await store.create_execution(new("e7"), owners_max=2, load_max=0) == "c", "the first"
+
     async def test_below_the_ceiling_an_execution_waits_for_an_owner_of_its_own(self, store: Store):
         await store.renew_owner("a", lease_ms=LEASE_MS)
         assert await create(store, "e0", owners_max=2) == "a"
@@ -149,6 +162,8 @@ class CreateContract:
         await create(store, "m")
         assert await store.owned_executions("o", limit=10) == ["z", "a", "m"]
         assert await store.owned_executions("o", limit=2) == ["z", "a"]
+        assert await store.owned_executions("o", offset=1, limit=10) == ["a", "m"]
+        assert await store.owned_executions("o", offset=3, limit=10) == []
         assert await store.owned_executions("other", limit=10) == []
 
     async def test_odd_ids_and_names_do_not_meet(self, store: Store):

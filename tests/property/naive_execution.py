@@ -34,7 +34,9 @@ class Task:
     stop: str = ""
     retry_ms: int | None = None
     timeout_ms: int | None = None
-    started_ms: int = 0
+    #: When the attempt began that runs, has ended or is to be tried again, and how far it came.
+    started_ms: int | None = None
+    progress: float | None = None
 
 
 @dataclass
@@ -87,6 +89,7 @@ class NaiveExecution:
         for task in self.tasks:
             if task.again and self.goes_on:
                 task.attempt += 1
+                task.progress = None
                 task.live = task.fresh = True
             task.again = False
         self._scan()
@@ -139,29 +142,38 @@ class NaiveExecution:
                 if task.status != "running":
                     self._begin(report.task, report.at_ms)
             case st.AttemptSucceeded():
+                if task.status != "running":
+                    self._begin(report.task, report.at_ms)
                 task.status, task.live = "completed", False
+            case st.ProgressReported(fraction=fraction):
+                task.progress = fraction if task.status == "running" else task.progress
             case st.AttemptFailed():
                 self._failed(report.task, report.at_ms, retriable=report.failure.retriable)
             case st.AttemptLost():
                 self._lost(report.task)
             case st.AttemptStopped():
-                if task.stop == "timeout" and task.status == "running":
-                    self._failed(report.task, report.at_ms, retriable=True)
-                elif task.stop:
-                    self._drop(task)
-                else:
-                    self._lost(report.task)
+                self._stopped(report.task, report.at_ms)
             case _:
                 pass
+
+    def _stopped(self, index: int, at_ms: int) -> None:
+        task = self.tasks[index]
+        if task.stop == "timeout" and task.status == "running":
+            self._failed(index, at_ms, retriable=True)
+        elif task.stop:
+            self._drop(task)
+        else:
+            self._lost(index)
 
     def _begin(self, index: int, at_ms: int) -> None:
         task = self.tasks[index]
         task.status, task.started_ms, task.retry_ms = "running", at_ms, None
+        task.progress = None
         task.timeout_ms = self._timeout_of(index)
 
     def _timeout_of(self, index: int) -> int | None:
         after_ms = self.workflow.tasks[index].timeout_ms
-        return None if after_ms is None else self.tasks[index].started_ms + after_ms
+        return None if after_ms is None else (self.tasks[index].started_ms or 0) + after_ms
 
     def _failed(self, index: int, at_ms: int, *, retriable: bool) -> None:
         task = self.tasks[index]
@@ -175,6 +187,7 @@ class NaiveExecution:
             task.status = "retrying"
             task.retry_ms = at_ms + delay_ms(policy, failures=task.failures, luck=luck)
             task.attempt, task.live, task.stop, task.timeout_ms = task.attempt + 1, False, "", None
+            task.progress = None
             return
         self._fail_for_good(task)
 
@@ -187,6 +200,7 @@ class NaiveExecution:
         if self.goes_on and task.losses <= self.lost_max:
             task.status, task.stop, task.timeout_ms = "pending", "", None
             task.attempt, task.live, task.fresh = task.attempt + 1, True, True
+            task.started_ms = task.progress = None
             return
         self._fail_for_good(task)
 

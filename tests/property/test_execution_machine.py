@@ -299,6 +299,7 @@ class ExecutionMachine(RuleBasedStateMachine):
                 task.failures,
                 task.losses,
             )
+            assert (row.started_ms, row.progress) == (task.started_ms, task.progress)
         expected = {(i, task.attempt) for i, task in enumerate(model.tasks) if task.live}
         assert set(self.live) == expected, "what task actors have is not what the model expects"
         told = {attempt: reason for attempt, reason in self.live.items() if reason}

@@ -28,12 +28,17 @@ KEYS = (
     QueueKey(shared=True),
     QueueKey(ResourceRequest(num_cpus=2)),
     QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),))),
+    QueueKey(ResourceRequest(num_cpus=0, num_gpus=1)),
     QueueKey(node_id="a"),
     QueueKey(node_id="b"),
 )
 CPUS = {"a": 2.0, "b": 3.0}
-CAPACITY = Capacity(nodes={name: {"CPU": cpus, "fpga": 1.0} for name, cpus in CPUS.items()})
+GPUS = {"a": 0.0, "b": 1.0}
+CAPACITY = Capacity(
+    nodes={name: {"CPU": cpus, "fpga": 1.0, "GPU": GPUS[name]} for name, cpus in CPUS.items()}
+)
 _ROUNDS_MAX = 400
+_IDLE_MS = 5_000
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -41,11 +46,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     @initialize(warm_min=some.integers(0, 3), actors_max=some.integers(6, 12))
     def begin(self, warm_min: int, actors_max: int) -> None:
-        limits = PoolLimits(warm_min, actors_max, idle_ms=5_000)
+        limits = PoolLimits(warm_min, actors_max, idle_ms=_IDLE_MS)
+        self.actors_max = actors_max
         self.pool = SlotPool(limits, "ns", CAPACITY)
         self.now_ms = 0
         self.starting: dict[str, QueueKey] = {}
         self.placed: dict[str, tuple[QueueKey, str]] = {}
+        self.idle_since: dict[str, int] = {}
+        #: What is just being given back: it may have been wanted for room before.
+        self.given: list[str] = []
         self.leased: dict[str, str] = {}
         self.waiting: dict[int, tuple[str, QueueKey, int]] = {}
         self.recalls: Counter[tuple[str, QueueKey]] = Counter()
@@ -63,7 +72,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=some.data())
     def give_back(self, data: some.DataObject) -> None:
         name = data.draw(some.sampled_from(sorted(self.leased)))
-        self.give(name)
+        self.give(self.leased[name], [name])
 
     @precondition(lambda self: self.starting)
     @rule(data=some.data())
@@ -86,9 +95,7 @@ class PoolMachine(RuleBasedStateMachine):
             del self.waiting[ticket]
         self.perform(self.pool.forget_requests(holder, self.now_ms))
         names = self.pool.held_by(holder)
-        for name in names:
-            self.leased.pop(name, None)
-        self.perform(self.pool.give_back(holder, names, self.now_ms))
+        self.give(holder, names)
 
     @rule(ms=some.sampled_from([10, 1_000, 6_000]))
     def tick(self, ms: int) -> None:
@@ -107,6 +114,8 @@ class PoolMachine(RuleBasedStateMachine):
                     self.starting[name] = key
                 case KillActor(name):
                     assert name not in self.leased, "ends what somebody uses"
+                    if name in self.placed and self.now_ms - self.idle_since[name] < _IDLE_MS:
+                        assert self.makes_room(name), "ends what is of no use to anybody"
                     self.forget(name)
                 case Grant(ticket, names):
                     self.granted(ticket, names)
@@ -128,9 +137,29 @@ class PoolMachine(RuleBasedStateMachine):
                 assert name not in self.leased, "has two holders"
                 self.leased[name] = holder
 
-    def give(self, name: str) -> None:
-        holder = self.leased.pop(name)
-        self.perform(self.pool.give_back(holder, [name], self.now_ms))
+    def give(self, holder: str, names: list[str]) -> None:
+        self.given = names
+        for name in names:
+            self.leased.pop(name, None)
+            self.idle_since[name] = self.now_ms
+        self.perform(self.pool.give_back(holder, names, self.now_ms))
+        self.given = []
+
+    def makes_room(self, name: str) -> bool:
+        """Whether something starts that needs what an actor holds, where it holds it."""
+        key, node = self.placed[name]
+        held = set(key.resources.demand())
+        at_the_ceiling = len(self.placed) + len(self.starting) >= self.actors_max
+        return (
+            name in self.given
+            or at_the_ceiling
+            or any(
+                held & set(other.resources.demand())
+                and other.node_id in ("", node)
+                and CAPACITY.can_hold(other.resources, node)
+                for other in self.starting.values()
+            )
+        )
 
     def forget(self, name: str) -> None:
         self.starting.pop(name, None)
@@ -144,9 +173,13 @@ class PoolMachine(RuleBasedStateMachine):
             there = [k for k, where in self.placed.values() if where == node]
             has_cpus = cpus - sum(used(k) for k in there) >= used(key)
             has_fpga = not key.resources.custom or not any(k.resources.custom for k in there)
-            if key.node_id in ("", node) and has_cpus and has_fpga:
+            has_gpus = GPUS[node] - sum(k.resources.num_gpus for k in there) >= (
+                key.resources.num_gpus
+            )
+            if key.node_id in ("", node) and has_cpus and has_fpga and has_gpus:
                 del self.starting[name]
                 self.placed[name] = (key, node)
+                self.idle_since[name] = self.now_ms
                 self.perform(self.pool.actor_ready(name, node, self.now_ms))
                 return True
         return False
@@ -156,6 +189,10 @@ class PoolMachine(RuleBasedStateMachine):
         assert counts["requests"] == len(self.waiting)
         assert counts["leased"] == len(self.leased)
         assert set(self.pool.names()) == set(self.starting) | set(self.placed)
+        for key, count in Counter(self.starting.values()).items():
+            could_start = CAPACITY.can_hold(key.resources, key.node_id)
+            if key.resources != DEFAULT.resources and could_start is not None:
+                assert count <= could_start, "more are to start than could ever"
 
     # The end -----------------------------------------------------------------------------------
 
@@ -173,7 +210,7 @@ class PoolMachine(RuleBasedStateMachine):
                     self.try_to_place(name)
             for name in sorted(self.leased):
                 if name in self.leased:
-                    self.give(name)
+                    self.give(self.leased[name], [name])
         raise AssertionError(f"nobody answers {self.waiting}")
 
 

@@ -135,6 +135,7 @@ class StoresAgree(RuleBasedStateMachine):
         holds=st.lists(executions, max_size=2, unique=True),
         owners_max=st.integers(0, 3),
         live_max=st.sampled_from([None, None, None, 0, 1, 2]),
+        load_max=st.sampled_from([None, None, 0, 1, 2]),
     )
     def create(
         self,
@@ -149,12 +150,15 @@ class StoresAgree(RuleBasedStateMachine):
         holds,
         owners_max,
         live_max,
+        load_max,
     ) -> None:
         held = [one for one in holds if one != execution]
         sole = indexes[-1].index if alone and indexes else ""
         new = NewExecution(execution, digest, fields, rows, events, indexes, held, sole)
         self.both(
-            lambda store: store.create_execution(new, owners_max=owners_max, live_max=live_max)
+            lambda store: store.create_execution(
+                new, owners_max=owners_max, live_max=live_max, load_max=load_max
+            )
         )
         self.look(execution)
 
@@ -280,6 +284,7 @@ async def visible(store: Store) -> list[Any]:
     seen.append(await store.read_executions(EXECUTIONS, ["a", "b"]))
     for owner in OWNERS:
         seen.append(await store.owned_executions(owner, limit=2))
+        seen.append(await store.owned_executions(owner, offset=1, limit=2))
         seen.append(sorted(await store.inboxes_waiting(owner)))
     seen.extend([await store.get_documents(kind, DOCUMENTS) for kind in KINDS])
     for name in [f"{kind}/{name}" for kind in ("", *KINDS) for name in LISTS]:

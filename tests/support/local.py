@@ -29,7 +29,7 @@ from harmonia_actors.runtime.files import FileInfo, WorkspaceFiles
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.service.gateway import InstallationGateway
+from harmonia_actors.runtime.service.gateway import FilePlace, InstallationGateway
 from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
@@ -212,16 +212,14 @@ class _Launcher:
 class _Files:
     files: WorkspaceFiles
 
-    async def list_files(self, node_id: str, execution_id: str) -> tuple[Sequence[FileInfo], bool]:
-        return self.files.list_files(execution_id)
+    async def list_files(self, place: FilePlace) -> tuple[Sequence[FileInfo], bool]:
+        return self.files.list_files(place.execution_id, place.files_from)
 
-    async def describe(self, node_id: str, execution_id: str, path: str) -> FileInfo:
-        return self.files.describe(execution_id, path)
+    async def describe(self, place: FilePlace, path: str) -> FileInfo:
+        return self.files.describe(place.execution_id, place.files_from, path)
 
-    async def read(
-        self, node_id: str, execution_id: str, path: str, offset: int, size: int
-    ) -> bytes:
-        return self.files.read(execution_id, path, offset, size)
+    async def read(self, place: FilePlace, path: str, offset: int, size: int) -> bytes:
+        return self.files.read(place.execution_id, place.files_from, path, offset, size)
 
 
 class _Sink:
@@ -283,7 +281,11 @@ class LocalInstallation:
             self.free.put_nowait(actor)
         for number in range(self.owners):
             await self.add_owner(f"owner-{number}")
-        self.hub = EventHub(self.store, _Feed(self.broadcast))
+        self.hub = EventHub(
+            self.store,
+            _Feed(self.broadcast),
+            recent_bytes_max=self.settings.stream_recent_bytes_max,
+        )
         self.gateway = InstallationGateway(self.parts(), self.hub, _Files(files))
         self.files = files
         return self
@@ -337,7 +339,11 @@ class LocalInstallation:
             attempts=dispatcher,
             sink=_Sink(self.broadcast),
             clock=self.clock,
-            limits=replace(self.host_limits, owners_max=self.owners),
+            limits=replace(
+                self.host_limits,
+                owners_max=self.owners,
+                executions_max=self.settings.executions_per_actor_max,
+            ),
             core_limits=CoreLimits(),
             ordering_limits=self.ordering_limits,
             take_census=take_census,

@@ -21,15 +21,19 @@ from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, Page
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
-from harmonia_actors.core.workflow import Task, Workflow
+from harmonia_actors.core.workflow import Task
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered
+from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from persistence.errors import Missing
 from persistence.store import InboxEntry, IndexEntry, Snapshot
 
 __all__ = ["CheckpointService"]
+
+#: Executions that are looked at for the files of one that was restored, at most.
+_FILES_FROM_MAX = 16
 
 
 class CheckpointService(ExecutionService):
@@ -104,7 +108,7 @@ class CheckpointService(ExecutionService):
         former = decode_head(snapshot.fields["head"])
         now_ms = self.clock.now_ms()
         rows = _completed_rows(snapshot)
-        files_from = self._files_from(snapshot, former, known.workflow)
+        files_from = self._files_from(snapshot, former, known)
         head = Head(
             execution_id=await self.new_execution_id(),
             workflow_id=former.workflow_id,
@@ -140,7 +144,7 @@ class CheckpointService(ExecutionService):
                 fields,
                 rows={str(index): encode_row(row) for index, row in rows.items()},
                 events=events,
-                holds=sorted({*outputs_of, files_from}),
+                holds=sorted({*outputs_of, *files_from}),
             )
         except Missing:
             # It was deleted a moment ago, and nobody else held what it did.
@@ -154,22 +158,27 @@ class CheckpointService(ExecutionService):
             raise ExecutionNotFound(head.execution_id)
         return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
 
-    def _files_from(self, snapshot: Snapshot, former: Head, workflow: Workflow) -> str:
-        """The execution whose files a restored one begins with.
+    def _files_from(
+        self, snapshot: Snapshot, former: Head, known: KnownWorkflow
+    ) -> tuple[str, ...]:
+        """Executions whose files a restored one may begin with, on the node where they are.
 
-        That of the checkpoint; but if that was itself restored and had not come to use files yet,
-        those that it would have begun with are still where it would have got them from.
+        That of the checkpoint; if it was itself restored, it may have no directory yet, so those
+        before it follow. If none of its tasks has used files, it certainly has none.
         """
-        inherited = former.labels.get("files_from", "")
-        if not inherited:
-            return former.execution_id
+        inherited = former.files_from
+        if inherited and not self._has_used_files(snapshot, former, known):
+            return inherited
+        return (former.execution_id, *inherited)[:_FILES_FROM_MAX]
+
+    def _has_used_files(self, snapshot: Snapshot, former: Head, known: KnownWorkflow) -> bool:
         for name, body in snapshot.rows.items():
-            row, task = decode_row(body), workflow.tasks[int(name)]
+            row, task = decode_row(body), known.workflow.tasks[int(name)]
             taken_over = row.output is not None and row.output.execution_id != former.execution_id
-            started = row.started_ms is not None or row.attempt > 1
-            if started and not taken_over and self._uses_files(task):
-                return former.execution_id
-        return str(inherited)
+            has_run = row.started_ms is not None or row.attempt > 1
+            if has_run and not taken_over and self._uses_files(task):
+                return True
+        return False
 
     def _uses_files(self, task: Task) -> bool:
         try:

@@ -282,12 +282,13 @@ class ExecutionService(WorkflowService):
         )
         owners_max = self.settings.execution_actors_max
         live_max = self.settings.executions_live_max
+        load_max = self.settings.executions_per_actor_max
 
         async def create() -> str:
             while True:
                 try:
                     return await self.store.create_execution(
-                        new, owners_max=owners_max, live_max=live_max
+                        new, owners_max=owners_max, live_max=live_max, load_max=load_max
                     )
                 except LimitReached:
                     raise RateLimitExceeded(

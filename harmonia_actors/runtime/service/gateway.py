@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from harmonia_actors.core.errors import ResourceNotFound
-from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import FileContent, JsonObject, StreamEvent
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.event_hub import EventHub
@@ -22,25 +22,34 @@ from harmonia_actors.runtime.service.parts import ServiceParts, answered
 from harmonia_actors.runtime.service.templates import TemplateService
 from persistence.errors import StoreError
 
-__all__ = ["FileReader", "InstallationGateway"]
+__all__ = ["FilePlace", "FileReader", "InstallationGateway"]
 
 _CHUNK_BYTES = 1_000_000
 
 
-class FileReader(Protocol):
-    """Workspaces, wherever they are; `node_id` is "" if they are the same everywhere."""
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """Where the files of an execution are."""
 
-    async def list_files(self, node_id: str, execution_id: str) -> tuple[Sequence[FileInfo], bool]:
+    #: "" if workspaces are the same on all nodes.
+    node_id: str
+    execution_id: str
+    #: As in `Head.files_from`.
+    files_from: tuple[str, ...]
+
+
+class FileReader(Protocol):
+    """The files of executions, wherever they are."""
+
+    async def list_files(self, place: FilePlace) -> tuple[Sequence[FileInfo], bool]:
         """All files of an execution, and whether there are more than are listed."""
         ...
 
-    async def describe(self, node_id: str, execution_id: str, path: str) -> FileInfo:
+    async def describe(self, place: FilePlace, path: str) -> FileInfo:
         """One file. Raises ResourceNotFound."""
         ...
 
-    async def read(
-        self, node_id: str, execution_id: str, path: str, offset: int, size: int
-    ) -> bytes:
+    async def read(self, place: FilePlace, path: str, offset: int, size: int) -> bytes:
         """A part of a file; empty at its end."""
         ...
 
@@ -59,22 +68,21 @@ class InstallationGateway(CheckpointService, TemplateService, KeyService):
 
     async def list_files(self, execution_id: str) -> JsonObject:
         """Files of the workspace."""
-        node_id = await self._workspace_node(execution_id)
-        found, more = await self._files.list_files(node_id, execution_id)
+        found, more = await self._files.list_files(await self._file_place(execution_id))
         items = [info.to_json() for info in found]
         return {"items": items, "total": len(items), "truncated": more}
 
     async def open_file(self, execution_id: str, path: str) -> FileContent:
         """A file of the workspace, in chunks."""
-        node_id = await self._workspace_node(execution_id)
-        info = await self._files.describe(node_id, execution_id, path)
+        place = await self._file_place(execution_id)
+        info = await self._files.describe(place, path)
         files = self._files
 
         async def chunks() -> AsyncIterator[bytes]:
             offset = 0
             while offset < info.size:
                 size = min(_CHUNK_BYTES, info.size - offset)
-                part = await files.read(node_id, execution_id, info.path, offset, size)
+                part = await files.read(place, info.path, offset, size)
                 if not part:
                     return
                 offset += len(part)
@@ -141,7 +149,6 @@ class InstallationGateway(CheckpointService, TemplateService, KeyService):
         totals = await answered(lambda: asyncio.gather(*(count(status.value) for status in names)))
         return {status.value: total for status, total in zip(names, totals, strict=True)}
 
-    async def _workspace_node(self, execution_id: str) -> str:
-        head = decode_head((await self._snapshot(execution_id)).fields["head"])
-        node_id = head.labels.get("node_id", "")
-        return str(node_id)
+    async def _file_place(self, execution_id: str) -> FilePlace:
+        head = await self._head(execution_id)
+        return FilePlace(str(head.labels.get("node_id", "")), execution_id, head.files_from)

@@ -6,7 +6,7 @@ both come from clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "as_json_schema",
     "check_schema",
     "complete_input",
+    "inputs_of",
     "is_property_map",
     "required_inputs",
     "with_defaults",
@@ -138,6 +139,17 @@ def _defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
         for name, of_property in _properties(schema).items()
         if isinstance(of_property, dict) and "default" in of_property
     }
+
+
+def inputs_of(schema: Any) -> Collection[str] | None:
+    """Names of all inputs that an execution can be given under a schema; None if any can."""
+    if not isinstance(schema, dict):
+        return None
+    whole = as_json_schema(schema)
+    is_closed = whole.get("additionalProperties") is False
+    if not is_closed or "patternProperties" in whole or "$ref" in whole:
+        return None
+    return _properties(schema)
 
 
 def required_inputs(workflow: Workflow) -> dict[str, str]:

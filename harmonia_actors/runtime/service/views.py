@@ -81,14 +81,15 @@ def progress(head: Head) -> JsonObject:
 def task_view(row: TaskRow | None, output: Any = None) -> JsonObject:
     """A task as a status shows it; `output` is in a list of one, if it is to be shown."""
     row = row or _PENDING
-    started = row.started_ms is not None
+    has_attempt = row.started_ms is not None or row.attempt > 1
     view: JsonObject = {
         "status": row.status.value,
         "started_at": timestamp_or_none(row.started_ms),
         "completed_at": timestamp_or_none(row.completed_ms),
         "started_ms": row.started_ms,
         "completed_ms": row.completed_ms,
-        "attempt": row.attempt if started or row.status is TaskStatus.RETRYING else 0,
+        # The one that runs or ran last; while none does, the next one; 0 before the first.
+        "attempt": row.attempt if has_attempt else 0,
         "progress": 1.0 if row.status is TaskStatus.COMPLETED else row.progress,
         "error": _error(row.failure),
     }

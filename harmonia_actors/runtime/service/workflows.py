@@ -17,7 +17,7 @@ from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
-from harmonia_actors.runtime.service.schema import check_schema, required_inputs
+from harmonia_actors.runtime.service.schema import check_schema, inputs_of, required_inputs
 from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import IndexEntry
 
@@ -126,6 +126,7 @@ class WorkflowService(Service):
             limits=self.definition_limits,
             check_action=self._check_action,
             check_schema=check_schema,
+            inputs_of=inputs_of,
         )
         kept = {key: value for key, value in definition.items() if key not in READ_ONLY_FIELDS}
         kept["tasks"] = {name: {"name": name, **task} for name, task in definition["tasks"].items()}

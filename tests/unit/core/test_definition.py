@@ -245,6 +245,61 @@ def test_the_caller_may_know_more_of_actions_and_schemas() -> None:
     assert found == {"tasks.a.action": "'echo' is not known", "input_schema.x": "is odd"}
 
 
+@pytest.mark.parametrize(
+    ("written", "field", "words"),
+    [
+        (
+            {"x": ["${workflow.input.fiel}"]},
+            "tasks.a.input.x[0]",
+            "'${workflow.input.fiel}' needs the input 'fiel', which input_schema does not name; "
+            "did you mean 'file'?",
+        ),
+        (
+            {"x": {"y": "<${workflow.input.file}${workflow.input.zzz.deep}>"}},
+            "tasks.a.input.x.y",
+            "'${workflow.input.zzz.deep}' needs the input 'zzz', which input_schema does not name; "
+            "name it there, or write a default with ??",
+        ),
+        ({"x": "${workflow.input.fiel ?? workflow.input.fil}"}, "tasks.a.input.x", "'fil'"),
+        ({"x": "${tasks.b.output ?? workflow.input.fil}"}, "tasks.a.input.x", "'fil'"),
+        ({"x": "${workflow.input[0]}"}, "tasks.a.input.x", "the input is an object"),
+        ({"x": "${workflow.input.file ?? workflow.input[0].k}"}, "tasks.a.input.x", "an object"),
+    ],
+)
+def test_a_reference_to_an_input_that_cannot_be_given_is_refused(
+    written: dict[str, Any], field: str, words: str
+) -> None:
+    raw = definition({"b": {}, "a": {"input": written, "depends_on": ["b"]}})
+    found = problems(raw, inputs_of=lambda _: ["file"])
+    assert set(found) == {field}
+    assert words in found[field]
+    assert problems({**definition({"b": {}}), "output": written}, inputs_of=lambda _: ["file"])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "${workflow.input.file}",
+        "${workflow.input.fiel ?? 1}",
+        "${workflow.input.fiel ?? workflow.input.file}",
+        "${workflow.input[0] ?? 1}",
+        "${workflow.input}",
+        "$${workflow.input.fiel}",
+    ],
+)
+def test_a_reference_that_may_have_a_value_is_taken(written: str) -> None:
+    raw = definition({"a": {"input": {"x": written}}}, output=written)
+    parse_definition(raw, inputs_of=lambda _: ["file"])
+
+
+def test_without_names_of_inputs_any_may_be_given_but_none_by_number() -> None:
+    raw = definition({"a": {"input": {"x": "${workflow.input.anything}"}}})
+    parse_definition(raw, inputs_of=lambda _: None)
+    raw = definition({"a": {"input": {"x": "${workflow.input[0]}"}}})
+    assert set(problems(raw, inputs_of=lambda _: None)) == {"tasks.a.input.x"}
+    build_workflow(raw)  # What was stored before can still be read.
+
+
 # Cycles and sizes --------------------------------------------------------------------------------
 
 
@@ -313,6 +368,13 @@ def test_guessing_what_was_meant_costs_the_same_however_much_is_wrong(
     with pytest.raises(ValidationFailed) as caught:
         parse_definition({**definition(tasks), **wrong})
     assert caught.value.details["total"] >= 10_000
+    assert len(caught.value.details["errors"]) == ValidationFailed.SHOWN_MAX
+    assert 0 < guesses <= ValidationFailed.SHOWN_MAX
+    guesses = 0
+    raw = definition({"a": {"input": {"x": ["${workflow.input.nme}"] * 2_000}}})
+    with pytest.raises(ValidationFailed) as caught:
+        parse_definition(raw, inputs_of=lambda _: ["name"])
+    assert caught.value.details["total"] == 2_000
     assert len(caught.value.details["errors"]) == ValidationFailed.SHOWN_MAX
     assert 0 < guesses <= ValidationFailed.SHOWN_MAX
 

@@ -391,6 +391,35 @@ def test_the_loss_of_what_never_started_is_not_told_but_counted() -> None:
     assert story.ordered() == ["start a 2"]
 
 
+def test_after_a_loss_nothing_is_left_of_the_attempt_that_was_lost() -> None:
+    story = one()
+    story.started("a")
+    story.take(st.ProgressReported(0, 1, story.at_ms, 0.9, "nearly there"))
+    story.lost("a")
+    row = story.execution.rows[0]
+    assert (row.status, row.started_ms, row.progress, row.message) == ("pending", None, None, "")
+    story.at_ms += 700
+    story.started("a")
+    assert row.started_ms == story.at_ms
+
+
+def test_while_a_retry_waits_the_start_of_what_failed_is_still_known() -> None:
+    """It says that the task has run at all; how far it came counts for nothing any more."""
+    story = Story(workflow_of({"a": {"retry_policy": {"max_retries": 1, "retry_interval": 9}}}))
+    story.start()
+    story.started("a")
+    story.take(st.ProgressReported(0, 1, story.at_ms, 0.9, "nearly there"))
+    began_ms = story.at_ms
+    story.at_ms += 700
+    story.failed("a")
+    row = story.execution.rows[0]
+    shown = (row.status, row.started_ms, row.progress, row.message)
+    assert shown == ("retrying", began_ms, None, "")
+    story.wait(9_000)
+    story.lost("a")
+    assert (row.status, row.started_ms) == ("pending", None)
+
+
 # Cancel ------------------------------------------------------------------------------------------
 
 

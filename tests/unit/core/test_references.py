@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -156,6 +157,8 @@ def test_a_doubled_dollar_is_a_literal(written: str, expected: str) -> None:
         ("${workflow.input.list[9] ?? 5}", 5),
         ("${workflow.input.text.deeper ?? 5}", 5),
         ('${workflow.input.object["no ?? split"] ?? 5}', 5),
+        ('${workflow.input["x\\\\"] ?? 5}', 5),
+        ('${workflow.input["x\\"?? y\\\\"] ?? 5}', 5),
         ("<${workflow.input.missing ?? 5}>", "<5>"),
     ],
 )
@@ -237,6 +240,14 @@ def test_odd_keys_are_reached_when_quoted() -> None:
         assert resolve(template, lambda _: odd, limit_bytes=1_000) == value
 
 
+@given(some.text(max_size=8), some.booleans())
+def test_any_key_can_be_quoted_before_a_default(key: str, is_there: bool) -> None:
+    written = f"${{workflow.input[{json.dumps(key)}] ?? workflow.input[{json.dumps(key)}] ?? 1}}"
+    values = {key: 2} if is_there else {}
+    template = compile_template(written, [])
+    assert resolve(template, lambda _: values, limit_bytes=1_000) == (2 if is_there else 1)
+
+
 # Errors ------------------------------------------------------------------------------------------
 
 
@@ -267,6 +278,9 @@ def test_odd_keys_are_reached_when_quoted() -> None:
         ("${workflow.input['x']}", "cannot read the path"),
         ("${workflow.input.x y}", "cannot read the path at ' y'"),
         ('${workflow.input["\\x"]}', "not valid JSON text"),
+        ('${workflow.input["a\\ud800b"]}', r"half a surrogate pair.*write both halves, or the"),
+        ('${workflow.input["\\ud83d\\ude00\\udc00"] ?? 1}', "half a surrogate pair"),
+        ('${tasks["\\udfff"].output}', "half a surrogate pair"),
         ("${workflow.input.x ?? tasks.nope.output ?? 3}", "names task 'nope'"),
         ("${workflow.input.x ??}", r"no default after \?\?"),
         ("${workflow.input.x ?? {bad}}", "neither JSON nor a plain word"),

@@ -80,6 +80,11 @@ def test_memory_in_bytes_or_in_words(text: object, size: int) -> None:
         ({"memory": "lots"}, ["memory", "lots", "2GiB"]),
         ({"memory": -5}, ["memory", "-5", "from 0"]),
         ({"memory": float("nan")}, ["memory", "nan"]),
+        ({"memory": float("inf")}, ["memory", "inf", "from 0"]),
+        ({"memory": 10**400}, ["memory", "from 0"]),
+        ({"memory": "9" * 400}, ["memory", "from 0"]),
+        ({"memory": "9" * 300 + "TiB"}, ["memory", "from 0"]),
+        ({"num_cpus": 10**400}, ["num_cpus", "from 0"]),
         ({"memory": [1]}, ["memory", "[1]"]),
         ({"resources": 3}, ["resources", "3", "object"]),
         ({"resources": {"fpga": 1}, "fpga": 2}, ["fpga", "twice"]),
@@ -199,3 +204,30 @@ def test_capacity_knows_its_nodes() -> None:
     assert capacity.total_cpus() == 3
     assert capacity.has_node("a")
     assert not capacity.has_node("c")
+
+
+@pytest.mark.parametrize(
+    ("request_", "node", "count"),
+    [
+        (ResourceRequest.DEFAULT, "", 10),
+        (ResourceRequest(num_cpus=3), "", 3),
+        (ResourceRequest(num_cpus=3), "a", 1),
+        (ResourceRequest(num_cpus=3), "gone", 0),
+        (ResourceRequest(num_cpus=0, num_gpus=1), "", 2),
+        (ResourceRequest(num_cpus=1, num_gpus=1), "", 2),
+        (ResourceRequest(num_cpus=0, num_gpus=0.6), "", 2),
+        (ResourceRequest(num_cpus=0, num_gpus=0.25), "", 8),
+        (ResourceRequest(num_cpus=0, num_gpus=2), "b", 1),
+        (ResourceRequest(num_cpus=9), "", 0),
+        (ResourceRequest(num_cpus=0), "", None),
+    ],
+)
+def test_how_many_the_nodes_can_hold(
+    request_: ResourceRequest, node: str, count: int | None
+) -> None:
+    nodes = {"a": {"CPU": 4.0}, "b": {"CPU": 6.0, "GPU": 2.0}}
+    assert Capacity(nodes).can_hold(request_, node) == count
+    larger = Capacity(nodes, node_types=({"CPU": 64.0, "GPU": 8.0},))
+    assert larger.can_hold(request_, node) == (count if node else None), "more nodes may come"
+    assert Capacity(nodes, complete=False).can_hold(request_, "") is None
+    assert Capacity(nodes, node_types=({"TPU": 1.0},)).can_hold(request_, node) == count

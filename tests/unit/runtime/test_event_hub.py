@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from typing import cast
 import pytest
 
 from harmonia_actors.core import events as ev
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.options import ExecutionOptions
@@ -56,10 +58,14 @@ class Log:
             )
         )
 
-    async def commit(self, count: int, *, last: bool = False, tell: bool = True) -> None:
+    async def commit(
+        self, count: int, *, last: bool = False, tell: bool = True, size: int = 0
+    ) -> None:
         """Some progress, and if `last` the end; the broadcaster hears of it or does not."""
         first = len(self.bodies) + 1
-        told: list[ev.Event] = [ev.TaskProgress("t", 0.5, f"{first + i}") for i in range(count)]
+        told: list[ev.Event] = [
+            ev.TaskProgress("t", 0.5, f"{first + i}".ljust(size, ".")) for i in range(count)
+        ]
         if last:
             told.append(ev.ExecutionCancelled("wf-1", "n", 5))
         bodies = [
@@ -122,18 +128,20 @@ class World:
         self.store = MemoryStore()
         self.broadcast = Broadcast()
         self.feed = Feed(self.broadcast)
-        self.hub = EventHub(self.store, self.feed)
+        self.hub = EventHub(self.store, self.feed, recent_bytes_max=1_000_000)
         self.log = Log(self.store, self.broadcast)
 
     def restart_feed(self) -> None:
         self.feed.restart()
         self.log.broadcast = self.feed.broadcast
 
-    async def receive(self, after: int = 0, most: int = 10**9) -> list[StreamEvent]:
+    async def receive(
+        self, after: int = 0, most: int = 10**9, name: str = "exec-1"
+    ) -> list[StreamEvent]:
         """All events of a client, until the last or until it has had enough."""
         found: list[StreamEvent] = []
         stream = cast(
-            "AsyncGenerator[Sequence[StreamEvent], None]", self.hub.events("exec-1", after=after)
+            "AsyncGenerator[Sequence[StreamEvent], None]", self.hub.events(name, after=after)
         )
         async with aclosing(stream) as batches:
             async for batch in batches:
@@ -223,6 +231,44 @@ async def test_clients_of_one_execution_share_one_reading(world: World) -> None:
     assert reads <= 20, "each client reads the log again for each event"
 
 
+async def test_an_events_data_is_cut_out_of_its_body(world: World) -> None:
+    await world.log.commit(1, last=True)
+    for event in await world.receive():
+        assert event.data == jsontext.encode(jsontext.decode(event.body)["data"])
+        assert not hasattr(event, "__dict__")
+        held = [getattr(event, field.name) for field in dataclasses.fields(event)]
+        assert sum(isinstance(value, bytes) for value in held) == 1, "it holds the data twice"
+
+
+async def test_what_is_kept_of_recent_events_is_bounded_by_bytes(world: World) -> None:
+    logs = [Log(world.store, world.broadcast, name) for name in ("exec-2", "exec-3", "exec-4")]
+    for log in logs:
+        await log.create()
+    clients = [asyncio.ensure_future(world.receive(name=log.name)) for log in logs]
+    await until(lambda: world.broadcast.counts()["followed"] == 3)
+    kept = []
+    for _ in range(30):
+        for log in logs:
+            await log.commit(1, size=50_000)
+            await settle()
+            kept.append(world.hub.recent_bytes)
+    assert max(kept) <= 1_000_000
+    assert kept[-1] > 900_000, "little is kept"
+    for log in logs:
+        await log.commit(1, last=True)
+    for log, found in zip(logs, await asyncio.gather(*clients), strict=True):
+        assert [event.body for event in found] == log.bodies
+    assert world.hub.recent_bytes == 0
+
+
+async def test_what_is_too_large_to_keep_is_read_from_the_log(world: World) -> None:
+    client = asyncio.ensure_future(world.receive())
+    await until(lambda: world.feed.pulls)
+    await world.log.commit(3, size=2_000_000)
+    await world.log.commit(1, last=True)
+    assert seqs(await client) == [1, 2, 3, 4, 5]
+
+
 async def test_an_event_that_the_broadcaster_never_heard_of_comes_all_the_same(
     world: World,
 ) -> None:
@@ -269,6 +315,9 @@ async def test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for(
 ) -> None:
     """Clients join and leave at any moment; the broadcaster drops, restarts, is away."""
     luck = random.Random(seed)
+    world.hub = EventHub(
+        world.store, world.feed, recent_bytes_max=luck.choice([0, 900, 3_000, 1_000_000])
+    )
     cut: list[tuple[int, asyncio.Task[list[StreamEvent]], int]] = []
     whole: list[tuple[int, asyncio.Task[list[StreamEvent]]]] = []
     for _ in range(40):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.runtime import host as host_module
 from harmonia_actors.runtime.host import Census
 from harmonia_actors.runtime.notes import decode_note, encode_note
+from harmonia_actors.settings import Settings
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit, InboxEntry
 from tests.support.gates import Gates
@@ -127,6 +130,44 @@ async def test_an_execution_that_its_owner_was_never_told_of_is_found(world: Wor
     assert host.load == 0, "the call that tells of it may still be under way"
     await host._claim_untold()
     assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_however_many_an_owner_was_never_told_of_all_are_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "_OWNED_PAGE", 3)
+
+    async def lost(*_: Any) -> None:
+        pass
+
+    world.gateway.parts.launcher.start = lost  # type: ignore[assignment,method-assign]
+    started = [await world.start({"x": {}}) for _ in range(20)]
+    host = world.installation.hosts[await world.owner_of(started[0])]
+    host.limits = replace(host.limits, executions_max=2)
+    mine = [one for one in started if await world.owner_of(one) == host.owner]
+    assert len(mine) == 10
+    await host._claim_untold()
+    await host._claim_untold()
+    for execution_id in mine:
+        assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_an_owner_gets_no_more_executions_than_it_may_host(tmp_path: Path) -> None:
+    gates = Gates()
+    settings = Settings(executions_per_actor_max=2)
+    async with LocalInstallation(
+        MemoryStore(), tmp_path, components=[gates.component], settings=settings
+    ) as installation:
+        world = World(installation, gates)
+        started = [await world.start({f"x{at}": {"action": "hold"}}) for at in range(6)]
+        assert {name: host.load for name, host in installation.hosts.items()} == {
+            "owner-0": 2,
+            "owner-1": 2,
+        }
+        assert [await world.owner_of(one) for one in started[4:]] == ["", ""]
+        for at, execution_id in enumerate(started):
+            gates.open(f"x{at}")
+            assert (await world.ended(execution_id))["status"] == "completed"
 
 
 async def test_a_cancel_comes_through_the_inbox(world: World) -> None:

@@ -237,19 +237,121 @@ def test_requests_that_differ_little_share_a_class(pool: Pool) -> None:
     assert asked(pool, "y", QueueKey(ResourceRequest(memory_bytes=400_000_000))) == ["grant y 4"]
 
 
-def test_idle_actors_make_room_for_one_that_cannot_start(pool: Pool) -> None:
+TWO_CPUS = Capacity(nodes={"a": {"CPU": 2.0}})
+
+
+@pytest.fixture
+def full() -> Pool:
+    """A node that two warm actors (1 and 2) fill."""
+    made = Pool(capacity=TWO_CPUS)
+    made.tick()
+    made.ready(1, 2, 3)
+    return made
+
+
+def test_idle_actors_make_room_for_one_that_cannot_start(full: Pool) -> None:
+    full.ask("x", BIG)
+    assert full.tick(999) == []
+    assert full.tick(1) == ["kill 1"]
+    assert full.tick(1) == ["kill 2"]
+    assert full.tick(1) == []
+    assert full.ready(4) == ["grant x 4"]
+
+
+def test_leased_actors_make_room_when_they_are_given_back(full: Pool) -> None:
+    asked(full, "x", want=2)
+    full.ask("y", BIG)
+    assert full.tick(1_000) == ["recall x 1"]
+    assert full.tick(500) == ["recall x 1"]
+    assert full.tick(500) == [], "enough will come"
+    assert full.give("x", 1) == ["kill 1"]
+    assert full.tick(500) == []
+    assert full.give("x", 2) == ["kill 2"]
+
+
+def test_nobody_makes_room_where_there_is_some(pool: Pool) -> None:
+    """On a machine that is busy, an actor takes its time to start."""
     pool.ask("x", BIG)
-    assert pool.tick(999) == []
-    assert pool.tick(1) == ["kill 1"]
-    assert pool.tick(1) == ["kill 2"]
-    assert pool.ready(4) == ["grant x 4"]
+    assert pool.tick(9_999) == []
+    assert pool.tick(1) == ["kill 1"], "others must have taken it"
 
 
-def test_leased_actors_make_room_when_they_are_given_back(pool: Pool) -> None:
-    asked(pool, "x", want=2)
-    pool.ask("y", BIG)
-    assert pool.tick(1_000) == ["recall x 1"]
-    assert pool.give("x", 1) == ["kill 1"]
+GPU_ALONE = QueueKey(ResourceRequest(num_cpus=0, num_gpus=1))
+
+
+@pytest.fixture
+def workstation() -> Pool:
+    """Eight warm actors and the shared one on a node with a GPU."""
+    node = Capacity(nodes={"a": {"CPU": 8.0, "GPU": 1.0}})
+    made = Pool(PoolLimits(warm_min=8, actors_max=32, idle_ms=60_000, room_after_ms=1_000), node)
+    made.tick()
+    made.ready(*range(1, 10))
+    return made
+
+
+def test_nobody_ends_for_those_who_wait_for_each_other(workstation: Pool) -> None:
+    assert workstation.ask("x", GPU_ALONE, 10) == ["create 10"], "more could never start"
+    assert workstation.ready(10) == ["grant x 10"]
+    assert workstation.ask("x", GPU_ALONE, 9) == []
+    asked(workstation, "y", want=5)
+    for _ in range(100):
+        assert workstation.tick(500) == []
+
+
+def test_only_those_make_room_who_hold_what_is_short(workstation: Pool) -> None:
+    workstation.ask("x", GPU_ALONE)
+    workstation.ready(10)
+    half = QueueKey(ResourceRequest(num_cpus=0, num_gpus=0.5))
+    assert workstation.ask("y", half, 9) == ["create 11", "create 12"]
+    assert workstation.tick(1_000) == ["recall x 1"]
+    assert workstation.tick(500) == []
+    assert workstation.give("x", 10) == ["kill 10"]
+
+
+def test_only_those_make_room_who_are_where_it_could_start() -> None:
+    two = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 2.0, "GPU": 1.0}})
+    made = Pool(PoolLimits(warm_min=4, actors_max=10, idle_ms=60_000, room_after_ms=1_000), two)
+    made.tick()
+    made.ready(1, 2, 5, node="a")
+    made.ready(3, 4, node="b")
+    made.ask("x", GPU)
+    assert made.tick(1_000) == ["kill 3"]
+    assert made.ready(6, node="b") == ["grant x 6"]
+    made.ask("y", replace(BIG, node_id="a"))
+    assert made.tick(1_000) == ["kill 1"]
+    assert made.tick(1) == ["kill 2"]
+
+
+def test_the_next_one_is_helped_if_the_first_cannot_be() -> None:
+    node = Capacity({"a": {"CPU": 2.0, "GPU": 1.0, "fpga": 1.0}})
+    made = Pool(capacity=node)
+    made.tick()
+    made.ready(1, 2, 3)
+    fpga = QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),)), shared=True)
+    assert made.ask("x", fpga) == ["create 4 shared"]
+    made.ready(4)
+    both = QueueKey(ResourceRequest(num_cpus=0, num_gpus=1, custom=(("fpga", 1.0),)))
+    made.ask("y", both)
+    made.ask("z", BIG)
+    assert made.tick(1_000) == ["kill 1"], "what holds the fpga is everybody's"
+
+
+def test_nobody_makes_room_for_what_takes_none() -> None:
+    made = Pool(capacity=TWO_CPUS)
+    made.tick()
+    made.ready(1, 2)
+    made.ask("x", SHARED)
+    assert made.tick(50_000) == []
+
+
+def test_no_more_of_a_class_are_made_than_the_nodes_can_hold() -> None:
+    wide = PoolLimits(warm_min=0, actors_max=100, idle_ms=1)
+    three = {"a": {"CPU": 4.0}, "b": {"CPU": 6.0}}
+    assert len(Pool(wide, Capacity(three)).ask("x", QueueKey(ResourceRequest(3)), 50)) == 3
+    on_a = QueueKey(ResourceRequest(3), "a")
+    assert Pool(wide, Capacity(three)).ask("x", on_a, 50) == ["create 1 on a"]
+    grows = Capacity(three, ({"CPU": 8.0},))
+    assert len(Pool(wide, grows).ask("x", QueueKey(ResourceRequest(3)), 50)) == 8
 
 
 def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None:
@@ -260,6 +362,7 @@ def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None
     assert scaled.tick(5_000) == []
     scaled.pool.capacity = Capacity({"a": {"CPU": 2.0, "GPU": 1.0}})
     assert scaled.tick(1) == ["kill 1"]
+    assert scaled.tick(1) == []
 
 
 def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,12 +21,10 @@ from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptOrder, Report
-from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import HeldOutcomes, TaskHost, TaskHostLimits
 from persistence.blobs import FileBlobs
 from tests.support.gates import Gates
 from tests.support.scripted_actors import order as plain_order
-from tests.support.scripted_actors import until
 
 SLOW = TaskHostLimits(start_report_ms=60_000, outcome_report_ms=60_000, progress_interval_ms=0)
 
@@ -197,6 +194,20 @@ def test_an_outcome_can_be_asked_for_again(bench: Bench) -> None:
     assert "Succeeded 0" not in [shown(report) for report in found]
 
 
+def test_an_outcome_that_is_asked_for_comes_with_its_last_progress(bench: Bench) -> None:
+    @bench.component.action
+    def steps(value: Any = None, *, context: TaskContext) -> None:
+        context.progress(0.5, "half")
+        context.progress(0.9, "nearly")
+
+    host = bench.host()
+    bench.start(host, replace(order(0), component="bench", action="steps")).result(10)
+    expected = ["Started 0", "ProgressReported 0", "Succeeded 0"]
+    for found in (host.settled([("exec-1", 0, 1)]), host.census("exec-1", 2, "heir")[1]):
+        assert [shown(report) for report in found] == expected
+        assert fractions(found) == [0.9]
+
+
 def test_outcomes_are_held_within_bounds() -> None:
     def ended(task: int, size: int) -> tuple[Report, Report]:
         result = st.Output(size, b"x" * size)
@@ -208,12 +219,12 @@ def test_outcomes_are_held_within_bounds() -> None:
     few = HeldOutcomes(3, 10**9)
     small = HeldOutcomes(10**9, 5_000)
     for task in range(10):
-        few.keep(("exec-1", task, 1), *ended(task, 10))
-        small.keep(("exec-1", task, 1), *ended(task, 1_000))
+        few.keep(("exec-1", task, 1), ended(task, 10))
+        small.keep(("exec-1", task, 1), ended(task, 1_000))
     assert {report.stimulus.task for report in few.of("exec-1")} == {7, 8, 9}
     assert {report.stimulus.task for report in small.of("exec-1")} <= {6, 7, 8, 9}
     for _ in range(50):
-        small.keep(("exec-1", 9, 1), *ended(9, 1_000))
+        small.keep(("exec-1", 9, 1), ended(9, 1_000))
     assert len({report.stimulus.task for report in small.of("exec-1")}) > 1, "one counts once"
 
 
@@ -240,11 +251,13 @@ def test_progress_that_comes_too_fast_is_held_back_and_the_latest_wins() -> None
     for step in range(100):
         attempt.progress(step / 100)
     assert fractions(told) == [0.0]
-    attempt.flush()
+    left_s = attempt.flush()
+    assert left_s is not None
+    assert 0 < left_s <= 3_600
     assert fractions(told) == [0.0], "its time has not come"
     attempt._interval_s = 0.0
-    attempt.flush()
-    attempt.flush()
+    assert attempt.flush() is None
+    assert attempt.flush() is None
     assert fractions(told) == [0.0, 0.99]
 
 
@@ -419,60 +432,3 @@ def test_a_blob_that_is_gone_is_nobodys_fault(bench: Bench) -> None:
     reports, _ = bench.start(bench.host(), made).result(10)
     failure = failure_of(reports[-1].stimulus)
     assert (failure.code, failure.origin) == ("BLOB_STORE", "engine")
-
-
-# Side by side ------------------------------------------------------------------------------------
-
-
-async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
-    run = asyncio.ensure_future(host.run("me", [order(i, "hold_async") for i in range(3)]))
-    await until(bench.began("t0", "t1", "t2"))
-    bench.gates.open("t1")
-    await until(lambda: ("me", "Succeeded 1") in bench.told())
-    assert not run.done()
-    bench.gates.open("t0", "t2")
-    reports, _ = await run
-    assert host.census("exec-1", 1, "me")[0] == []
-    ended = {text for _, text in bench.told()} | {shown(report) for report in reports}
-    assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
-
-
-async def test_an_async_attempt_is_stopped(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
-    run = asyncio.ensure_future(host.run("me", [order(0, "hold_async"), order(1, "hold_async")]))
-    await until(bench.began("t0", "t1"))
-    assert not host.stop(("exec-1", 0, 1), only_waiting=True)
-    assert not host.stop(("exec-1", 0, 1), only_waiting=False)
-    await until(lambda: ("me", "Stopped 0") in bench.told())
-    assert host.take_back() == []
-    host.cancel_all()
-    await run
-    found = await host.settled([("exec-1", 0, 1), ("exec-1", 1, 1)])
-    assert {"Stopped 0", "Stopped 1"} <= {shown(report) for report in found}
-
-
-async def test_an_async_attempt_that_is_stopped_at_once_says_so(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
-    run = asyncio.ensure_future(host.run("me", [order(0, "hold_async")]))
-    await asyncio.sleep(0)
-    host.stop(("exec-1", 0, 1), only_waiting=False)
-    await run
-    found = await host.settled([("exec-1", 0, 1)])
-    assert "Stopped 0" in [shown(report) for report in found]
-
-
-async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
-    run = asyncio.ensure_future(host.run("me", [order(0, "hold_async")]))
-    await until(bench.began("t0"))
-    running, _ = host.census("exec-1", 2, "heir")
-    assert running == [("exec-1", 0, 1)]
-    settled = asyncio.ensure_future(host.settled(running))
-    bench.gates.open("t0")
-    assert "Succeeded 0" in [shown(report) for report in await settled]
-    await run
-    await until(lambda: ("heir", "Succeeded 0") in bench.told())
-    reports, _ = await host.run("me", [order(1, "hold_async", epoch=1)])
-    assert reports == []
-    assert ("exec-1/t1", 1) not in bench.gates.began

@@ -27,7 +27,7 @@ def test_workspaces_are_listed_in_order_and_in_parts(files: WorkspaceFiles) -> N
     assert files.ids("", 10) == []
     for name in ("c", "a", "b"):
         write(files, name)
-    files.workspace("d", "a")
+    files.workspace("d", ("a",))
     assert files.ids("", 3) == ["a", "b", "c"]
     assert files.ids("c", 3) == ["d"]
     assert files.ids("d", 3) == []
@@ -38,7 +38,7 @@ def test_those_that_are_named_are_removed(files: WorkspaceFiles) -> None:
         write(files, name)
     assert files.remove(["a", "c", "never"], 0) == ["a", "c", "never"]
     assert files.ids("", 10) == ["b"]
-    assert files.read("b", "file", 0, 9) == b"x"
+    assert files.read("b", (), "file", 0, 9) == b"x"
 
 
 def test_what_was_touched_lately_stays_if_age_counts(files: WorkspaceFiles) -> None:
@@ -76,9 +76,9 @@ def test_a_copy_takes_the_files_over_and_is_not_seen_before_it_is_whole(
     files: WorkspaceFiles,
 ) -> None:
     write(files, "a")
-    files.workspace("b", "a").write_file("more", b"y")
-    assert [info.path for info in files.list_files("b")[0]] == ["file", "more"]
-    assert [info.path for info in files.list_files("a")[0]] == ["file"]
+    files.workspace("b", ("a",)).write_file("more", b"y")
+    assert [info.path for info in files.list_files("b", ())[0]] == ["file", "more"]
+    assert [info.path for info in files.list_files("a", ())[0]] == ["file"]
     assert list((files.root / ".unfinished").iterdir()) == []
 
 

@@ -91,9 +91,9 @@ class MemoryGateway:
                 "timestamp_ms": 1_736_942_400_000,
                 "execution_id": execution_id,
             }
-            body = json.dumps(head).encode()[:-1] + b',"data":' + raw + b"}"
+            before = json.dumps(head).encode()[:-1] + b',"data":'
             last = kind in ("execution_completed", "execution_failed", "execution_cancelled")
-            event = StreamEvent(len(log) + 1, kind, body, raw, last)
+            event = StreamEvent(len(log) + 1, kind, before + raw + b"}", len(before), last)
             log.append(event)
             self.changed.notify_all()
             return event

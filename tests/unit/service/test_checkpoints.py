@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from harmonia_actors.components.contract import TaskContext
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound, ValidationFailed
+from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import PageRequest
 from tests.unit.service.conftest import MakeWorld, World
 
@@ -247,3 +249,81 @@ async def test_the_owner_of_a_restored_execution_may_die_before_it_drives_it(wor
     assert found["status"] == "completed"
     assert found["task_status"]["b"]["attempt"] == 1, "nobody had handed it out before"
     assert world.gates.running_twice() == []
+
+
+# Files -------------------------------------------------------------------------------------------
+
+FILES: dict[str, Any] = {
+    "a": {"action": "write", "input": {"name": "report.txt"}},
+    "b": {"action": "hold", "depends_on": ["a"]},
+    "c": {"action": "write", "input": {"name": "c.txt"}, "depends_on": ["b"]},
+}
+
+
+def write(name: str, *, context: TaskContext) -> list[str]:
+    """Write a file; returns what else there is."""
+    listing = [path.name for path in context.workspace.directory.iterdir()]
+    context.workspace.write_file(name, f"of {context.task_name}".encode())
+    return listing
+
+
+async def files_of(world: World, execution_id: str) -> dict[str, bytes]:
+    found = {}
+    for item in (await world.gateway.list_files(execution_id))["items"]:
+        opened = await world.gateway.open_file(execution_id, item["path"])
+        found[item["path"]] = b"".join([chunk async for chunk in opened.chunks])
+    return found
+
+
+async def test_files_are_there_however_often_an_execution_is_restored(world: World) -> None:
+    world.gates.component.action(uses_files=True)(write)
+    first = await world.start(FILES)
+    await world.began(first, "b")
+    latest = first
+    for _ in range(20):
+        latest = (await restored(world, await checkpoint(world, latest)))["execution_id"]
+        assert await files_of(world, latest) == {"report.txt": b"of a"}
+        stored = await world.store.read_execution(latest)
+        assert stored is not None
+        assert decode_head(stored.fields["head"]).files_from == (first,)
+    world.gates.open("b")
+    found = await world.ended(latest)
+    assert "report.txt" in found["output"]["c"]
+    assert await files_of(world, latest) == {"report.txt": b"of a", "c.txt": b"of c"}
+
+
+async def test_the_nearest_files_come_first(world: World) -> None:
+    world.gates.component.action(uses_files=True)(write)
+    tasks = {**FILES, "d": {"action": "hold", "depends_on": ["c"]}}
+    first = await world.start(tasks)
+    await world.began(first, "b")
+    second = (await restored(world, await checkpoint(world, first)))["execution_id"]
+    world.gates.open("b")
+    await world.began(first, "d")
+    await world.began(second, "d")
+    third = (await restored(world, await checkpoint(world, second)))["execution_id"]
+    assert set(await files_of(world, third)) == {"report.txt", "c.txt"}
+    stored = await world.store.read_execution(third)
+    assert stored is not None
+    assert decode_head(stored.fields["head"]).files_from == (second, first)
+    for execution_id in (first, second):
+        await world.gateway.cancel_execution(execution_id)
+        await world.ended(execution_id)
+    made = await checkpoint(world, third)
+    assert await world.store.expire(age_ms=0, limit=10) == 2
+    assert await world.store.known([first, second]) == {first, second}, "they may be needed"
+    await restored(world, made)
+
+
+async def test_of_executions_that_may_have_files_only_the_nearest_few_are_kept(
+    world: World,
+) -> None:
+    world.gates.component.action(uses_files=True, name="break")(world.gates.crash)
+    ids = [(await world.run({"a": {"action": "break"}}))["execution_id"]]
+    for _ in range(20):
+        made = await checkpoint(world, ids[0])
+        ids.insert(0, (await restored(world, made))["execution_id"])
+        await world.ended(ids[0])
+    stored = await world.store.read_execution(ids[0])
+    assert stored is not None
+    assert decode_head(stored.fields["head"]).files_from == tuple(ids[1:17])

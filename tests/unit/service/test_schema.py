@@ -13,6 +13,7 @@ from harmonia_actors.runtime.service.schema import (
     as_json_schema,
     check_schema,
     complete_input,
+    inputs_of,
     is_property_map,
     required_inputs,
     with_defaults,
@@ -170,6 +171,42 @@ def test_an_input_that_a_reference_needs_is_required() -> None:
         complete_input({"needed": 1, "second": 2, "deep": {}}, None, needed)
     expected = "is required: '${workflow.input.for_output}' refers to it"
     assert problems(caught) == {"input.for_output": expected}
+
+
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [
+        ({}, set()),
+        ({"a": {"type": "string"}, "b": True}, {"a", "b"}),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": False}, {"a"}),
+        ({"type": "object", "additionalProperties": False}, set()),
+        ({"type": "object", "properties": {"a": {}}}, None),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, None),
+        (
+            {"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": False},
+            None,
+        ),
+        (
+            # There, what stands beside a $ref does not count.
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "$ref": "#/definitions/a",
+                "definitions": {"a": {}},
+                "additionalProperties": False,
+            },
+            None,
+        ),
+        (None, None),
+        ("odd", None),
+    ],
+)
+def test_which_inputs_there_can_be(schema: Any, names: set[str] | None) -> None:
+    found = inputs_of(schema)
+    assert (None if found is None else set(found)) == names
+    if isinstance(schema, dict) and names is None:
+        complete_input({"xy": "text"}, schema, {})
+    if isinstance(schema, dict) and names is not None:
+        assert refused({"xy": "text"}, schema)
 
 
 # Defaults of instances ---------------------------------------------------------------------------

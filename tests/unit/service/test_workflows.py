@@ -181,6 +181,21 @@ async def test_a_reference_is_not_judged_before_it_has_a_value(world: World) -> 
     assert (await world.ended(reply.document["execution_id"]))["status"] == "completed"
 
 
+@pytest.mark.parametrize("schema", [{}, {"m": {"type": "integer"}}])
+async def test_a_workflow_that_could_never_be_executed_is_refused(
+    world: World, schema: dict[str, Any]
+) -> None:
+    tasks = {"a": {"input": {"value": {"n": ["${workflow.input.n}"]}}}}
+    with pytest.raises(ValidationFailed) as caught:
+        await world.workflow(tasks, input_schema=schema)
+    assert "needs the input 'n'" in problems(caught)["tasks.a.input.value.n[0]"]
+    workflow_id = await world.workflow(tasks)
+    with pytest.raises(ValidationFailed) as caught:
+        sent = world.definition(tasks, input_schema=schema)
+        await world.gateway.replace_workflow(workflow_id, sent)
+    assert "needs the input 'n'" in problems(caught)["tasks.a.input.value.n[0]"]
+
+
 async def test_a_store_that_is_away_is_said_to_be(world: World) -> None:
     async def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("refused")
