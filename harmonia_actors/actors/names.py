@@ -18,6 +18,7 @@ __all__ = [
     "is_task_actor",
     "list_actors",
     "new_execution_actor_name",
+    "new_task_actor_name",
     "pool_name",
     "supervisor_name",
 ]
@@ -41,6 +42,15 @@ def broadcaster_name(namespace: str) -> str:
 def new_execution_actor_name(namespace: str) -> str:
     """A name that no execution actor has had: it is also the owner's name in the store."""
     return f"{namespace}:execution-{secrets.token_hex(4)}"
+
+
+def new_task_actor_name(namespace: str) -> str:
+    """A name that no task actor has had, whatever pool made it.
+
+    Somebody may still say of an actor that he lost it when the pool has long been restarted: that
+    must end no other one.
+    """
+    return f"{namespace}:task-{secrets.token_hex(8)}"
 
 
 def is_execution_actor(name: str, namespace: str) -> bool:

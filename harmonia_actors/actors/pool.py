@@ -13,7 +13,12 @@ from ray.exceptions import RayError
 
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.capacity import CapacityReader
-from harmonia_actors.actors.names import find_actor, is_task_actor, list_actors
+from harmonia_actors.actors.names import (
+    find_actor,
+    is_task_actor,
+    list_actors,
+    new_task_actor_name,
+)
 from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.actors.task_actor import create_task_actor
 from harmonia_actors.core.resources import Capacity
@@ -120,11 +125,14 @@ class TaskPool:
         async with self._starting:
             if self._made is None:
                 capacity = await self._read_capacity()
-                self._made = SlotPool(self._limits(capacity), self._settings.namespace, capacity)
+                self._made = SlotPool(self._limits(capacity), capacity, self._new_name)
                 await self._adopt(self._made)
                 self._perform(self._made.tick(self._now()))
                 self._spawn(self._tick_for_ever())
             return self._made
+
+    def _new_name(self) -> str:
+        return new_task_actor_name(self._settings.namespace)
 
     def _limits(self, capacity: Capacity) -> PoolLimits:
         settings = self._settings

@@ -10,6 +10,7 @@ This module must not know Ray: the pool actor performs the effects.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -132,11 +133,11 @@ class SlotPool:
     """The pool's state. Every method returns the effects to perform, in order."""
 
     limits: PoolLimits
-    namespace: str
     capacity: Capacity
+    #: Makes names that no actor has had: what is said about one must never be taken for another.
+    new_name: Callable[[], str]
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _requests: OrderedDict[int, _Request] = field(default_factory=OrderedDict)
-    _named: int = 0
     _tickets: int = 0
     _default: QueueKey = field(default_factory=QueueKey)
     #: Classes whose last actor died before it was ready: how often in a row, and until when no
@@ -210,9 +211,6 @@ class SlotPool:
         """An actor that is left from an earlier pool; `holder` is empty if nobody uses it."""
         state = _State.LEASED if holder and not key.shared else _State.IDLE
         self._actors[name] = _Actor(name, class_of(key), now_ms, state, holder, node_id)
-        number = name.rpartition("-")[2]
-        if number.isdigit():
-            self._named = max(self._named, int(number))
 
     def actor_died(self, name: str, now_ms: int) -> list[Effect]:
         """An actor is gone; it is replaced if somebody waits for it or the floor needs it."""
@@ -342,8 +340,7 @@ class SlotPool:
         return [self._new(key, now_ms) for _ in range(max(0, count))]
 
     def _new(self, key: QueueKey, now_ms: int) -> CreateActor:
-        self._named += 1
-        name = f"{self.namespace}:task-{self._named}"
+        name = self.new_name()
         self._actors[name] = _Actor(name, key, now_ms)
         return CreateActor(name, key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from hypothesis import note, settings
@@ -42,7 +43,8 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(warm_min=some.integers(0, 3), actors_max=some.integers(6, 12))
     def begin(self, warm_min: int, actors_max: int) -> None:
         limits = PoolLimits(warm_min, actors_max, idle_ms=5_000)
-        self.pool = SlotPool(limits, "ns", CAPACITY)
+        numbers = itertools.count(1)
+        self.pool = SlotPool(limits, CAPACITY, lambda: f"task-{next(numbers)}")
         self.now_ms = 0
         self.starting: dict[str, QueueKey] = {}
         self.placed: dict[str, tuple[QueueKey, str]] = {}
