@@ -15,6 +15,7 @@ from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.host import HostLimits
 from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
+from harmonia_actors.runtime.pool_sizes import PoolSizes
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
 from persistence.blobs import BlobStore, blob_store
@@ -31,6 +32,7 @@ __all__ = [
     "make_files",
     "make_registry",
     "ordering_limits",
+    "pool_sizes",
     "task_host_limits",
 ]
 
@@ -105,6 +107,15 @@ def dispatch_limits(settings: Settings) -> DispatchLimits:
         batch_bytes_max=settings.batch_bytes_max,
         shared_attempts_max=settings.async_attempts_max,
         cancel_grace_ms=settings.cancel_grace_ms,
+    )
+
+
+def pool_sizes(settings: Settings) -> PoolSizes:
+    """How many task actors there may be."""
+    return PoolSizes(
+        warm_min=settings.task_actors_min,
+        actors_max=settings.task_actors_max,
+        idle_ms=int(settings.task_actor_idle_s * 1000),
     )
 
 

@@ -29,7 +29,6 @@ from harmonia_actors.runtime.slots import (
     Effect,
     Grant,
     KillActor,
-    PoolLimits,
     Recall,
     Refuse,
     SlotPool,
@@ -57,6 +56,7 @@ class TaskPool:
         self._settings = settings
         self._clock = SystemClock()
         self._reader = CapacityReader(settings.node_types)
+        self._sizes = parts.pool_sizes(settings)
         self._made: SlotPool | None = None
         self._starting = asyncio.Lock()
         #: Set as soon as no actor of the floor is still starting.
@@ -125,7 +125,8 @@ class TaskPool:
         async with self._starting:
             if self._made is None:
                 capacity = await self._read_capacity()
-                self._made = SlotPool(self._limits(capacity), capacity, self._new_name)
+                limits = self._sizes.limits(capacity)
+                self._made = SlotPool(limits, capacity, self._new_name)
                 await self._adopt(self._made)
                 self._perform(self._made.tick(self._now()))
                 self._spawn(self._tick_for_ever())
@@ -133,15 +134,6 @@ class TaskPool:
 
     def _new_name(self) -> str:
         return new_task_actor_name(self._settings.namespace)
-
-    def _limits(self, capacity: Capacity) -> PoolLimits:
-        settings = self._settings
-        cpus = max(1, capacity.total_cpus())
-        return PoolLimits(
-            warm_min=settings.task_actors_min or max(2, cpus),
-            actors_max=settings.task_actors_max or max(16, 4 * cpus),
-            idle_ms=int(settings.task_actor_idle_s * 1000),
-        )
 
     async def _read_capacity(self) -> Capacity:
         return await asyncio.to_thread(self._reader.read)
@@ -181,7 +173,8 @@ class TaskPool:
                 with contextlib.suppress(RayError):
                     capacity = await self._read_capacity()
             assert self._made is not None  # noqa: S101 - this loop starts after it was made
-            self._perform(self._made.tick(self._now(), capacity))
+            limits = None if capacity is None else self._sizes.limits(capacity)
+            self._perform(self._made.tick(self._now(), capacity, limits))
 
     # Effects -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from harmonia_actors.core.resources import Capacity
+from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
 
 __all__ = [
@@ -34,6 +34,7 @@ class PoolLimits:
     """Sizes and times of the pool."""
 
     warm_min: int
+    #: Without those for async actions that ask for nothing: they take no CPU.
     actors_max: int
     idle_ms: int
     #: A class whose actor has been pending for this long may take room from idle actors.
@@ -128,6 +129,11 @@ def _same_class(one: QueueKey, other: QueueKey) -> bool:
     return one.resources == other.resources and one.shared == other.shared
 
 
+def _is_light(key: QueueKey) -> bool:
+    """Whether its actor, for async actions that ask for nothing, takes no CPU."""
+    return key.shared and key.resources == ResourceRequest.DEFAULT
+
+
 @dataclass
 class SlotPool:
     """The pool's state. Every method returns the effects to perform, in order."""
@@ -174,7 +180,7 @@ class SlotPool:
             else:
                 actor.state, actor.holder, actor.since_ms = _State.IDLE, "", now_ms
                 self._recall_answered(actor, holder)
-        return [*effects, *self._serve(now_ms)]
+        return [*effects, *self._make_place(recall=False), *self._serve(now_ms)]
 
     def _recall_answered(self, given: _Actor, holder: str) -> None:
         """The holder chose which actor to give: the mark may be on another one of his."""
@@ -221,12 +227,15 @@ class SlotPool:
             self._failed[actor.key] = (times, now_ms + wait_ms)
         return [*self._serve(now_ms), *self._floor(now_ms)]
 
-    def tick(self, now_ms: int, capacity: Capacity | None = None) -> list[Effect]:
+    def tick(
+        self, now_ms: int, capacity: Capacity | None = None, limits: PoolLimits | None = None
+    ) -> list[Effect]:
         """Time has passed: keep the floor, end what has been idle for long, make room."""
-        if capacity is not None:
-            self.capacity = capacity
+        self.capacity = capacity or self.capacity
+        self.limits = limits or self.limits
         effects = self._refuse_hopeless()
         effects += self._make_room(now_ms)
+        effects += self._make_place(recall=True)
         effects += self._end_idle(now_ms)
         effects += self._serve(now_ms)
         effects += self._floor(now_ms)
@@ -246,7 +255,7 @@ class SlotPool:
     # Decisions ---------------------------------------------------------------------------------
 
     def _never(self, key: QueueKey) -> str:
-        is_light = key.shared and key.resources == self._default.resources
+        is_light = _is_light(key)
         if not is_light and not self.capacity.can_ever_meet(key.resources):
             return self.capacity.explain(key.resources)
         if not key.node_id:
@@ -291,8 +300,9 @@ class SlotPool:
                 # Its holder will ask again; meanwhile more actors can be on their way.
                 unmet.setdefault(request.key, 0)
                 unmet[request.key] += request.want - len(found)
-        for key, want in unmet.items():
-            effects += self._create(key, want, now_ms)
+        # Whoever has no actor at all goes first: a place that was made for him is not another's.
+        for key in sorted(unmet, key=self._has_one):
+            effects += self._create(key, unmet[key], now_ms)
         for request in self._requests.values():
             effects += self._recall(request)
         return effects
@@ -325,7 +335,7 @@ class SlotPool:
         starting = sum(a.state is _State.STARTING for a in mine)
         if key.shared:
             want = 1 if not mine else 0
-        room = self.limits.actors_max - len(self._actors)
+        room = 1 if _is_light(key) else self._places_left()
         if not key.shared and key.resources == self._default.resources:
             # Beyond what the nodes have, an actor can only wait for a node that may be added.
             most = max(self.capacity.total_cpus(), self.limits.warm_min)
@@ -338,6 +348,14 @@ class SlotPool:
             room = max(room, 1)
         count = min(want - starting, room, self.limits.pending_max - starting)
         return [self._new(key, now_ms) for _ in range(max(0, count))]
+
+    def _places_left(self) -> int:
+        taken = sum(not _is_light(actor.key) for actor in self._actors.values())
+        return self.limits.actors_max - taken
+
+    def _has_one(self, key: QueueKey) -> bool:
+        """Whether some actor can serve this, or will."""
+        return any(self._may_serve(a, key) and not a.doomed for a in self._actors.values())
 
     def _new(self, key: QueueKey, now_ms: int) -> CreateActor:
         name = self.new_name()
@@ -373,6 +391,7 @@ class SlotPool:
             return []
         mine = sum(a.key == self._default for a in self._actors.values())
         missing = min(self.limits.warm_min, self.capacity.total_cpus() or 1) - mine
+        missing = min(missing, self._places_left())
         effects: list[Effect] = [self._new(self._default, now_ms) for _ in range(max(0, missing))]
         shared = QueueKey(shared=True)
         if not any(a.key == shared for a in self._actors.values()):
@@ -404,6 +423,45 @@ class SlotPool:
             return []
         leased.doomed = True
         return [Recall(leased.holder, leased.key, 1)]
+
+    def _make_place(self, *, recall: bool) -> list[Effect]:
+        """At the ceiling, others leave a place to each class that has none."""
+        if self._places_left() > 0:
+            return []
+        wanted = {request.key for request in self._requests.values()}
+        without = sum(not _is_light(key) and not self._has_one(key) for key in wanted)
+        effects: list[Effect] = []
+        for _ in range(without):
+            actor = self._missed_least()
+            if actor is None:
+                break
+            if actor.state is not _State.LEASED:
+                del self._actors[actor.name]
+                effects.append(KillActor(actor.name))
+            elif recall:
+                actor.recalled = True
+                effects.append(Recall(actor.holder, actor.key, 1))
+        return effects
+
+    def _missed_least(self) -> _Actor | None:
+        """Idle before starting before leased; of the class that has most.
+
+        One that is leased and was asked for already may run something long: it is another's turn.
+        """
+        sizes: dict[ResourceRequest, int] = {}
+        others = [a for a in self._actors.values() if not a.key.shared and not a.doomed]
+        for actor in others:
+            sizes[actor.key.resources] = sizes.get(actor.key.resources, 0) + 1
+        order = (_State.IDLE, _State.STARTING, _State.LEASED)
+        return min(
+            (
+                a
+                for a in others
+                if not a.recalled and (a.state is not _State.STARTING or sizes[a.key.resources] > 1)
+            ),
+            key=lambda a: (order.index(a.state), -sizes[a.key.resources]),
+            default=None,
+        )
 
     def _end_idle(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

@@ -40,9 +40,14 @@ _ROUNDS_MAX = 400
 class PoolMachine(RuleBasedStateMachine):
     """Plays the cluster (which starts actors where there is room) and the holders."""
 
-    @initialize(warm_min=some.integers(0, 3), actors_max=some.integers(6, 12))
-    def begin(self, warm_min: int, actors_max: int) -> None:
-        limits = PoolLimits(warm_min, actors_max, idle_ms=5_000)
+    @initialize(
+        warm_min=some.integers(0, 3),
+        actors_max=some.sampled_from([2, 3, 4, 12]),
+        idle_ms=some.sampled_from([5_000, 10**9]),
+    )
+    def begin(self, warm_min: int, actors_max: int, idle_ms: int) -> None:
+        limits = PoolLimits(warm_min, actors_max, idle_ms)
+        self.actors_max = actors_max
         numbers = itertools.count(1)
         self.pool = SlotPool(limits, CAPACITY, lambda: f"task-{next(numbers)}")
         self.now_ms = 0
@@ -158,6 +163,9 @@ class PoolMachine(RuleBasedStateMachine):
         assert counts["requests"] == len(self.waiting)
         assert counts["leased"] == len(self.leased)
         assert set(self.pool.names()) == set(self.starting) | set(self.placed)
+        keys = [*self.starting.values(), *(key for key, _ in self.placed.values())]
+        # Those for one node come beyond the ceiling if no other can serve, one of each class.
+        assert sum(not key.shared and not key.node_id for key in keys) <= self.actors_max
 
     # The end -----------------------------------------------------------------------------------
 

@@ -56,9 +56,14 @@ class Pool:
     def died(self, number: int) -> list[str]:
         return self.shown(self.pool.actor_died(f"ns:task-{number}", self.now_ms))
 
-    def tick(self, after_ms: int = 0, capacity: Capacity | None = None) -> list[str]:
+    def tick(
+        self,
+        after_ms: int = 0,
+        capacity: Capacity | None = None,
+        limits: PoolLimits | None = None,
+    ) -> list[str]:
         self.now_ms += after_ms
-        return self.shown(self.pool.tick(self.now_ms, capacity))
+        return self.shown(self.pool.tick(self.now_ms, capacity, limits))
 
     def shown(self, effects: list[Effect]) -> list[str]:
         return [self._shown(effect) for effect in effects]
@@ -131,6 +136,85 @@ def test_the_ceiling_holds() -> None:
     limits = PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000)
     small = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 9.0}}))
     assert small.ask("x", GPU, 9) == ["create 1", "create 2", "create 3"]
+
+
+def test_the_ceiling_moves_with_the_cluster() -> None:
+    small = Pool(PoolLimits(warm_min=0, actors_max=1, idle_ms=1), Capacity({"a": {"CPU": 1.0}}))
+    assert small.ask("x", want=3) == ["create 1"]
+    grown = Capacity({"a": {"CPU": 1.0}, "b": {"CPU": 8.0}})
+    told = small.tick(0, grown, PoolLimits(warm_min=0, actors_max=3, idle_ms=1))
+    assert told == ["create 2", "create 3"]
+
+
+def test_the_shared_actor_takes_no_place_below_the_ceiling() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    assert full.tick() == ["create 1", "create 2", "create 3 shared"]
+    asked(full, "x", SHARED)
+    assert full.ready(1, 2, 3) == ["grant x 3"]
+
+
+def test_the_floor_stays_below_the_ceiling() -> None:
+    low = Pool(PoolLimits(warm_min=4, actors_max=3, idle_ms=60_000))
+    assert low.tick() == ["create 1", "create 2", "create 3", "create 4 shared"]
+
+
+def test_at_the_ceiling_an_idle_actor_leaves_its_place_to_a_class_that_has_none() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    assert full.ask("x", BIG) == []
+    assert full.tick(1) == ["kill 1", "create 4"]
+    assert full.tick(1) == [], "one place is enough, and the floor does not take it back"
+    assert full.ready(4) == ["grant x 4"]
+    assert full.tick(1) == []
+
+
+def test_at_the_ceiling_a_busy_actor_leaves_its_place_when_it_is_given_back() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    asked(full, "x", want=2)
+    assert full.ask("x", want=1) == [], "his own class has its places"
+    assert full.ask("y", BIG) == []
+    assert full.tick(1) == ["recall x 1"]
+    assert full.give("x", 1) == ["kill 1", "create 4"], "before those who have actors already"
+
+
+def test_at_the_ceiling_one_after_the_other_is_asked_until_one_leaves_its_place() -> None:
+    """What the first one runs may take hours."""
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    asked(full, "x")
+    asked(full, "y")
+    assert full.ask("z", BIG) == []
+    assert [full.tick(1), full.tick(1), full.tick(1)] == [["recall x 1"], ["recall y 1"], []]
+    assert full.give("y", 2) == ["kill 2", "create 4"]
+    full.ask("w")
+    assert full.give("x", 1) == ["grant w 1"], "nobody needs another place"
+
+
+def test_at_the_ceiling_the_class_that_has_most_is_asked() -> None:
+    wide = Capacity({"a": {"CPU": 99.0, "GPU": 9.0}})
+    full = Pool(PoolLimits(warm_min=0, actors_max=4, idle_ms=60_000), wide)
+    full.ask("x", BIG)
+    assert full.ready(1) == ["grant x 1"]
+    full.ask("y", GPU, 3)
+    assert full.ready(2)[:1] == ["grant y 2"]
+    full.ready(3, 4)
+    assert asked(full, "y", GPU, 2) == ["grant y 3,4"]
+    full.ask("z")
+    assert "recall y 1" in full.tick(1)
+    assert full.give("y", 3) == ["kill 3", "create 6"]
+
+
+def test_what_only_waits_leaves_its_place_to_a_class_that_has_none() -> None:
+    scaled = Capacity({"a": {"CPU": 9.0}}, ({"CPU": 1.0, "GPU": 1.0},))
+    full = Pool(PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000), scaled)
+    assert full.ask("x", GPU, 3) == ["create 1", "create 2", "create 3"]
+    assert full.ask("y", BIG) == []
+    assert full.tick(1) == ["kill 1", "create 4"]
+    assert full.tick(1) == []
 
 
 def test_what_was_idle_for_long_ends_down_to_the_floor(pool: Pool) -> None:
