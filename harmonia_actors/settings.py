@@ -284,6 +284,19 @@ class Settings(BaseSettings):
         description="Lease of an execution actor on its executions, renewed at a third.",
     )
 
+    unreachable_s_max: float = Field(
+        60.0,
+        gt=0,
+        description="An actor that lives but cannot be reached, try after try, for so long is "
+        "ended; what ran in it is started again.",
+    )
+    census_s_max: float = Field(
+        60.0,
+        gt=0,
+        description="A task actor that does not tell a new owner what it runs for so long is "
+        "ended; what ran in it is started again.",
+    )
+
     # What `harmonia up` watches over
     up_start_s_max: float = Field(
         180.0, gt=0, description="Longest silence of a part that starts, until it is given up."

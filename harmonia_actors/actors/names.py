@@ -14,6 +14,7 @@ import ray
 __all__ = [
     "broadcaster_name",
     "find_actor",
+    "has_started",
     "is_execution_actor",
     "is_task_actor",
     "list_actors",
@@ -66,6 +67,12 @@ def is_task_actor(name: str, namespace: str) -> bool:
 def find_actor(name: str, namespace: str) -> Any:
     """A handle. Raises ValueError if there is no such actor. Blocks for a call to the head node."""
     return ray.get_actor(name, namespace=namespace)
+
+
+def has_started(handle: Any) -> bool:
+    """Whether an actor has ever run, or may have. Blocks for a call to the head node."""
+    known = ray._private.state.state.actor_table(handle._actor_id.hex())
+    return known.get("State") not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
 
 
 def list_actors(namespace: str) -> list[str]:

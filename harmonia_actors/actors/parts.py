@@ -15,6 +15,8 @@ from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.host import HostLimits
 from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
+from harmonia_actors.runtime.silence import Patience
+from harmonia_actors.runtime.pool_host import PoolTimes
 from harmonia_actors.runtime.pool_sizes import PoolSizes
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
@@ -32,7 +34,9 @@ __all__ = [
     "make_files",
     "make_registry",
     "ordering_limits",
+    "patience",
     "pool_sizes",
+    "pool_times",
     "task_host_limits",
 ]
 
@@ -117,6 +121,16 @@ def pool_sizes(settings: Settings) -> PoolSizes:
         actors_max=settings.task_actors_max,
         idle_ms=int(settings.task_actor_idle_s * 1000),
     )
+
+
+def pool_times(settings: Settings) -> PoolTimes:
+    """How patient the pool is."""
+    return PoolTimes(patience=patience(settings))
+
+
+def patience(settings: Settings) -> Patience:
+    """How long actors that cannot be reached may still be alive."""
+    return Patience(silent_s_max=settings.unreachable_s_max)
 
 
 def task_host_limits(settings: Settings) -> TaskHostLimits:
