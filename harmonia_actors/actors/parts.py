@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.runtime.census import CensusTimes
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.host import HostLimits
@@ -24,6 +25,7 @@ from persistence.blobs import BlobStore, blob_store
 from persistence.redis_store import RedisStore
 
 __all__ = [
+    "census_times",
     "connect_store",
     "core_limits",
     "dispatch_limits",
@@ -121,6 +123,11 @@ def pool_sizes(settings: Settings) -> PoolSizes:
         actors_max=settings.task_actors_max,
         idle_ms=int(settings.task_actor_idle_s * 1000),
     )
+
+
+def census_times(settings: Settings) -> CensusTimes:
+    """How patient a new owner is with task actors."""
+    return CensusTimes(patience(settings), settings.census_s_max)
 
 
 def pool_times(settings: Settings) -> PoolTimes:
