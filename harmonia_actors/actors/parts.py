@@ -19,6 +19,8 @@ from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.silence import Patience
 from harmonia_actors.runtime.pool_host import PoolTimes
 from harmonia_actors.runtime.pool_sizes import PoolSizes
+from harmonia_actors.runtime.sizing import SizingLimits
+from harmonia_actors.runtime.supervision import SupervisionTimes
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
 from persistence.blobs import BlobStore, blob_store
@@ -39,6 +41,8 @@ __all__ = [
     "patience",
     "pool_sizes",
     "pool_times",
+    "sizing_limits",
+    "supervision_times",
     "task_host_limits",
 ]
 
@@ -133,6 +137,16 @@ def census_times(settings: Settings) -> CensusTimes:
 def pool_times(settings: Settings) -> PoolTimes:
     """How patient the pool is."""
     return PoolTimes(patience=patience(settings))
+
+
+def sizing_limits(settings: Settings) -> SizingLimits:
+    """How many execution actors there may be."""
+    return SizingLimits(least=settings.execution_actors_min, most=settings.execution_actors_max)
+
+
+def supervision_times(settings: Settings) -> SupervisionTimes:
+    """How patient the supervisor is."""
+    return SupervisionTimes(patience(settings), settings.lease_ms)
 
 
 def patience(settings: Settings) -> Patience:

@@ -1,19 +1,25 @@
-"""A cluster that does what a test tells it, for tests of the pool of task actors."""
+"""Clusters that do what a test tells them, for tests of the pool and of the supervisor."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.silence import Gone, NotFound, Silent
 
-__all__ = ["ScriptedCluster", "ScriptedPooledActor"]
+__all__ = [
+    "ScriptedCluster",
+    "ScriptedLife",
+    "ScriptedOwner",
+    "ScriptedOwners",
+    "ScriptedPooledActor",
+]
 
 
-class _Life:
+class ScriptedLife:
     """Something that is alive until the test ends it, and may be out of reach."""
 
     def __init__(self) -> None:
@@ -44,7 +50,7 @@ class _Life:
                 await self._changed.wait()
 
 
-class ScriptedPooledActor(_Life):
+class ScriptedPooledActor(ScriptedLife):
     """A task actor as the pool sees it; `start`, `settle`, `cut` and `die` are for the test."""
 
     def __init__(self, name: str, key: QueueKey) -> None:
@@ -93,15 +99,15 @@ class ScriptedCluster:
         self.has: Capacity | Exception = capacity
         self.created: dict[str, ScriptedPooledActor] = {}
         self.found: list[tuple[ScriptedPooledActor, bool]] = []
-        self.holders: dict[str, _Life] = {}
+        self.holders: dict[str, ScriptedLife] = {}
         self.recalls: list[tuple[str, int]] = []
         #: What the next creations and the next look at what is left fail with.
         self.create_errors: list[Exception] = []
         self.left_errors: list[Exception] = []
         self._numbers = itertools.count(1)
 
-    def add_holder(self, name: str) -> _Life:
-        return self.holders.setdefault(name, _Life())
+    def add_holder(self, name: str) -> ScriptedLife:
+        return self.holders.setdefault(name, ScriptedLife())
 
     def add_left(
         self, name: str, key: QueueKey | None = None, *, started: bool = True
@@ -140,3 +146,66 @@ class ScriptedCluster:
         if holder not in self.holders:
             raise Silent(holder)
         self.recalls.append((holder, count))
+
+
+class ScriptedOwner(ScriptedLife):
+    """An execution actor as its supervisor sees it; `serve` is for the test."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.serves = False
+        self.picks = 0
+        self.kills = 0
+        #: What is called before the process is ended.
+        self.before_kill: Callable[[], Awaitable[None]] | None = None
+
+    async def serve(self) -> None:
+        async with self._changed:
+            self.serves = True
+            self._changed.notify_all()
+
+    # The protocol ------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        await self.wait("serves")
+
+    async def watch(self) -> None:
+        await self.wait("")
+
+    def pick_up(self) -> None:
+        self.picks += 1
+
+    async def kill(self) -> None:
+        if self.before_kill is not None:
+            await self.before_kill()
+        self.kills += 1
+        await self.die()
+
+
+class ScriptedOwners:
+    """What the supervisor needs of a cluster. Owners serve when the test says so."""
+
+    def __init__(self) -> None:
+        self.alive: dict[str, ScriptedOwner] = {}
+        self.left_errors: list[Exception] = []
+        self.create_errors: list[Exception] = []
+        self._numbers = itertools.count(1)
+
+    def add(self) -> ScriptedOwner:
+        owner = ScriptedOwner(f"owner-{next(self._numbers)}")
+        self.alive[owner.name] = owner
+        return owner
+
+    # The protocol ------------------------------------------------------------------------------
+
+    async def left(self) -> Sequence[tuple[str, ScriptedOwner]]:
+        if self.left_errors:
+            raise self.left_errors.pop(0)
+        return list(self.alive.items())
+
+    def create(self) -> tuple[str, ScriptedOwner]:
+        if self.create_errors:
+            raise self.create_errors.pop(0)
+        owner = self.add()
+        return owner.name, owner
