@@ -301,6 +301,11 @@ class Settings(BaseSettings):
     up_start_s_max: float = Field(
         180.0, gt=0, description="Longest silence of a part that starts, until it is given up."
     )
+    up_nodes_s_max: float = Field(
+        1_800.0,
+        gt=0,
+        description="Longest wait of a start for a node with CPUs that an autoscaler may add.",
+    )
     up_stop_s_max: float = Field(
         60.0, gt=0, description="Time Ray and Serve have to stop by themselves, then are killed."
     )
