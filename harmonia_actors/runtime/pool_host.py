@@ -171,13 +171,14 @@ class PoolHost:
     async def lost(self, name: str) -> None:
         """Somebody could not reach an actor: should it live on unseen, it is ended.
 
-        Returns once its end is under way. One that is not known here has been ended before: no
-        other one ever bears its name.
+        Returns once its end is under way, raises Silent if it could not be brought about. One that
+        is not known here has been ended before: no other one ever bears its name.
         """
         await self._pool()
         known = self._known.get(name)
         if known is not None:
-            await self._kill(known.actor)
+            with contextlib.suppress(Gone):
+                await self._ask(known.actor.kill, f"the end of {name}")
             self._died(name)
 
     async def actors(self) -> list[tuple[str, str, Any]]:
@@ -230,7 +231,7 @@ class PoolHost:
                 asked.append((name, actor, question))
             else:
                 # Nobody waits for it any more, and it has run nothing.
-                self._spawn(self._kill(actor))
+                self._spawn(self._end(actor, name))
         if asked:
             await asyncio.wait([q for _, _, q in asked], timeout=self._times.adopt_s)
         found = []
@@ -293,7 +294,7 @@ class PoolHost:
                 case KillActor(name):
                     known = self._known.pop(name, None)
                     if known is not None:
-                        self._spawn(self._kill(known.actor))
+                        self._spawn(self._end(known.actor, name))
                 case Grant(ticket, names):
                     granted = [
                         (n, self._known[n].node_id, self._known[n].actor.handle) for n in names
@@ -331,7 +332,7 @@ class PoolHost:
         except Silent as error:
             if name in self._known:
                 _log.warning("task actor %s cannot be reached and is ended: %s", name, error)
-            await self._kill(actor)
+            await self._end(actor, name)
         self._died(name)
 
     def _died(self, name: str) -> None:
@@ -339,9 +340,12 @@ class PoolHost:
         if known is not None and self._made is not None:
             self._perform(self._made.actor_died(name, self._clock.now_ms()))
 
-    async def _kill(self, actor: PooledActor) -> None:
+    async def _end(self, actor: PooledActor, name: str) -> None:
         with contextlib.suppress(Gone):
-            await ask(actor.kill, self._for_ever, "the end of a task actor")
+            try:
+                await self._ask(actor.kill, f"the end of {name}")
+            except Silent as error:
+                _log.error("task actor %s cannot be ended: %s", name, error)
 
     def _answer(self, ticket: int, granted: Granted) -> None:
         _, answer = self._answers.get(ticket, ("", None))

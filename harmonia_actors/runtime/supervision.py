@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask
@@ -80,7 +80,6 @@ class Supervision:
         self._store = store
         self._limits = limits
         self._times = times
-        self._for_ever = replace(times.patience, silent_s_max=float("inf"))
         self._leases = LeaseWatch(times.lease_ms / 2000, times.gap_s_max)
         self._actors: dict[str, OwnerActor] = {}
         self._starting: set[str] = set()
@@ -229,7 +228,7 @@ class Supervision:
             _log.warning("%s has died: %s", what, error)
         except Silent as error:
             _log.warning("%s cannot be reached and is ended: %s", what, error)
-            await self._kill(actor)
+            await self._end(actor, name)
         expected = self._actors.pop(name, None) is None
         started = name not in self._starting
         self._starting.discard(name)
@@ -241,9 +240,13 @@ class Supervision:
             # One that could not even start is tried again at the usual pace.
             self._look_now.set()
 
-    async def _kill(self, actor: OwnerActor) -> None:
+    async def _end(self, actor: OwnerActor, name: str) -> None:
         with contextlib.suppress(Gone):
-            await ask(actor.kill, self._for_ever, "the end of an execution actor")
+            try:
+                await ask(actor.kill, self._times.patience, f"the end of {name}")
+            except Silent as error:
+                # Whatever it still writes is refused once it is succeeded.
+                _log.error("execution actor %s cannot be ended: %s", name, error)
 
     async def _orphan_patiently(self, name: str) -> None:
         while True:
@@ -273,7 +276,7 @@ class Supervision:
         if await self._store.retire_owner(name):
             actor = self._actors.pop(name, None)
             if actor is not None:
-                self._spawn(self._kill(actor))
+                self._spawn(self._end(actor, name))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -60,6 +60,7 @@ class ScriptedPooledActor(ScriptedLife):
         self.node_id = ""
         self.is_settled = False
         self.kills = 0
+        self.kill_errors: list[Exception] = []
 
     async def start(self, node_id: str = "a") -> None:
         async with self._changed:
@@ -88,6 +89,8 @@ class ScriptedPooledActor(ScriptedLife):
         await self.wait("is_settled")
 
     async def kill(self) -> None:
+        if self.kill_errors:
+            raise self.kill_errors.pop(0)
         self.kills += 1
         await self.die()
 

@@ -191,6 +191,23 @@ async def test_what_is_lost_is_ended_and_nothing_else_is(world: World) -> None:
     assert [actor.kills for actor in world.cluster.created.values() if actor.kills] == [1]
 
 
+async def test_whoever_loses_an_actor_hears_if_it_could_not_be_ended(world: World) -> None:
+    """He tries again: what may still run in it must not be started a second time."""
+    pool = world.pool(patience=Patience(again_s=0.001, again_s_max=0.001, silent_s_max=0.01))
+    await pool.begin()
+    for actor in list(world.cluster.created.values()):
+        await actor.start()
+    await pool.ready()
+    held = await pool.acquire("x", DEFAULT, 1)
+    world.actor(held).kill_errors = [Silent("no head")] * 10_000
+    with pytest.raises(Silent):
+        await pool.lost(held[0][0][0])
+    assert held[0][0] in await pool.actors()
+    world.actor(held).kill_errors = []
+    await pool.lost(held[0][0][0])
+    assert held[0][0] not in await pool.actors()
+
+
 async def test_an_actor_that_cannot_be_created_is_tried_again_later(world: World) -> None:
     world.cluster.create_errors = [ValueError("the name is taken"), RuntimeError("no thread")]
     pool = world.pool()

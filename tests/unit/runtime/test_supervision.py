@@ -168,6 +168,20 @@ async def test_an_owner_that_is_given_up_is_ended_before_it_is_succeeded(world: 
     assert len(owned) == 2
 
 
+async def test_an_owner_that_cannot_even_be_ended_is_succeeded_all_the_same(world: World) -> None:
+    """Whatever it still writes is refused."""
+    ends = Patience(again_s=0.001, again_s_max=0.001, silent_s_max=0.02)
+    _, (silent, _) = await world.warm(ends)
+
+    async def no_line() -> None:
+        raise Silent("no line")
+
+    silent.before_kill = no_line
+    await silent.cut(*[Silent("no line")] * 100_000)
+    await until_orphaned(world, silent)
+    assert silent.kills == 0
+
+
 async def test_an_owner_that_cannot_register_yet_is_not_given_up(world: World) -> None:
     """The store is away: `ready` fails, and the actor is there all the same."""
     supervisor = world.supervisor(Patience(again_s=0, again_s_max=0, silent_s_max=0.001))
