@@ -189,25 +189,6 @@ def test_a_census_that_finds_nothing_leaves_nothing(bench: Bench) -> None:
     assert bench.sent == [], "it was told a second time"
 
 
-def test_one_census_of_many_executions_tells_of_those_that_are_here(bench: Bench) -> None:
-    host = bench.host()
-    orders = [replace(order(i, "hold"), execution_id=f"exec-{i}") for i in range(3)]
-    ended = [replace(order(i), execution_id=f"done-{i}") for i in range(2)]
-    run = bench.start(host, *ended, *orders)
-    bench.wait(lambda: ("exec-0/t0", 1) in bench.gates.began)
-    asked = [(f"exec-{i}", 2) for i in range(500)] + [("done-0", 2), ("done-1", 0)]
-    found = host.census_of_all(asked, "heir")
-    running = {execution_id: attempts for execution_id, (attempts, _) in found.items()}
-    assert running == {"exec-0": [("exec-0", 0, 1)], "done-0": []}
-    assert [shown(report) for report in found["done-0"][1]] == ["Started 0", "Succeeded 0"]
-    bench.gates.open("t0")
-    run.result(10)
-    assert ("heir", "Succeeded 0") in bench.told(), "the successor hears of the end"
-    assert ("exec-1/t1", 1) not in bench.gates.began, "what waited was dropped"
-    reports, _ = bench.start(host, replace(order(7), execution_id="exec-499")).result(10)
-    assert reports == [], "its epoch is known although nothing of it was here"
-
-
 def test_an_outcome_can_be_asked_for_again(bench: Bench) -> None:
     host = bench.host()
     bench.start(host, order(0), order(1)).result(10)
@@ -234,20 +215,6 @@ def test_outcomes_are_held_within_bounds() -> None:
     for _ in range(50):
         small.keep(("exec-1", 9, 1), *ended(9, 1_000))
     assert len({report.stimulus.task for report in small.of("exec-1")}) > 1, "one counts once"
-
-
-def test_held_outcomes_are_found_by_execution() -> None:
-    held = HeldOutcomes(4, 10**9)
-    for task in range(6):
-        execution = f"exec-{task % 2}"
-        held.keep(
-            (execution, task, 1),
-            Report(execution, st.AttemptStarted(task, 1, 1)),
-            Report(execution, st.AttemptStopped(task, 1, 1)),
-        )
-    assert [report.stimulus.task for report in held.of("exec-0")] == [2, 2, 4, 4]
-    assert [report.stimulus.task for report in held.of("exec-1")] == [3, 3, 5, 5]
-    assert held.of("exec-2") == []
 
 
 # Progress ----------------------------------------------------------------------------------------
@@ -493,18 +460,6 @@ async def test_an_async_attempt_that_is_stopped_at_once_says_so(bench: Bench) ->
     await run
     found = await host.settled([("exec-1", 0, 1)])
     assert "Stopped 0" in [shown(report) for report in found]
-
-
-async def test_one_census_of_many_executions_adopts_async_attempts(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
-    orders = [replace(order(i, "hold_async"), execution_id=f"exec-{i}") for i in range(3)]
-    run = asyncio.ensure_future(host.run("me", orders))
-    await until(lambda: len(bench.gates.began) == 3)
-    found = host.census_of_all([("exec-0", 2), ("exec-1", 2), ("exec-2", 0), ("none", 1)], "heir")
-    assert found == {f"exec-{i}": ([(f"exec-{i}", i, 1)], []) for i in range(2)}
-    bench.gates.open("t0", "t1", "t2")
-    await until(lambda: {("heir", "Succeeded 0"), ("heir", "Succeeded 1")} <= set(bench.told()))
-    await run
 
 
 async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
