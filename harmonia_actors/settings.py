@@ -8,12 +8,15 @@ The README's configuration table is made from this file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings"]
+
+_WARM_LEAST: Final = 2
+_PLACES_FOR_OTHERS: Final = 2
 
 
 class Settings(BaseSettings):
@@ -241,10 +244,14 @@ class Settings(BaseSettings):
     task_actors_min: int = Field(
         0,
         ge=0,
-        description="Task actors of the default class kept warm. 0: one per CPU, 2 at least.",
+        description="Task actors of the default class kept warm. 0: one per CPU, 2 at least; "
+        "2 where an autoscaler adds nodes, which warm actors would keep for ever.",
     )
     task_actors_max: int = Field(
-        0, ge=0, description="Ceiling of task actors. 0: four times the CPUs."
+        0,
+        ge=0,
+        description="Ceiling of task actors, at least two above the warm ones. "
+        "0: four times the CPUs that there are, 16 at least.",
     )
     task_actor_idle_s: float = Field(
         60.0, ge=0, description="Idle time after which a task actor beyond the warm floor ends."
@@ -285,9 +292,27 @@ class Settings(BaseSettings):
         description="Lease of an execution actor on its executions, renewed at a third.",
     )
 
+    unreachable_s_max: float = Field(
+        60.0,
+        gt=0,
+        description="An actor that lives but cannot be reached, try after try, for so long is "
+        "ended; what ran in it is started again.",
+    )
+    census_s_max: float = Field(
+        60.0,
+        gt=0,
+        description="A task actor that does not tell a new owner what it runs for so long is "
+        "ended; what ran in it is started again.",
+    )
+
     # What `harmonia up` watches over
     up_start_s_max: float = Field(
         180.0, gt=0, description="Longest silence of a part that starts, until it is given up."
+    )
+    up_nodes_s_max: float = Field(
+        1_800.0,
+        gt=0,
+        description="Longest wait of a start for a node with CPUs that an autoscaler may add.",
     )
     up_stop_s_max: float = Field(
         60.0, gt=0, description="Time Ray and Serve have to stop by themselves, then are killed."
@@ -311,6 +336,19 @@ class Settings(BaseSettings):
         """Comma-separated text becomes a tuple."""
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("task_actors_max")
+    @classmethod
+    def _leave_places(cls, value: int, info: ValidationInfo) -> int:
+        """Warm actors must not take all places: tasks with resources of their own need some."""
+        warm = info.data.get("task_actors_min") or _WARM_LEAST
+        if value and value < warm + _PLACES_FOR_OTHERS:
+            raise ValueError(
+                f"it must be 0 or at least {warm + _PLACES_FOR_OTHERS}: {warm} task actors are "
+                f"kept warm, and {_PLACES_FOR_OTHERS} places are for tasks with resources of "
+                "their own; raise it, or keep fewer warm (HARMONIA_TASK_ACTORS_MIN)"
+            )
         return value
 
     @model_validator(mode="after")

@@ -79,7 +79,11 @@ class CapacityReader:
             return
         context = ray.get_runtime_context()
         if head == context.get_node_id():
-            self._types = _autoscaler_node_types(context.gcs_address)
+            try:
+                self._types = _autoscaler_node_types(context.gcs_address)
+            except (OSError, ValueError, yaml.YAMLError, psutil.Error) as error:
+                # Next time the file may be whole again; until then nothing counts as impossible.
+                _log.warning("it cannot be read which nodes may be added: %s", error)
             return
         task = ray.remote(_autoscaler_node_types).options(
             num_cpus=0,
@@ -104,21 +108,27 @@ def read_capacity(declared: Sequence[Mapping[str, float]] = ()) -> Capacity:
     return CapacityReader(declared).read()
 
 
-def node_types_of_config(config: Mapping[str, Any]) -> NodeTypes:
+def node_types_of_config(config: Any) -> NodeTypes:
     """Resources of the node types that an autoscaler with this configuration may add.
 
-    `config` is that of Ray's cluster launcher, as it lies on the head node. The head's own type
-    and types without workers are none of them.
+    `config` is that of Ray's cluster launcher, as it lies on the head node, and may be anything:
+    it may be half written. The head's own type and types without workers are none of them.
     """
+    config = _mapping(config)
     most = config.get("max_workers")
     found = []
-    for name, node_type in (config.get("available_node_types") or {}).items():
+    for name, raw in _mapping(config.get("available_node_types")).items():
+        node_type = _mapping(raw)
         workers = node_type.get("max_workers", 0 if name == config.get("head_node_type") else most)
         if workers == 0 or most == 0:
             continue
-        resources = node_type.get("resources") or {}
-        found.append({key: float(amount) for key, amount in resources.items()})
+        resources = _mapping(node_type.get("resources"))
+        found.append({key: float(n) for key, n in resources.items() if isinstance(n, int | float)})
     return tuple(found)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _published_node_types() -> NodeTypes | None:

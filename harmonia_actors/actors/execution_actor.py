@@ -114,7 +114,7 @@ class ExecutionActor:
         settings = self._settings
         namespace = settings.namespace
         clock = SystemClock()
-        census = RayCensus(self._pool, self._name)
+        census = RayCensus(self._pool, self._name, parts.census_times(settings))
         self._dispatcher = Dispatcher(
             leases=RayLeases(self._pool, self._name),
             tell=self._tell,

@@ -14,10 +14,12 @@ import ray
 __all__ = [
     "broadcaster_name",
     "find_actor",
+    "has_started",
     "is_execution_actor",
     "is_task_actor",
     "list_actors",
     "new_execution_actor_name",
+    "new_task_actor_name",
     "pool_name",
     "supervisor_name",
 ]
@@ -43,6 +45,15 @@ def new_execution_actor_name(namespace: str) -> str:
     return f"{namespace}:execution-{secrets.token_hex(4)}"
 
 
+def new_task_actor_name(namespace: str) -> str:
+    """A name that no task actor has had, whatever pool made it.
+
+    Somebody may still say of an actor that he lost it when the pool has long been restarted: that
+    must end no other one.
+    """
+    return f"{namespace}:task-{secrets.token_hex(8)}"
+
+
 def is_execution_actor(name: str, namespace: str) -> bool:
     """True for names that `new_execution_actor_name` made."""
     return name.startswith(f"{namespace}:execution-")
@@ -56,6 +67,12 @@ def is_task_actor(name: str, namespace: str) -> bool:
 def find_actor(name: str, namespace: str) -> Any:
     """A handle. Raises ValueError if there is no such actor. Blocks for a call to the head node."""
     return ray.get_actor(name, namespace=namespace)
+
+
+def has_started(handle: Any) -> bool:
+    """Whether an actor has ever run, or may have. Blocks for a call to the head node."""
+    known = ray._private.state.state.actor_table(handle._actor_id.hex())
+    return known.get("State") not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
 
 
 def list_actors(namespace: str) -> list[str]:

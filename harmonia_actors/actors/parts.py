@@ -10,17 +10,24 @@ from pathlib import Path
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.runtime.census import CensusTimes
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.host import HostLimits
 from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
+from harmonia_actors.runtime.pool_host import PoolTimes
+from harmonia_actors.runtime.pool_sizes import PoolSizes
+from harmonia_actors.runtime.silence import Patience
+from harmonia_actors.runtime.sizing import SizingLimits
+from harmonia_actors.runtime.supervision import SupervisionTimes
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
 from persistence.blobs import BlobStore, blob_store
 from persistence.redis_store import RedisStore
 
 __all__ = [
+    "census_times",
     "connect_store",
     "core_limits",
     "dispatch_limits",
@@ -31,6 +38,11 @@ __all__ = [
     "make_files",
     "make_registry",
     "ordering_limits",
+    "patience",
+    "pool_sizes",
+    "pool_times",
+    "sizing_limits",
+    "supervision_times",
     "task_host_limits",
 ]
 
@@ -106,6 +118,40 @@ def dispatch_limits(settings: Settings) -> DispatchLimits:
         shared_attempts_max=settings.async_attempts_max,
         cancel_grace_ms=settings.cancel_grace_ms,
     )
+
+
+def pool_sizes(settings: Settings) -> PoolSizes:
+    """How many task actors there may be."""
+    return PoolSizes(
+        warm_min=settings.task_actors_min,
+        actors_max=settings.task_actors_max,
+        idle_ms=int(settings.task_actor_idle_s * 1000),
+    )
+
+
+def census_times(settings: Settings) -> CensusTimes:
+    """How patient a new owner is with task actors."""
+    return CensusTimes(patience(settings), settings.census_s_max)
+
+
+def pool_times(settings: Settings) -> PoolTimes:
+    """How patient the pool is."""
+    return PoolTimes(patience=patience(settings))
+
+
+def sizing_limits(settings: Settings) -> SizingLimits:
+    """How many execution actors there may be."""
+    return SizingLimits(least=settings.execution_actors_min, most=settings.execution_actors_max)
+
+
+def supervision_times(settings: Settings) -> SupervisionTimes:
+    """How patient the supervisor is."""
+    return SupervisionTimes(patience(settings), settings.lease_ms)
+
+
+def patience(settings: Settings) -> Patience:
+    """How long actors that cannot be reached may still be alive."""
+    return Patience(silent_s_max=settings.unreachable_s_max)
 
 
 def task_host_limits(settings: Settings) -> TaskHostLimits:

@@ -1,87 +1,81 @@
-"""Asks all task actors what they know of an execution whose owner has changed."""
+"""Asks all task actors what they know of executions whose owner has changed."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import RayError
-
+from harmonia_actors.actors.asking import asking
 from harmonia_actors.actors.ray_ports import ActorRef, RayLease, RayTaskActor
 from harmonia_actors.core.stimuli import Stimulus
+from harmonia_actors.runtime.census import CensusTaker, CensusTimes
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import Census
-from harmonia_actors.runtime.orders import AttemptId, Report
+from harmonia_actors.runtime.orders import Found
+from harmonia_actors.runtime.silence import Gone, NotFound, Silent
 
 __all__ = ["RayCensus"]
 
-_log = logging.getLogger(__name__)
 
-_ANSWER_S = 5.0
-_AGAIN_S = 0.2
-#: A pool that was killed has a new process and knows its actors again long before this.
-_POOL_S_MAX = 60.0
+@dataclass(frozen=True)
+class _RayAskedActor:
+    """A task actor, as the census sees it."""
+
+    name: str
+    node_id: str
+    handle: Any
+
+    async def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        with asking():
+            found: Found = await self.handle.census.remote(list(asked), owner)
+            return found
+
+
+class _RayCensusCluster:
+    """The pool, which knows all task actors. It comes back whenever it dies."""
+
+    def __init__(self, pool: ActorRef) -> None:
+        self._pool = pool
+
+    async def actors(self) -> Sequence[_RayAskedActor]:
+        return [_RayAskedActor(*each) for each in await self._call("actors")]
+
+    async def lost(self, name: str) -> None:
+        await self._call("lost", name)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            with asking():
+                pool = await self._pool.get()
+                return await getattr(pool, method).remote(*arguments)
+        except (Gone, NotFound, Silent) as error:
+            self._pool.forget()
+            raise Silent(str(error)) from error
 
 
 class RayCensus:
-    """Takes the census through the pool, which knows all task actors."""
+    """Takes the census, and hands attempts that run to the dispatcher."""
 
-    def __init__(self, pool: ActorRef, owner: str) -> None:
-        self._pool = pool
+    def __init__(self, pool: ActorRef, owner: str, times: CensusTimes) -> None:
         self._owner = owner
+        self._taker = CensusTaker(_RayCensusCluster(pool), owner, times)
         #: Set once the dispatcher exists: adopted attempts are handed to it.
         self.dispatcher: Dispatcher | None = None
 
     async def take(self, execution_id: str, epoch: int) -> Census:
-        """Raise the epoch in every task actor and adopt what they run."""
+        """Raise the epoch in every task actor and adopt what they run.
+
+        Many may be taken at a time: each task actor is then asked in one call for all of them.
+        """
         adopted: set[tuple[int, int]] = set()
         outcomes: list[Stimulus] = []
-        actors = await self._task_actors(execution_id)
-        answers = await asyncio.gather(
-            *(self._ask(handle, execution_id, epoch) for _, _, handle in actors)
-        )
-        for (name, node_id, handle), (running, ended) in zip(actors, answers, strict=True):
+        for actor, running, ended in await self._taker.take(execution_id, epoch):
             for report in ended:
                 adopted.add((report.stimulus.task, report.stimulus.attempt))
                 outcomes.append(report.stimulus)
             if running and self.dispatcher is not None:
                 adopted.update((task, attempt) for _, task, attempt in running)
-                lease = RayLease(RayTaskActor(name, node_id, handle, self._owner))
-                self.dispatcher.adopt(lease, running)
+                port = RayTaskActor(actor.name, actor.node_id, actor.handle, self._owner)
+                self.dispatcher.adopt(RayLease(port), running)
         return Census(frozenset(adopted), outcomes)
-
-    async def _task_actors(self, execution_id: str) -> Sequence[tuple[str, str, Any]]:
-        """Name, node and handle of each, from the pool; patient while it is being restarted.
-
-        Not to ask would be to take all that runs for lost, and to run it twice.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _POOL_S_MAX
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    pool = await self._pool.get()
-                    actors: Sequence[tuple[str, str, Any]] = await pool.actors.remote()
-                    return actors
-            except (RayError, ValueError, TimeoutError) as error:
-                self._pool.forget()
-                if loop.time() + _AGAIN_S >= deadline:
-                    _log.warning(
-                        "census of %s: the task pool does not answer: %r", execution_id, error
-                    )
-                    return ()
-            await asyncio.sleep(_AGAIN_S)
-
-    async def _ask(
-        self, handle: Any, execution_id: str, epoch: int
-    ) -> tuple[list[AttemptId], list[Report]]:
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                answer: tuple[list[AttemptId], list[Report]] = await handle.census.remote(
-                    execution_id, epoch, self._owner
-                )
-                return answer
-        except (RayError, TimeoutError):
-            return [], []

@@ -17,7 +17,7 @@ from harmonia_actors.actors.names import find_actor
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.clock import SystemClock
-from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost
 from harmonia_actors.settings import Settings
@@ -121,11 +121,9 @@ class TaskActor:
         return self._host.take_back()
 
     @ray.method(concurrency_group="control")
-    def census(
-        self, execution_id: str, epoch: int, owner: str
-    ) -> tuple[list[AttemptId], list[Report]]:
-        """What runs of an execution, and what has ended lately; for a new owner."""
-        return self._host.census(execution_id, epoch, owner)
+    def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        """What runs of executions, and what has ended lately; for their new owner."""
+        return self._host.census_of_all(asked, owner)
 
     @ray.method(concurrency_group="control")
     def end(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -29,6 +30,13 @@ from harmonia_actors.actors.pool import TaskPool
 from harmonia_actors.actors.supervisor import Supervisor
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.readiness import (
+    Awaited,
+    Waiting,
+    awaited,
+    end_all,
+    wait_until_ready,
+)
 from harmonia_actors.runtime.service.gateway import InstallationGateway
 from harmonia_actors.runtime.service.keys import make_first_key
 from harmonia_actors.runtime.service.parts import ServiceParts
@@ -37,6 +45,9 @@ from harmonia_actors.settings import Settings
 __all__ = ["ensure_first_key", "install", "make_gateway", "uninstall", "version"]
 
 _READY_S = 120.0
+_ANSWER_S = 5.0
+_END_S = 30.0
+_END_LOOK_S = 0.1
 
 
 def version() -> str:
@@ -62,20 +73,46 @@ def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
         name=broadcaster_name(namespace), **common
     ).remote(settings)
     supervisor = Supervisor.options(name=supervisor_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
-    ray.get(
-        [pool.ready.remote(), broadcaster.ready.remote(), supervisor.ready.remote()],
-        timeout=_READY_S,
+    calls = [pool.ready.remote(), broadcaster.ready.remote(), supervisor.ready.remote()]
+    wait_until_ready(
+        lambda within_s: _are_done(calls, within_s),
+        lambda: _look_at(pool),
+        Waiting(_READY_S, settings.up_nodes_s_max),
+        progress,
     )
     progress("ready")
 
 
+def _are_done(calls: list[ray.ObjectRef[Any]], within_s: float) -> bool:
+    """Whether all calls have returned. Raises what one has raised."""
+    done, waiting = ray.wait(calls, num_returns=len(calls), timeout=within_s)
+    ray.get(done)
+    return not waiting
+
+
+def _look_at(pool: Any) -> Awaited | None:
+    try:
+        asked = [pool.capacity.remote(), pool.counts.remote()]
+        capacity, counts = ray.get(asked, timeout=_ANSWER_S)
+    except RayError:
+        return None
+    return awaited(capacity, counts["starting"])
+
+
 def uninstall(namespace: str) -> None:
-    """End this installation's actors, the supervisor first so that it starts no others."""
-    names = list_actors(namespace)
-    order = {supervisor_name(namespace): 0, pool_name(namespace): 1}
-    for name in sorted(names, key=lambda name: order.get(name, 2)):
+    """End this installation's actors, those that make others first. Raises TimeoutError."""
+
+    def end(name: str) -> None:
         with contextlib.suppress(ValueError, RayError):
             ray.kill(find_actor(name, namespace))
+
+    end_all(
+        lambda: list_actors(namespace),
+        end,
+        {supervisor_name(namespace), pool_name(namespace)},
+        end_s_max=_END_S,
+        pause=lambda: time.sleep(_END_LOOK_S),
+    )
 
 
 def make_gateway(settings: Settings) -> InstallationGateway:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.stimuli import AttemptStimulus
 
-__all__ = ["AttemptId", "AttemptOrder", "QueueKey", "Report"]
+__all__ = ["AttemptId", "AttemptOrder", "Found", "QueueKey", "Report"]
 
 #: (execution id, task index, attempt): names an attempt everywhere outside its execution.
 AttemptId = tuple[str, int, int]
@@ -76,3 +76,8 @@ class Report:
     def attempt_id(self) -> AttemptId:
         """The attempt that it is about."""
         return (self.execution_id, self.stimulus.task, self.stimulus.attempt)
+
+
+#: What a task actor has of executions that were asked for, by execution: attempts that run, and
+#: starts and outcomes of those that have ended lately. What it has nothing of is not in it.
+Found = dict[str, tuple[list[AttemptId], list[Report]]]

@@ -20,7 +20,7 @@ from typing import TypeVar
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
-from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Report
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
 from harmonia_actors.runtime.task_host import Epochs, HeldOutcomes, Send, TaskHostLimits
 
 __all__ = ["SharedTaskHost"]
@@ -115,14 +115,20 @@ class SharedTaskHost:
     def census(
         self, execution_id: str, epoch: int, owner: str
     ) -> tuple[list[AttemptId], list[Report]]:
-        """A new owner asks: what runs of its execution, and what has ended lately."""
-        if not self._epochs.admits(execution_id, epoch):
-            return [], []
-        for attempt in [each for each in self._waiting if each[0] == execution_id]:
+        """As `census_of_all`, of one execution."""
+        return self.census_of_all([(execution_id, epoch)], owner).get(execution_id, ([], []))
+
+    def census_of_all(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        """The new owner of executions, with their epochs, asks: what runs and what has ended."""
+        mine = {execution for execution, epoch in asked if self._epochs.admits(execution, epoch)}
+        for attempt in [each for each in self._waiting if each[0] in mine]:
             self._drop(attempt)
-        self._owner_of[execution_id] = owner
-        running = [attempt for attempt in self._live if attempt[0] == execution_id]
-        return running, self._held.of(execution_id)
+        found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
+        for attempt in self._live:
+            if attempt[0] in mine:
+                self._owner_of[attempt[0]] = owner
+                found.setdefault(attempt[0], ([], []))[0].append(attempt)
+        return found
 
     def cancel_all(self) -> None:
         """The process is about to end."""

@@ -5,10 +5,10 @@ A pure decision over what the store and Ray say; the supervisor carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-__all__ = ["OwnerView", "SizingLimits", "SizingPlan", "plan_owners"]
+__all__ = ["LeaseWatch", "OwnerView", "SizingLimits", "SizingPlan", "plan_owners"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,52 @@ class OwnerView:
     #: Whether its lease has run out.
     expired: bool
     idle_s: float
+    #: Whether it lives and does nothing any more: see `LeaseWatch`.
+    hung: bool = False
+
+
+@dataclass(slots=True)
+class LeaseWatch:
+    """Which living owners are hung: they let their lease run out, look after look.
+
+    A process may be stopped, or its loop may stand still: Ray says that it lives, but nobody
+    drives its executions. An owner renews its lease at a third of it, so whoever is seen without
+    one for half of it, in every look, is hung. While the store is away all leases run out: a look
+    that fails, or comes late, says nothing about anybody, and all begins anew.
+    """
+
+    hung_after_s: float
+    #: Looks that are further apart say nothing of the time between.
+    gap_s_max: float
+    #: Since when each was seen without a lease.
+    _since_s: dict[str, float] = field(default_factory=dict)
+    _hung: set[str] = field(default_factory=set)
+    _looked_s: float = float("-inf")
+
+    @property
+    def hung(self) -> frozenset[str]:
+        """Owners that live and are hung, also those whom the store does not know any more."""
+        return frozenset(self._hung)
+
+    def looked(self, expired: Mapping[str, bool], now_s: float) -> frozenset[str]:
+        """What was seen of the living owners that the store knows; who is hung."""
+        if now_s - self._looked_s > self.gap_s_max:
+            self._since_s.clear()
+        self._looked_s = now_s
+        without = {name for name, has_run_out in expired.items() if has_run_out}
+        self._since_s = {name: self._since_s.get(name, now_s) for name in without}
+        self._hung.difference_update(expired.keys() - without)
+        self._hung.update(n for n, s in self._since_s.items() if now_s - s >= self.hung_after_s)
+        return self.hung
+
+    def failed(self) -> None:
+        """A look has failed."""
+        self._since_s.clear()
+
+    def forget(self, owner: str) -> None:
+        """It has died."""
+        self._since_s.pop(owner, None)
+        self._hung.discard(owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +99,12 @@ def plan_owners(
     serving: int,
     limits: SizingLimits,
 ) -> SizingPlan:
-    """Decide. `waiting` executions have no owner; `starting` and `serving` count actors here."""
-    orphan = tuple(owner.name for owner in owners if owner.expired and not owner.alive)
+    """Decide. `waiting` executions have no owner; `starting` and `serving` count actors here.
+
+    One that is hung is succeeded as if it were dead, and is none that serves. It is not ended: it
+    ends itself when it wakes and finds its lease gone.
+    """
+    orphan = tuple(o.name for o in owners if o.expired and (not o.alive or o.hung))
     idle = [owner for owner in owners if owner.alive and owner.load == 0 and not owner.expired]
     there = starting + serving
     # Each execution that waits gets an actor of its own below the ceiling, and one stays ready.

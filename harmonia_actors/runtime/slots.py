@@ -10,23 +10,23 @@ This module must not know Ray: the pool actor performs the effects.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
+from harmonia_actors.runtime.pool_effects import (
+    CreateActor,
+    Effect,
+    Grant,
+    KillActor,
+    Recall,
+    Refuse,
+)
 from harmonia_actors.runtime.room import Occupant, who_makes_room
 
-__all__ = [
-    "CreateActor",
-    "Effect",
-    "Grant",
-    "KillActor",
-    "PoolLimits",
-    "Recall",
-    "Refuse",
-    "SlotPool",
-]
+__all__ = ["PoolLimits", "SlotPool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class PoolLimits:
     """Sizes and times of the pool."""
 
     warm_min: int
+    #: Without those for async actions that ask for nothing: they take no CPU.
     actors_max: int
     idle_ms: int
     #: A class whose actor has been pending for this long may take room from idle actors.
@@ -43,49 +44,6 @@ class PoolLimits:
     #: Actors that wait for resources at one time, per class: they are the demand that an
     #: autoscaler sees.
     pending_max: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class CreateActor:
-    """Start a task actor under this name."""
-
-    name: str
-    key: QueueKey
-
-
-@dataclass(frozen=True, slots=True)
-class KillActor:
-    """End a task actor."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Answer a request with these actors."""
-
-    ticket: int
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Answer a request: there can never be such an actor."""
-
-    ticket: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Ask a holder to give actors of a class back when they are idle."""
-
-    holder: str
-    key: QueueKey
-    count: int
-
-
-Effect = CreateActor | KillActor | Grant | Refuse | Recall
 
 
 #: Waits after an actor that died before it was ready; doubled each time.
@@ -140,11 +98,11 @@ class SlotPool:
     """The pool's state. Every method returns the effects to perform, in order."""
 
     limits: PoolLimits
-    namespace: str
     capacity: Capacity
+    #: Makes names that no actor has had: what is said about one must never be taken for another.
+    new_name: Callable[[], str]
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _requests: OrderedDict[int, _Request] = field(default_factory=OrderedDict)
-    _named: int = 0
     _tickets: int = 0
     _default: QueueKey = field(default_factory=QueueKey)
     #: Classes whose last actor died before it was ready: how often in a row, and until when no
@@ -181,7 +139,7 @@ class SlotPool:
             else:
                 actor.state, actor.holder, actor.since_ms = _State.IDLE, "", now_ms
                 self._recall_answered(actor, holder)
-        return [*effects, *self._serve(now_ms)]
+        return [*effects, *self._make_place(recall=False), *self._serve(now_ms)]
 
     def _recall_answered(self, given: _Actor, holder: str) -> None:
         """The holder chose which actor to give: the mark may be on another one of his."""
@@ -218,9 +176,6 @@ class SlotPool:
         """An actor that is left from an earlier pool; `holder` is empty if nobody uses it."""
         state = _State.LEASED if holder and not key.shared else _State.IDLE
         self._actors[name] = _Actor(name, class_of(key), now_ms, state, holder, node_id)
-        number = name.rpartition("-")[2]
-        if number.isdigit():
-            self._named = max(self._named, int(number))
 
     def actor_died(self, name: str, now_ms: int) -> list[Effect]:
         """An actor is gone; it is replaced if somebody waits for it or the floor needs it."""
@@ -231,12 +186,15 @@ class SlotPool:
             self._failed[actor.key] = (times, now_ms + wait_ms)
         return [*self._serve(now_ms), *self._floor(now_ms)]
 
-    def tick(self, now_ms: int, capacity: Capacity | None = None) -> list[Effect]:
+    def tick(
+        self, now_ms: int, capacity: Capacity | None = None, limits: PoolLimits | None = None
+    ) -> list[Effect]:
         """Time has passed: keep the floor, end what has been idle for long, make room."""
-        if capacity is not None:
-            self.capacity = capacity
+        self.capacity = capacity or self.capacity
+        self.limits = limits or self.limits
         effects = self._refuse_hopeless()
         effects += self._make_room(now_ms)
+        effects += self._make_place(recall=True)
         effects += self._end_idle(now_ms)
         effects += self._serve(now_ms)
         effects += self._floor(now_ms)
@@ -301,8 +259,9 @@ class SlotPool:
                 # Its holder will ask again; meanwhile more actors can be on their way.
                 unmet.setdefault(request.key, 0)
                 unmet[request.key] += request.want - len(found)
-        for key, want in unmet.items():
-            effects += self._create(key, want, now_ms)
+        # Whoever has no actor at all goes first: a place that was made for him is not another's.
+        for key in sorted(unmet, key=self._has_one):
+            effects += self._create(key, unmet[key], now_ms)
         for request in self._requests.values():
             effects += self._recall(request)
         return effects
@@ -335,7 +294,7 @@ class SlotPool:
         starting = sum(a.state is _State.STARTING for a in mine)
         if key.shared:
             want = 1 if not mine else 0
-        room = self.limits.actors_max - len(self._actors)
+        room = 1 if _is_light(key) else self._places_left()
         if not key.shared and key.resources == self._default.resources:
             # Beyond what the nodes have, an actor can only wait for a node that may be added.
             most = max(self.capacity.total_cpus(), self.limits.warm_min)
@@ -359,9 +318,16 @@ class SlotPool:
         there = [a for a in self._actors.values() if self._may_serve(a, key) and not a.doomed]
         return most - len(there)
 
+    def _places_left(self) -> int:
+        taken = sum(not _is_light(actor.key) for actor in self._actors.values())
+        return self.limits.actors_max - taken
+
+    def _has_one(self, key: QueueKey) -> bool:
+        """Whether some actor can serve this, or will."""
+        return any(self._may_serve(a, key) and not a.doomed for a in self._actors.values())
+
     def _new(self, key: QueueKey, now_ms: int) -> CreateActor:
-        self._named += 1
-        name = f"{self.namespace}:task-{self._named}"
+        name = self.new_name()
         self._actors[name] = _Actor(name, key, now_ms)
         return CreateActor(name, key)
 
@@ -394,6 +360,7 @@ class SlotPool:
             return []
         mine = sum(a.key == self._default for a in self._actors.values())
         missing = min(self.limits.warm_min, self.capacity.total_cpus() or 1) - mine
+        missing = min(missing, self._places_left())
         effects: list[Effect] = [self._new(self._default, now_ms) for _ in range(max(0, missing))]
         shared = QueueKey(shared=True)
         if not any(a.key == shared for a in self._actors.values()):
@@ -441,6 +408,45 @@ class SlotPool:
             for actor in self._actors.values()
             if actor.state is not _State.STARTING
         ]
+
+    def _make_place(self, *, recall: bool) -> list[Effect]:
+        """At the ceiling, others leave a place to each class that has none."""
+        if self._places_left() > 0:
+            return []
+        wanted = {request.key for request in self._requests.values()}
+        without = sum(not _is_light(key) and not self._has_one(key) for key in wanted)
+        effects: list[Effect] = []
+        for _ in range(without):
+            actor = self._missed_least()
+            if actor is None:
+                break
+            if actor.state is not _State.LEASED:
+                del self._actors[actor.name]
+                effects.append(KillActor(actor.name))
+            elif recall:
+                actor.recalled = True
+                effects.append(Recall(actor.holder, actor.key, 1))
+        return effects
+
+    def _missed_least(self) -> _Actor | None:
+        """Idle before starting before leased; of the class that has most.
+
+        One that is leased and was asked for already may run something long: it is another's turn.
+        """
+        sizes: dict[ResourceRequest, int] = {}
+        others = [a for a in self._actors.values() if not a.key.shared and not a.doomed]
+        for actor in others:
+            sizes[actor.key.resources] = sizes.get(actor.key.resources, 0) + 1
+        order = (_State.IDLE, _State.STARTING, _State.LEASED)
+        return min(
+            (
+                a
+                for a in others
+                if not a.recalled and (a.state is not _State.STARTING or sizes[a.key.resources] > 1)
+            ),
+            key=lambda a: (order.index(a.state), -sizes[a.key.resources]),
+            default=None,
+        )
 
     def _end_idle(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
-from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Report
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
 
 __all__ = ["Epochs", "HeldOutcomes", "Send", "TaskHost", "TaskHostLimits"]
 
@@ -60,6 +60,7 @@ class HeldOutcomes:
     _reports: OrderedDict[AttemptId, tuple[Sequence[Report], int]] = field(
         default_factory=OrderedDict
     )
+    _by_execution: dict[str, dict[AttemptId, None]] = field(default_factory=dict)
     _bytes: int = 0
 
     def keep(self, attempt: AttemptId, closing: Sequence[Report]) -> None:
@@ -67,22 +68,24 @@ class HeldOutcomes:
         stimulus = closing[-1].stimulus
         inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
         size = 100 * len(closing) + len(inline or b"")
-        _, former = self._reports.pop(attempt, ((), 0))
-        self._bytes -= former
+        if attempt in self._reports:
+            self._drop(attempt)
         self._reports[attempt] = (closing, size)
+        self._by_execution.setdefault(attempt[0], {})[attempt] = None
         self._bytes += size
         while len(self._reports) > self.count_max or self._bytes > self.bytes_max:
-            _, (_, freed) = self._reports.popitem(last=False)
-            self._bytes -= freed
+            self._drop(next(iter(self._reports)))
+
+    def _drop(self, attempt: AttemptId) -> None:
+        self._bytes -= self._reports.pop(attempt)[1]
+        of_execution = self._by_execution[attempt[0]]
+        del of_execution[attempt]
+        if not of_execution:
+            del self._by_execution[attempt[0]]
 
     def of(self, execution_id: str) -> list[Report]:
         """What is held of one execution."""
-        return [
-            report
-            for key, (closing, _) in self._reports.items()
-            if key[0] == execution_id
-            for report in closing
-        ]
+        return self.of_attempts(list(self._by_execution.get(execution_id, ())))
 
     def of_attempts(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """What is held of these attempts."""
@@ -187,17 +190,26 @@ class TaskHost:
     def census(
         self, execution_id: str, epoch: int, owner: str
     ) -> tuple[list[AttemptId], list[Report]]:
-        """A new owner asks: what runs of its execution, and what has ended lately."""
+        """As `census_of_all`, of one execution."""
+        return self.census_of_all([(execution_id, epoch)], owner).get(execution_id, ([], []))
+
+    def census_of_all(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        """The new owner of executions, with their epochs, asks: what runs and what has ended.
+
+        What waits is dropped: it will not start.
+        """
         with self._lock:
-            if not self._epochs.admits(execution_id, epoch):
-                return [], []
-            kept = [entry for entry in self._waiting if entry[0].execution_id != execution_id]
-            self._waiting = deque(kept)
+            mine = {
+                execution for execution, epoch in asked if self._epochs.admits(execution, epoch)
+            }
+            self._waiting = deque(e for e in self._waiting if e[0].execution_id not in mine)
+            found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
             live = self._live
-            running = [live.order.id] if live and live.order.execution_id == execution_id else []
-            if running:
+            if live is not None and live.order.execution_id in mine:
+                execution_id = live.order.execution_id
                 self._redirected[execution_id] = owner
-            return running, self._held.of(execution_id)
+                found.setdefault(execution_id, ([], []))[0].append(live.order.id)
+            return found
 
     def cancel_all(self) -> None:
         """The process is about to end: give actions a chance to end their child processes."""

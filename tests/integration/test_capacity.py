@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from harmonia_actors.actors.capacity import CapacityReader, node_types_of_config, read_capacity
+from harmonia_actors.actors.capacity import CapacityReader, read_capacity
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from tests.support.clusters import fake_cloud, several_raylets, until
 
@@ -104,18 +104,3 @@ def test_an_actor_that_waits_for_what_never_comes_can_be_given_up(cloud: str) ->
         ray.get(waiting[0], timeout=30)
     until(lambda: "never" not in ray.util.list_named_actors(), "its name is free again")
     assert alive() == before
-
-
-def test_types_without_workers_and_the_heads_own_are_not_counted() -> None:
-    config = {
-        "max_workers": 4,
-        "head_node_type": "head",
-        "available_node_types": {
-            "head": {"resources": {"CPU": 8}},
-            "off": {"resources": {"CPU": 16}, "max_workers": 0},
-            "cpu": {"resources": {"CPU": 4}},
-        },
-    }
-    assert node_types_of_config(config) == ({"CPU": 4.0},)
-    assert node_types_of_config({**config, "max_workers": 0}) == ()
-    assert node_types_of_config({}) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from hypothesis import note, settings
@@ -10,16 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
-from harmonia_actors.runtime.slots import (
+from harmonia_actors.runtime.pool_effects import (
     CreateActor,
     Effect,
     Grant,
     KillActor,
-    PoolLimits,
     Recall,
     Refuse,
-    SlotPool,
 )
+from harmonia_actors.runtime.slots import PoolLimits, SlotPool
 
 HOLDERS = ("x", "y", "z")
 DEFAULT = QueueKey()
@@ -44,11 +44,16 @@ _IDLE_MS = 5_000
 class PoolMachine(RuleBasedStateMachine):
     """Plays the cluster (which starts actors where there is room) and the holders."""
 
-    @initialize(warm_min=some.integers(0, 3), actors_max=some.integers(6, 12))
-    def begin(self, warm_min: int, actors_max: int) -> None:
-        limits = PoolLimits(warm_min, actors_max, idle_ms=_IDLE_MS)
+    @initialize(
+        warm_min=some.integers(0, 3),
+        actors_max=some.sampled_from([2, 3, 4, 6, 12]),
+        idle_ms=some.sampled_from([5_000, 10**9]),
+    )
+    def begin(self, warm_min: int, actors_max: int, idle_ms: int) -> None:
+        limits = PoolLimits(warm_min, actors_max, idle_ms)
         self.actors_max = actors_max
-        self.pool = SlotPool(limits, "ns", CAPACITY)
+        numbers = itertools.count(1)
+        self.pool = SlotPool(limits, CAPACITY, lambda: f"task-{next(numbers)}")
         self.now_ms = 0
         self.starting: dict[str, QueueKey] = {}
         self.placed: dict[str, tuple[QueueKey, str]] = {}
@@ -193,6 +198,9 @@ class PoolMachine(RuleBasedStateMachine):
             could_start = CAPACITY.can_hold(key.resources, key.node_id)
             if key.resources != DEFAULT.resources and could_start is not None:
                 assert count <= could_start, "more are to start than could ever"
+        keys = [*self.starting.values(), *(key for key, _ in self.placed.values())]
+        # Those for one node come beyond the ceiling if no other can serve, one of each class.
+        assert sum(not key.shared and not key.node_id for key in keys) <= self.actors_max
 
     # The end -----------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -29,3 +31,28 @@ def test_a_retention_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv("HARMONIA_RETENTION_S", value)
     with pytest.raises(ValidationError, match="retention_s"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "least"),
+    [
+        ({"task_actors_max": 1}, 4),
+        ({"task_actors_max": 3}, 4),
+        ({"task_actors_min": 6, "task_actors_max": 7}, 8),
+    ],
+)
+def test_warm_task_actors_must_leave_places(given: dict[str, Any], least: int) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Settings(**given)
+    (error,) = refusal.value.errors()
+    assert error["loc"] == ("task_actors_max",)
+    assert f"at least {least}" in error["msg"]
+    assert "HARMONIA_TASK_ACTORS_MIN" in error["msg"]
+    Settings(**given | {"task_actors_max": least})
+
+
+def test_sizes_by_the_cpus_are_always_right() -> None:
+    assert Settings(task_actors_min=50).task_actors_max == 0
+    for name in ("task_actors_min", "task_actors_max"):
+        with pytest.raises(ValidationError, match="greater than or equal to 0"):
+            Settings(**{name: -1})

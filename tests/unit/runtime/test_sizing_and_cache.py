@@ -8,7 +8,13 @@ from hypothesis import strategies as some
 
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.output_cache import OutputCache
-from harmonia_actors.runtime.sizing import OwnerView, SizingLimits, SizingPlan, plan_owners
+from harmonia_actors.runtime.sizing import (
+    LeaseWatch,
+    OwnerView,
+    SizingLimits,
+    SizingPlan,
+    plan_owners,
+)
 from tests.support.scripted_actors import order
 
 LIMITS = SizingLimits(least=2, most=5, spare=1, idle_s=60)
@@ -49,13 +55,20 @@ def test_as_many_owners_as_are_needed(
 
 
 @pytest.mark.parametrize(
-    ("alive", "expired", "is_orphaned"),
-    [(True, True, False), (False, False, False), (False, True, True), (True, False, False)],
+    ("alive", "expired", "hung", "is_orphaned"),
+    [
+        (True, True, False, False),
+        (False, False, False, False),
+        (False, True, False, True),
+        (True, False, False, False),
+        (True, True, True, True),
+        (True, False, True, False),
+    ],
 )
-def test_only_the_dead_whose_lease_has_run_out_are_succeeded(
-    alive: bool, expired: bool, is_orphaned: bool
+def test_only_those_without_a_lease_are_succeeded_and_only_if_they_are_dead_or_hung(
+    alive: bool, expired: bool, hung: bool, is_orphaned: bool
 ) -> None:
-    owner = OwnerView("o", 3, alive=alive, expired=expired, idle_s=0)
+    owner = OwnerView("o", 3, alive=alive, expired=expired, idle_s=0, hung=hung)
     plan = plan_owners([owner], waiting=0, starting=0, serving=2, limits=LIMITS)
     assert plan.orphan == (("o",) if is_orphaned else ())
 
@@ -85,6 +98,63 @@ def test_a_plan_stays_within_its_bounds(
     idle_names = {o.name for o in owners if o.alive and o.load == 0 and not o.expired}
     assert set(plan.retire) <= idle_names
     assert not (plan.retire and plan.create)
+
+
+# Hung owners -------------------------------------------------------------------------------------
+
+
+def looks(*seen: dict[str, bool] | None, after_s: float = 5, step_s: float = 1) -> list[set[str]]:
+    """Who is hung after each look; None is one that fails."""
+    watch = LeaseWatch(after_s, gap_s_max=5)
+    found = []
+    for number, expired in enumerate(seen):
+        if expired is None:
+            watch.failed()
+        else:
+            watch.looked(expired, 1_000 + number * step_s)
+        found.append(set(watch.hung))
+    return found
+
+
+OUT, HAS = {"o": True}, {"o": False}
+
+
+def test_an_owner_without_a_lease_in_every_look_is_hung() -> None:
+    assert looks(*[OUT] * 7) == [set()] * 5 + [{"o"}] * 2
+
+
+def test_an_owner_that_renews_in_between_is_not() -> None:
+    assert looks(*[OUT] * 5, HAS, *[OUT] * 5)[-1] == set()
+
+
+def test_after_a_look_that_failed_all_begins_anew() -> None:
+    """The store was away: all leases have run out, and all owners are about to renew them."""
+    everybody = {"a": True, "b": True}
+    assert looks(*[everybody] * 4, None, *[everybody] * 5)[-1] == set()
+    assert looks(*[everybody] * 4, None, *[everybody] * 6)[-1] == {"a", "b"}
+
+
+def test_looks_too_far_apart_say_nothing_of_the_time_between() -> None:
+    assert looks(*[OUT] * 20, step_s=6)[-1] == set()
+
+
+def test_one_that_is_hung_stays_so_until_it_renews_or_dies() -> None:
+    """Once its executions are another's, the store does not know it any more."""
+    assert looks(*[OUT] * 6, {}, None, {})[-1] == {"o"}
+    assert looks(*[OUT] * 6, {}, HAS)[-1] == set()
+    watch = LeaseWatch(0, gap_s_max=5)
+    assert watch.looked(OUT, 1) == {"o"}
+    watch.forget("o")
+    assert watch.hung == frozenset()
+
+
+@given(some.lists(some.sampled_from(["out", "has", "gone", "failed"]), max_size=40))
+def test_nobody_is_hung_whose_last_looks_do_not_say_so(kinds: list[str]) -> None:
+    seen = {"out": OUT, "has": HAS, "gone": {}, "failed": None}
+    hung = looks(*(seen[kind] for kind in kinds))
+    for number, found in enumerate(hung):
+        if found and not (number and hung[number - 1]):
+            assert kinds[number - 5 : number + 1] == ["out"] * 6
 
 
 # The cache ---------------------------------------------------------------------------------------

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
-from harmonia_actors.runtime.slots import (
+from harmonia_actors.runtime.pool_effects import (
     CreateActor,
     Effect,
     Grant,
     KillActor,
-    PoolLimits,
     Recall,
     Refuse,
-    SlotPool,
 )
+from harmonia_actors.runtime.slots import PoolLimits, SlotPool
 
 DEFAULT = QueueKey()
 SHARED = QueueKey(shared=True)
@@ -32,7 +32,8 @@ class Pool:
     """A pool whose effects are kept as text, and whose actors get ready when the test says so."""
 
     def __init__(self, limits: PoolLimits = LIMITS, capacity: Capacity = FOUR_CPUS) -> None:
-        self.pool = SlotPool(limits, "ns", capacity)
+        numbers = itertools.count(1)
+        self.pool = SlotPool(limits, capacity, lambda: f"ns:task-{next(numbers)}")
         self.now_ms = 0
         self.tickets: dict[int, str] = {}
 
@@ -54,9 +55,14 @@ class Pool:
     def died(self, number: int) -> list[str]:
         return self.shown(self.pool.actor_died(f"ns:task-{number}", self.now_ms))
 
-    def tick(self, after_ms: int = 0, capacity: Capacity | None = None) -> list[str]:
+    def tick(
+        self,
+        after_ms: int = 0,
+        capacity: Capacity | None = None,
+        limits: PoolLimits | None = None,
+    ) -> list[str]:
         self.now_ms += after_ms
-        return self.shown(self.pool.tick(self.now_ms, capacity))
+        return self.shown(self.pool.tick(self.now_ms, capacity, limits))
 
     def shown(self, effects: list[Effect]) -> list[str]:
         return [self._shown(effect) for effect in effects]
@@ -83,6 +89,10 @@ def number(name: str) -> str:
 
 @pytest.fixture
 def pool() -> Pool:
+    return warm()
+
+
+def warm() -> Pool:
     """Two warm actors (1 and 2) and the shared one (3)."""
     made = Pool()
     assert made.tick() == ["create 1", "create 2", "create 3 shared"]
@@ -129,6 +139,85 @@ def test_the_ceiling_holds() -> None:
     limits = PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000)
     small = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 9.0}}))
     assert small.ask("x", GPU, 9) == ["create 1", "create 2", "create 3"]
+
+
+def test_the_ceiling_moves_with_the_cluster() -> None:
+    small = Pool(PoolLimits(warm_min=0, actors_max=1, idle_ms=1), Capacity({"a": {"CPU": 1.0}}))
+    assert small.ask("x", want=3) == ["create 1"]
+    grown = Capacity({"a": {"CPU": 1.0}, "b": {"CPU": 8.0}})
+    told = small.tick(0, grown, PoolLimits(warm_min=0, actors_max=3, idle_ms=1))
+    assert told == ["create 2", "create 3"]
+
+
+def test_the_shared_actor_takes_no_place_below_the_ceiling() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    assert full.tick() == ["create 1", "create 2", "create 3 shared"]
+    asked(full, "x", SHARED)
+    assert full.ready(1, 2, 3) == ["grant x 3"]
+
+
+def test_the_floor_stays_below_the_ceiling() -> None:
+    low = Pool(PoolLimits(warm_min=4, actors_max=3, idle_ms=60_000))
+    assert low.tick() == ["create 1", "create 2", "create 3", "create 4 shared"]
+
+
+def test_at_the_ceiling_an_idle_actor_leaves_its_place_to_a_class_that_has_none() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    assert full.ask("x", BIG) == []
+    assert full.tick(1) == ["kill 1", "create 4"]
+    assert full.tick(1) == [], "one place is enough, and the floor does not take it back"
+    assert full.ready(4) == ["grant x 4"]
+    assert full.tick(1) == []
+
+
+def test_at_the_ceiling_a_busy_actor_leaves_its_place_when_it_is_given_back() -> None:
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    asked(full, "x", want=2)
+    assert full.ask("x", want=1) == [], "his own class has its places"
+    assert full.ask("y", BIG) == []
+    assert full.tick(1) == ["recall x 1"]
+    assert full.give("x", 1) == ["kill 1", "create 4"], "before those who have actors already"
+
+
+def test_at_the_ceiling_one_after_the_other_is_asked_until_one_leaves_its_place() -> None:
+    """What the first one runs may take hours."""
+    full = Pool(PoolLimits(warm_min=2, actors_max=2, idle_ms=60_000))
+    full.tick()
+    full.ready(1, 2, 3)
+    asked(full, "x")
+    asked(full, "y")
+    assert full.ask("z", BIG) == []
+    assert [full.tick(1), full.tick(1), full.tick(1)] == [["recall x 1"], ["recall y 1"], []]
+    assert full.give("y", 2) == ["kill 2", "create 4"]
+    full.ask("w")
+    assert full.give("x", 1) == ["grant w 1"], "nobody needs another place"
+
+
+def test_at_the_ceiling_the_class_that_has_most_is_asked() -> None:
+    wide = Capacity({"a": {"CPU": 99.0, "GPU": 9.0}})
+    full = Pool(PoolLimits(warm_min=0, actors_max=4, idle_ms=60_000), wide)
+    full.ask("x", BIG)
+    assert full.ready(1) == ["grant x 1"]
+    full.ask("y", GPU, 3)
+    assert full.ready(2)[:1] == ["grant y 2"]
+    full.ready(3, 4)
+    assert asked(full, "y", GPU, 2) == ["grant y 3,4"]
+    full.ask("z")
+    assert "recall y 1" in full.tick(1)
+    assert full.give("y", 3) == ["kill 3", "create 6"]
+
+
+def test_what_only_waits_leaves_its_place_to_a_class_that_has_none() -> None:
+    scaled = Capacity({"a": {"CPU": 9.0}}, ({"CPU": 1.0, "GPU": 1.0},))
+    full = Pool(PoolLimits(warm_min=0, actors_max=3, idle_ms=60_000), scaled)
+    assert full.ask("x", GPU, 3) == ["create 1", "create 2", "create 3"]
+    assert full.ask("y", BIG) == []
+    assert full.tick(1) == ["kill 1", "create 4"]
+    assert full.tick(1) == []
 
 
 def test_what_was_idle_for_long_ends_down_to_the_floor(pool: Pool) -> None:
@@ -377,78 +466,3 @@ def test_at_most_a_few_wait_for_resources_at_a_time() -> None:
     wide = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 50.0}}))
     assert wide.ask("x", GPU, 50) == ["create 1", "create 2", "create 3"]
     assert wide.ready(1) == ["grant x 1", "create 4"], "one more is on its way instead"
-
-
-# Shared, pinned, hopeless ------------------------------------------------------------------------
-
-
-def test_the_shared_actor_is_everybodys(pool: Pool) -> None:
-    assert asked(pool, "x", SHARED, 5) == ["grant x 3"]
-    assert asked(pool, "y", SHARED) == ["grant y 3"]
-    assert pool.give("x", 3) == []
-    assert asked(pool, "z", SHARED) == ["grant z 3"]
-
-
-def test_a_pinned_request_takes_an_actor_that_is_there() -> None:
-    two = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 2.0}})
-    pinned = Pool(capacity=two)
-    pinned.tick()
-    pinned.ready(1, node="b")
-    pinned.ready(2, 3, node="a")
-    assert asked(pinned, "x", ON_A) == ["grant x 2"]
-    assert asked(pinned, "y", ON_A) == ["create 4 on a", "recall x 1"]
-    assert pinned.ready(4, node="a") == ["grant y 4"]
-
-
-def test_a_pinned_request_gets_an_actor_even_when_all_places_are_taken_elsewhere() -> None:
-    two = Capacity({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}})
-    full = Pool(capacity=two)
-    full.tick()
-    full.ready(1, 2, 3, node="b")
-    assert asked(full, "x", ON_A) == ["create 4 on a"]
-
-
-def test_what_can_never_be_met_is_refused_at_once(pool: Pool) -> None:
-    (refusal,) = pool.ask("x", GPU)
-    assert refusal.startswith("refuse the task asks for 1 CPU and 1 GPU, but the most on one node")
-    (refusal,) = pool.ask("x", QueueKey(node_id="gone"))
-    assert "the node that holds the execution's workspace is gone" in refusal
-
-
-def test_nothing_is_hopeless_while_it_is_not_known_what_may_come() -> None:
-    open_ended = Pool(capacity=Capacity({"a": {"CPU": 1.0}}, complete=False))
-    assert open_ended.ask("x", GPU) == ["create 1"]
-
-
-def test_a_pinned_request_is_refused_when_its_node_goes(pool: Pool) -> None:
-    asked(pool, "w", want=2)
-    pool.ask("x", ON_A)
-    gone = Capacity(nodes={"b": {"CPU": 4.0}})
-    told = pool.tick(0, gone)
-    assert [text for text in told if text.startswith("refuse")] != []
-    assert pool.pool.counts()["requests"] == 0
-
-
-def test_what_the_node_of_the_files_lacks_is_refused_although_another_has_it() -> None:
-    two = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 2.0, "GPU": 1.0}})
-    pool = Pool(capacity=two)
-    (refusal,) = pool.ask("x", replace(GPU, node_id="a"))
-    assert "asks for 1 CPU and 1 GPU, which the node" in refusal
-    assert "configure a workspace directory that all nodes share" in refusal
-    assert pool.ask("x", replace(GPU, node_id="b")) == ["create 1 on b"]
-
-
-# Another pool process ----------------------------------------------------------------------------
-
-
-def test_actors_of_an_earlier_pool_are_adopted() -> None:
-    later = Pool()
-    later.pool.adopt("ns:task-7", DEFAULT, "a", "x", 0)
-    later.pool.adopt("ns:task-8", DEFAULT, "a", "", 0)
-    later.pool.adopt("ns:task-9", SHARED, "a", "x", 0)
-    assert later.tick() == [], "the floor is there already"
-    assert later.pool.held_by("x") == ["ns:task-7", "ns:task-9"]
-    assert asked(later, "y") == ["grant y 8"]
-    assert asked(later, "z", SHARED) == ["grant z 9"]
-    assert "create 10" in asked(later, "z"), "names go on from the highest"
-    assert "grant z 7" in later.give("x", 7)

@@ -1,0 +1,81 @@
+"""Asking somebody until he answers, or is known to be dead.
+
+That somebody does not answer says nothing about his life: a process may be busy, a line cut, a
+head node on its way back. Whoever takes silence for death runs twice what runs already, or forgets
+what holds a machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+__all__ = ["Failed", "Gone", "NotFound", "Patience", "Silent", "ask"]
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class Gone(Exception):
+    """Whoever was asked has died and will never answer."""
+
+
+class NotFound(Exception):
+    """Nobody is known by this name just now."""
+
+
+class Silent(Exception):
+    """No answer could be had. Whoever was asked may live, and may have heard."""
+
+
+class Failed(Silent):
+    """Whoever was asked lives, and could not do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often and for how long somebody is asked."""
+
+    again_s: float = 0.2
+    #: The wait doubles from `again_s` up to this.
+    again_s_max: float = 5.0
+    #: So often in a row must nobody be known by a name until its bearer counts as dead.
+    looks: int = 3
+    #: Whoever could not be reached for so long, again and again, is given up.
+    silent_s_max: float = float("inf")
+
+
+async def ask(call: Callable[[], Awaitable[_T]], patience: Patience, what: str) -> _T:
+    """Call until there is an answer; `what` is what the log says is asked.
+
+    Raises Gone if whoever was asked is dead, and Silent once the patience is at its end.
+    """
+    loop = asyncio.get_running_loop()
+    wait_s = patience.again_s
+    not_found = 0
+    silent_since_s: float | None = None
+    while True:
+        asked_s = loop.time()
+        try:
+            return await call()
+        except NotFound as error:
+            not_found += 1
+            if not_found >= patience.looks:
+                raise Gone(str(error)) from error
+        except Silent as error:
+            not_found = 0
+            now_s = loop.time()
+            # What lasted long was heard, and has failed only now.
+            if silent_since_s is None or now_s - asked_s >= patience.silent_s_max:
+                silent_since_s = now_s
+                _log.warning("%s: no answer, asking again: %s", what, error)
+            if isinstance(error, Failed):
+                silent_since_s = now_s
+            elif now_s - silent_since_s >= patience.silent_s_max:
+                raise
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, patience.again_s_max)

@@ -1,0 +1,78 @@
+"""Silence is not death: who does not answer is asked again, and only death ends the asking."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from harmonia_actors.runtime.silence import Failed, Gone, NotFound, Patience, Silent, ask
+
+QUICK = Patience(again_s=0, again_s_max=0)
+
+
+class Somebody:
+    """Answers what the test has written down, one after the other."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+
+    async def __call__(self) -> str:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_whoever_is_silent_is_asked_again() -> None:
+    somebody = Somebody(*[Silent("no line")] * 50, Failed("no store"), NotFound(), "here")
+    assert await ask(somebody, QUICK, "x") == "here"
+
+
+async def test_death_ends_the_asking() -> None:
+    with pytest.raises(Gone, match="killed"):
+        await ask(Somebody(Silent(), Gone("killed"), "too late"), QUICK, "x")
+
+
+async def test_a_name_that_nobody_bears_is_looked_for_again() -> None:
+    assert await ask(Somebody(NotFound(), NotFound(), "here"), QUICK, "x") == "here"
+    assert await ask(Somebody(*[NotFound(), NotFound(), Silent()] * 5, "here"), QUICK, "x")
+    with pytest.raises(Gone, match="no such actor"):
+        await ask(Somebody(*[NotFound("no such actor")] * 3), QUICK, "x")
+
+
+async def test_patience_may_have_an_end() -> None:
+    ends = Patience(again_s=0.001, again_s_max=0.001, silent_s_max=0.02)
+    with pytest.raises(Silent, match="no line"):
+        await ask(Somebody(*[Silent("no line")] * 10_000), ends, "x")
+
+
+async def test_whoever_answers_that_it_failed_is_not_given_up() -> None:
+    ends = Patience(again_s=0, again_s_max=0, silent_s_max=0.01)
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + 0.05
+
+    async def fails_for_long() -> str:
+        if loop.time() < until_s:
+            raise Failed("the store is away")
+        return "done"
+
+    assert await ask(fails_for_long, ends, "x") == "done"
+
+
+async def test_a_call_that_lasted_long_was_heard() -> None:
+    ends = Patience(again_s=0, again_s_max=0, silent_s_max=0.02)
+    lasted = 0
+
+    async def lasts() -> str:
+        nonlocal lasted
+        lasted += 1
+        if lasted > 4:
+            return "still here"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await asyncio.Event().wait()
+        raise Silent("the line was cut")
+
+    assert await ask(lasts, ends, "x") == "still here"
