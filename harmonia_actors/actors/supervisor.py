@@ -33,15 +33,16 @@ from harmonia_actors.settings import Settings
 __all__ = ["Supervisor"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _RayOwnerActor:
     """An execution actor, as its supervisor sees it."""
 
     handle: Any
+    node_id: str = ""
 
     async def ready(self) -> None:
         with asking():
-            await self.handle.ready.remote()
+            self.node_id = await self.handle.ready.remote()
 
     async def watch(self) -> None:
         with asking():
@@ -54,6 +55,12 @@ class _RayOwnerActor:
     async def kill(self) -> None:
         with asking():
             ray.kill(self.handle)
+
+    async def has_lost_its_node(self) -> bool:
+        with asking():
+            nodes = await asyncio.to_thread(ray.nodes)
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        return bool(self.node_id) and self.node_id not in alive
 
 
 class _RayOwnerCluster:

@@ -46,6 +46,10 @@ class OwnerActor(Protocol):
         """End it; one that is dead already is no error."""
         ...
 
+    async def has_lost_its_node(self) -> bool:
+        """Of one that died: whether the machine below it did. Raises Silent."""
+        ...
+
 
 class OwnerCluster(Protocol):
     """The cluster, as the supervisor sees it."""
@@ -215,6 +219,7 @@ class Supervision:
     async def _live(self, name: str, actor: OwnerActor) -> None:
         """Follow an execution actor from its start to its death, and then free what it owned."""
         what = f"execution actor {name}"
+        blame = False
         try:
             # Also while the store is away: it serves as soon as it can be registered.
             await ask(actor.ready, self._times.patience, what)
@@ -226,6 +231,9 @@ class Supervision:
             await ask(actor.watch, self._times.patience, what)
         except Gone as error:
             _log.warning("%s has died: %s", what, error)
+            # Whoever was aboard may have been its death, unless the whole machine went.
+            with contextlib.suppress(Silent):
+                blame = not await actor.has_lost_its_node()
         except Silent as error:
             _log.warning("%s cannot be reached and is ended: %s", what, error)
             await self._end(actor, name)
@@ -235,7 +243,7 @@ class Supervision:
         self._unheard.discard(name)
         self._leases.forget(name)
         if not expected:
-            await self._orphan_patiently(name)
+            await self._orphan_patiently(name, blame=blame)
         if started:
             # One that could not even start is tried again at the usual pace.
             self._look_now.set()
@@ -248,18 +256,18 @@ class Supervision:
                 # Whatever it still writes is refused once it is succeeded.
                 _log.error("execution actor %s cannot be ended: %s", name, error)
 
-    async def _orphan_patiently(self, name: str) -> None:
+    async def _orphan_patiently(self, name: str, *, blame: bool) -> None:
         while True:
             try:
-                await self._orphan(name)
+                await self._orphan(name, blame=blame)
             except StoreError:
                 await asyncio.sleep(self._times.look_s)
             else:
                 return
 
-    async def _orphan(self, name: str) -> None:
+    async def _orphan(self, name: str, *, blame: bool = False) -> None:
         moved = 0
-        while count := await self._store.orphan(name, limit=_ORPHANS_AT_ONCE):
+        while count := await self._store.orphan(name, limit=_ORPHANS_AT_ONCE, blame=blame):
             moved += count
         if moved:
             _log.warning("%d executions of %s wait for another owner", moved, name)

@@ -160,6 +160,7 @@ class ScriptedOwner(ScriptedLife):
         self.serves = False
         self.picks = 0
         self.kills = 0
+        self.node_is_lost = False
         #: What is called before the process is ended.
         self.before_kill: Callable[[], Awaitable[None]] | None = None
 
@@ -184,6 +185,9 @@ class ScriptedOwner(ScriptedLife):
             await self.before_kill()
         self.kills += 1
         await self.die()
+
+    async def has_lost_its_node(self) -> bool:
+        return self.node_is_lost
 
 
 class ScriptedOwners:

@@ -33,10 +33,10 @@ class UnsteadyStore(MemoryStore):
             raise StoreUnavailable("the store is away")
         return await super().owners()
 
-    async def orphan(self, owner: str, *, limit: int) -> int:
+    async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         if self.away:
             raise StoreUnavailable("the store is away")
-        return await super().orphan(owner, limit=limit)
+        return await super().orphan(owner, limit=limit, blame=blame)
 
 
 class World:
@@ -139,6 +139,20 @@ async def test_what_a_dead_owner_had_waits_for_others_which_are_told(world: Worl
     await until(lambda: other.picks > told)
     assert dead.name not in await world.loads()
     assert dead.kills == 0
+
+
+@pytest.mark.parametrize("node_is_lost", [False, True])
+async def test_who_was_aboard_is_suspected_unless_the_whole_node_went(
+    world: World, node_is_lost: bool
+) -> None:
+    _, (dead, _) = await world.warm()
+    dead.node_is_lost = node_is_lost
+    await dead.die()
+    await until_waiting(world, 2)
+    await world.store.renew_owner("heir", lease_ms=LEASE_MS)
+    taken = await world.store.claim_next("heir", owners_max=1)
+    assert taken is not None
+    assert taken.crashes == (0 if node_is_lost else 1)
 
 
 async def test_an_owner_that_cannot_be_reached_is_not_succeeded(world: World) -> None:
