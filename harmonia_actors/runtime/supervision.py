@@ -188,7 +188,8 @@ class Supervision:
         for name in plan.orphan:
             if name in hung:
                 _log.warning("execution actor %s lives, but does nothing: it is succeeded", name)
-            await self._orphan(name)
+            # What makes an owner stand still would do so to the next one, too.
+            await self._orphan(name, blame=name in hung)
         for name in plan.retire:
             await self._retire(name)
         for _ in range(plan.create):
