@@ -207,7 +207,7 @@ class Execution(ExecutionState):
             return
         row.losses += 1
         again = self.accepts_starts and row.losses <= self.limits.lost_attempts_max
-        failure = st.Failure(reason, "WORKER_LOST", {"lost_attempts": row.losses}, "engine")
+        failure = st.Failure(reason, st.WORKER_LOST, {"lost_attempts": row.losses}, "engine")
         if again:
             if was_running:
                 self._emit_failed(task, at_ms, failure, will_retry=True)

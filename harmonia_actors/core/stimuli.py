@@ -7,9 +7,10 @@ definition. Stimuli of an attempt that is not the task's current one are ignored
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
+    "WORKER_LOST",
     "AttemptFailed",
     "AttemptLost",
     "AttemptStarted",
@@ -28,6 +29,9 @@ __all__ = [
     "Stimulus",
     "TimerFired",
 ]
+
+#: The code of an attempt whose process died. The engine's own: no component may use it.
+WORKER_LOST: Final = "WORKER_LOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class Failure:
     details: dict[str, Any]
     origin: str = "component"
     retriable: bool = True
+
+    def shown_details(self) -> dict[str, Any]:
+        """The code and the details in one object; no detail can stand in for the code."""
+        return {"code": self.code} | self.details | {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)

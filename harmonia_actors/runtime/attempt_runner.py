@@ -114,7 +114,7 @@ class AttemptRunner:
         elif isinstance(error, ActionError):
             failure = st.Failure(
                 _text(error.message),
-                error.code,
+                _code(error.code),
                 _details(error.details),
                 "component",
                 error.retriable,
@@ -134,6 +134,12 @@ class AttemptRunner:
 
 def _engine_failure(message: str, code: str) -> st.Failure:
     return st.Failure(_text(message), code, {}, "component", retriable=False)
+
+
+def _code(code: str) -> str:
+    """The code that an action gave; it cannot pass a failure off as the loss of its process."""
+    text = _text(code if isinstance(code, str) else str(code))
+    return "ACTION_FAILED" if text == st.WORKER_LOST else text
 
 
 def _text(message: str) -> str:
