@@ -174,6 +174,15 @@ class Settings(BaseSettings):
     output_cache_bytes: int = Field(
         64_000_000, description="Outputs an execution actor keeps in memory for resolving."
     )
+    audit_page_max: int = Field(
+        200, ge=1, description="Events, or outputs, that an audit reads from the store at a time."
+    )
+    audit_violations_max: int = Field(
+        100, ge=1, description="Violations that one audit lists; all are counted."
+    )
+    audits_at_once_max: int = Field(
+        2, ge=1, description="Audits that one replica does at a time; others wait for their turn."
+    )
 
     # Pools
     node_types: tuple[dict[str, float], ...] = Field(

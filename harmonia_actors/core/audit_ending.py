@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harmonia_actors.core.state import CANCELLED_REASON, why_ending
+from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
 
 __all__ = ["Ending"]
 
@@ -102,13 +102,12 @@ class Ending:
         elif error["code"] == "timeout":
             if _TIMED_OUT not in self._possible_causes():
                 yield "the error is a timeout, which is not why the execution ends"
-            expected = {"timeout_seconds": (self._timeout_ms or 0) / 1000}
-            if error["details"] != expected:
-                yield f"the error's details are {error['details']}, not {expected}"
+            elif error != timeout_error(self._timeout_ms or 0):
+                yield "the error names another timeout than the execution had"
         elif not all_completed:
             yield f"the error is {error['code'][:200]} without a task, but not all have completed"
-        elif error["code"] == "component_error":
-            yield "the error is of a component, but names no task"
+        elif error["code"] != "execution_error":
+            yield f"the error is {error['code'][:200]}, but names no task"
 
     def _task_error_problems(self, error: Mapping[str, Any]) -> Iterator[str]:
         name = error["task"]

@@ -29,6 +29,7 @@ from harmonia_actors.core.state import (
     ExecutionState,
     NumberedEvent,
     error_of,
+    timeout_error,
 )
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.timers import TimerKind
@@ -291,13 +292,8 @@ class Execution(ExecutionState):
         if self.is_final or self.head.status is ExecutionStatus.CANCELLING:
             return
         if self.head.error is None:
-            timeout_s = (self.head.options.timeout_ms or self.workflow.timeout_ms or 0) / 1000
-            message = f"the execution ran longer than its timeout of {timeout_s:g} s"
-            self.head.error = {
-                "code": "timeout",
-                "message": message,
-                "details": {"timeout_seconds": timeout_s},
-            }
+            timeout_ms = self.head.options.timeout_ms or self.workflow.timeout_ms or 0
+            self.head.error = timeout_error(timeout_ms)
         self._draft.head_changed = True
         self._stop_everything(StopReason.CANCELLED, at_ms)
 

@@ -32,6 +32,7 @@ __all__ = [
     "ExecutionState",
     "NumberedEvent",
     "error_of",
+    "timeout_error",
     "why_ending",
 ]
 
@@ -262,4 +263,14 @@ def error_of(code: str, failure: st.Failure, prefix: str = "") -> dict[str, Any]
         "code": code,
         "message": prefix + failure.message,
         "details": failure.shown_details(),
+    }
+
+
+def timeout_error(timeout_ms: int) -> dict[str, Any]:
+    """The error of an execution whose time has run out."""
+    timeout_s = timeout_ms / 1000
+    return {
+        "code": "timeout",
+        "message": f"the execution ran longer than its timeout of {timeout_s:g} s",
+        "details": {"timeout_seconds": timeout_s},
     }
