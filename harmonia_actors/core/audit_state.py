@@ -127,4 +127,5 @@ def _is_exact(task: ToldTask) -> bool:
 
 def _least_attempt(task: ToldTask) -> int:
     """A task that waits is at the attempt that comes next: each that was told of has ended."""
-    return task.attempt + 1 if task.end is None and not task.is_running else task.attempt
+    is_waiting = task.end is None and not task.is_running
+    return max(1, task.attempt + is_waiting)
