@@ -33,7 +33,7 @@ AUDIT_RULES: Final = {
     "A15": "A checkpoint is told once.",
     "A16": "The stored status, error, times and counts of the execution are those of its log.",
     "A17": "The stored status, attempt, failures, times and output of a task are those of the log.",
-    "A18": "The outputs that the stored state refers to are stored.",
+    "A18": "The outputs that the stored state refers to are stored; blobs are not looked for.",
 }
 
 

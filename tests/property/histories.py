@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify
 from itertools import combinations
+from random import Random
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -26,7 +27,7 @@ from harmonia_actors.core.timers import Timer, TimerKind, Timers
 from tests.support.auditing import bodies_of
 from tests.support.executions import START_MS, output
 
-__all__ = ["Explained", "Message", "Step", "Steps", "messages_of", "possible_steps"]
+__all__ = ["Explained", "Message", "Step", "Steps", "live_through", "messages_of", "possible_steps"]
 
 #: An event as it is stored, decoded.
 Message = dict[str, Any]
@@ -161,7 +162,7 @@ def possible_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
     drops = any(not row.status.is_final for row in now.rows) and now.open_count > len(
         now.handed_out
     )
-    if now.head.status is not ExecutionStatus.CANCELLING and (not drops or kind in _MAY_DROP):
+    if _may_be_cancelled(now) and (not drops or kind in _MAY_DROP):
         yield _told(st.CancelRequested(START_MS))
     yield from _checkpoint_steps(now, wanted)
     for timer in now.timers:
@@ -174,6 +175,14 @@ def possible_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
         yield from _attempt_steps(now, task, attempt, wanted)
     if not now.in_batch:
         yield from _restarts(now, kind)
+
+
+def _may_be_cancelled(now: Steps) -> bool:
+    """Whether a cancel would do anything; what was restored has begun when it is made."""
+    is_restored = now.head.checkpoint_id is not None
+    return now.head.status is not ExecutionStatus.CANCELLING and not (
+        is_restored and now.head.status is ExecutionStatus.PENDING
+    )
 
 
 def _restarts(now: Steps, kind: str | None) -> Iterator[Step]:
@@ -261,6 +270,30 @@ def _refusals(wanted: Message | None) -> list[st.Failure]:
         details = dict(error["details"])
         return [st.Failure(error["message"], details.pop("code", ""), details, "engine")]
     return []
+
+
+# Making a log ------------------------------------------------------------------------------------
+
+#: Steps that lead to an early end if they come as often as all others.
+_RARE = ("Cancel", "Checkpoint", "OutputRefused", "restart", "timer")
+_BAD = ("AttemptFailed", "lost")
+
+
+def live_through(first: Steps, luck: Random, events_max: int) -> tuple[list[Message], Steps]:
+    """A history that ends, or is under way after so many events; and the state at its last."""
+    now, log = first.copy(), []
+    rare = luck.choice([0.0, 0.1, 0.4])
+    while not now.is_final and len(log) < events_max:
+        steps = list(possible_steps(now, None))
+        rest = [s for s in steps if not s[0].startswith((*_RARE, *_BAD))]
+        bad = [s for s in steps if s[0].startswith(_BAD)]
+        chance = luck.random()
+        if chance >= rare and rest:
+            steps = bad if bad and chance > 0.85 else rest
+        log += luck.choice(steps)[1](now)
+    if now.in_batch:
+        log += now.close_batch()
+    return messages_of(log, first.head.execution_id), now
 
 
 # Explaining a log --------------------------------------------------------------------------------
