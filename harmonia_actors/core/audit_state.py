@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from harmonia_actors.core.audit import Auditor, ToldTask
+from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_findings import Violation
+from harmonia_actors.core.audit_tasks import ToldTask
 from harmonia_actors.core.records import Head, TaskRow
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 
@@ -46,7 +47,7 @@ def disagreements(
         message = f"the log ends with event {auditor.seq}, but {seq} were stored"
         found.append(Violation("A1", auditor.seq, None, message))
     found += [Violation("A16", None, None, problem) for problem in _head_problems(auditor, head)]
-    for index, task in enumerate(auditor.tasks):
+    for index, task in enumerate(auditor.told.tasks):
         if index not in auditor.inherited:
             row = rows.get(index, _NO_ROW)
             problem = next(_row_problems(task, row, head.execution_id), None)
@@ -75,8 +76,8 @@ def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
     elif head.status is ExecutionStatus.RUNNING and auditor.ending.seq and head.error is None:
         yield f"there is no error, but event {auditor.ending.seq} has bound the execution to end"
     expected = {
-        "total": (head.total, len(auditor.tasks)),
-        "completed_tasks": (head.completed_tasks, auditor.completed),
+        "total": (head.total, len(auditor.told.tasks)),
+        "completed_tasks": (head.completed_tasks, auditor.told.completed),
         "started_ms": (head.started_ms, None if started is None else started.at_ms),
         "completed_ms": (head.completed_ms, None if final is None else final.at_ms),
         "an output": (head.output is not None, head.status is ExecutionStatus.COMPLETED),

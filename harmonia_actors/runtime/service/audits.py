@@ -78,7 +78,7 @@ class AuditService(ExecutionService):
     ) -> list[Violation]:
         """Outputs that the state refers to and the store has not. Blobs are not looked for."""
         references: list[tuple[str | None, OutputReference | None]] = [(None, head.output)]
-        references += [(auditor.tasks[index].name, row.output) for index, row in rows.items()]
+        references += [(auditor.told.tasks[index].name, row.output) for index, row in rows.items()]
         inline = [(task, found) for task, found in references if found and found.url is None]
         missing = []
         for first in range(0, len(inline), self.settings.audit_page_max):
@@ -107,9 +107,9 @@ def _document(auditor: Auditor, head: Head) -> JsonObject:
         "status": head.status.value,
         "complete": head.status.is_final,
         "events": auditor.events,
-        "tasks": len(auditor.tasks),
-        "attempts": auditor.attempts,
-        "lost_attempts": auditor.lost_attempts,
+        "tasks": len(auditor.told.tasks),
+        "attempts": auditor.told.attempts,
+        "lost_attempts": auditor.told.lost_attempts,
         "violations": [violation.to_json() for violation in auditor.findings.violations],
         "violations_total": auditor.findings.total,
     }

@@ -9,9 +9,10 @@ import pytest
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.audit import Auditor, ToldTask
+from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_findings import AUDIT_RULES
 from harmonia_actors.core.audit_state import inherited_tasks
+from harmonia_actors.core.audit_tasks import ToldTask
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import OutputReference, TaskRow
 from harmonia_actors.core.statuses import TaskStatus
@@ -48,9 +49,9 @@ def test_a_history_that_can_be_breaks_no_rule(name: str) -> None:
 
 def test_what_is_counted() -> None:
     auditor = audited(messages(*GOOD["retried and lost"]))
-    assert (auditor.events, auditor.attempts, auditor.lost_attempts) == (12, 5, 1)
+    assert (auditor.events, auditor.told.attempts, auditor.told.lost_attempts) == (12, 5, 1)
     auditor = audited(messages(*GOOD["lost before it was seen to start"]))
-    assert (auditor.attempts, auditor.lost_attempts) == (3, 1)
+    assert (auditor.told.attempts, auditor.told.lost_attempts) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_an_event_costs_the_same_in_a_small_and_in_a_large_workflow() -> None:
         story = Story(workflow)
         story.start()
         auditor = Auditor(workflow, new_head(workflow))
-        auditor.tasks = CountedTasks(auditor.tasks)
+        auditor.told.tasks = CountedTasks(auditor.told.tasks)
         story.succeeded("a")
         before = bodies_of(story.events, EXECUTION_ID)
         for seq, body in enumerate(before, 1):
