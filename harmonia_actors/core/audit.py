@@ -121,17 +121,23 @@ class Auditor:
                 self._add("A3", seq, f"{event.kind} comes before execution_started")
 
     def _check_dropping(self, seq: int, event: StoredForm) -> None:
-        """What was not ready is dropped by the very decision that bound the execution to end."""
-        is_late = self.told.blocked and self.ending.seq and not self._is_told_late
-        if is_late and event.kind not in ("task_skipped", "task_cancelled"):
-            self._is_told_late = True
-            tasks = self.told.tasks
-            left = [task.name for task in tasks if task.end is None and task.waiting_on]
-            message = (
-                f"{event.kind} comes before {listed(left)} is dropped, which was not ready when "
-                f"event {self.ending.seq} bound the execution to end"
-            )
-            self._add("A13", seq, message)
+        """What was not ready is dropped by the very decision that bound the execution to end.
+
+        What runs is told to stop by it, and dropped when it has stopped: later.
+        """
+        is_drop = event.kind in ("task_skipped", "task_cancelled")
+        is_bound = is_drop or self.ending.seq > 0
+        if not (is_bound and self.told.blocked) or self._is_told_late:
+            return
+        if is_drop and not self.told.is_running(event.data["task_name"]):
+            return
+        self._is_told_late = True
+        left = [task.name for task in self.told.tasks if task.end is None and task.waiting_on]
+        message = (
+            f"{event.kind} comes before {listed(left)} is dropped, which was not ready when "
+            f"event {self.ending.seq or seq} bound the execution to end"
+        )
+        self._add("A13", seq, message)
 
     def _take_checkpoint(self, seq: int, checkpoint_id: str) -> None:
         if checkpoint_id in self._checkpoints:

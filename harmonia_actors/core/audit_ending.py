@@ -27,8 +27,7 @@ class Ending:
         self.seq = 0
         self.is_cancelled = False
         #: The first task that failed for good, and what the log told of that.
-        self.first_failed: int | None = None
-        self._first_name = ""
+        self._first_name: str | None = None
         self._first_data: Mapping[str, Any] = {}
         #: The cause besides a cancel, in the words of `why_ending`, once it is certain.
         self._cause: str | None = None
@@ -37,24 +36,23 @@ class Ending:
         """An event shows that the execution is bound to end."""
         self.seq = self.seq or seq
 
-    def failed(
-        self, seq: int, index: int, name: str, data: Mapping[str, Any], *, anything_blocked: bool
-    ) -> None:
-        """A task has failed for good.
-
-        If tasks were still waiting for others, nothing had bound the execution to end before: they
-        would have been dropped.
-        """
+    def failed(self, seq: int, name: str, data: Mapping[str, Any], *, is_cause: bool) -> None:
+        """A task has failed for good; `is_cause` if nothing else can have bound all to end."""
         self.bind(seq)
-        if self.first_failed is None:
-            self.first_failed, self._first_name, self._first_data = index, name, data
-            if anything_blocked and self._cause is None:
+        if self._first_name is None:
+            self._first_name, self._first_data = name, data
+            if is_cause and self._cause is None:
                 self._cause = self._first_cause
 
-    def failure_problems(self, *, will_retry: bool) -> Iterator[tuple[str, str]]:
-        """What speaks against a failure at this point, each with its rule."""
+    def failure_problems(self, *, will_retry: bool, never_began: bool) -> Iterator[tuple[str, str]]:
+        """What speaks against a failure at this point, each with its rule.
+
+        `never_began`: the process of the attempt died before the attempt was seen to start.
+        """
         if self.is_cancelled:
             yield "A12", "it fails, but the execution was being cancelled"
+        elif self.seq and never_began:
+            yield "A12", "it is lost without having begun, and should be skipped"
         elif self.seq and will_retry:
             yield "A13", f"it is tried again, but event {self.seq} has bound all to end"
 
@@ -93,7 +91,7 @@ class Ending:
     def _possible_causes(self) -> list[str]:
         if self._cause is not None:
             return [self._cause]
-        causes = [] if self.first_failed is None else [self._first_cause]
+        causes = [] if self._first_name is None else [self._first_cause]
         return [*causes, _TIMED_OUT] if self._timeout_ms else causes
 
     def _error_problems(self, error: Mapping[str, Any], *, all_completed: bool) -> Iterator[str]:
@@ -106,12 +104,12 @@ class Ending:
                 yield "the error names another timeout than the execution had"
         elif not all_completed:
             yield f"the error is {error['code'][:200]} without a task, but not all have completed"
-        elif error["code"] != "execution_error":
+        elif error["code"] != "execution_error" or "code" not in error["details"]:
             yield f"the error is {error['code'][:200]}, but names no task"
 
     def _task_error_problems(self, error: Mapping[str, Any]) -> Iterator[str]:
         name = error["task"]
-        if self.first_failed is None or name != self._first_name:
+        if name != self._first_name:
             yield f"the error names task '{name[:200]}', which is not the first that failed"
         elif self._first_cause not in self._possible_causes():
             yield f"the error names task '{name}', which is not why the execution ends"

@@ -91,7 +91,7 @@ def _row_problems(task: ToldTask, row: TaskRow, execution_id: str) -> Iterator[s
     if not _fits(task, row):
         told = task.end or ("running" if task.is_running else "waiting")
         yield f"it is stored as {row.status}, but told as {told}"
-    if row.attempt < _least_attempt(task) or (_is_exact(task) and row.attempt != task.attempt):
+    if not _attempt_fits(task, row.attempt):
         yield f"it is stored at attempt {row.attempt}, but told at {task.attempt}"
     if row.failures != task.failures or row.losses < task.losses:
         yield (
@@ -121,12 +121,12 @@ def _fits(task: ToldTask, row: TaskRow) -> bool:
     )
 
 
-def _is_exact(task: ToldTask) -> bool:
-    """Whether the row must be at the very attempt that was told last."""
-    return task.is_running or task.end in (TaskStatus.COMPLETED, TaskStatus.FAILED)
+def _attempt_fits(task: ToldTask, attempt: int) -> bool:
+    """The attempt that ran last, or ended the task, is the one that is stored.
 
-
-def _least_attempt(task: ToldTask) -> int:
-    """A task that waits is at the attempt that comes next: each that was told of has ended."""
-    is_waiting = task.end is None and not task.is_running
-    return max(1, task.attempt + is_waiting)
+    Otherwise each that was told of has ended, and what is stored is one that comes after it.
+    """
+    is_last = task.is_running or task.ended_running or task.end is TaskStatus.FAILED
+    if is_last or task.end is TaskStatus.COMPLETED:
+        return attempt == task.attempt
+    return attempt > task.attempt

@@ -41,6 +41,8 @@ class ToldTask:
     started_ms: int | None = None
     ended_ms: int | None = None
     end: TaskStatus | None = None
+    #: Whether an attempt ran until then.
+    ended_running: bool = False
 
 
 class ToldTasks:
@@ -101,6 +103,11 @@ class ToldTasks:
             case _:
                 self._take_drop(seq, event, index)
 
+    def is_running(self, name: str) -> bool:
+        """Whether an attempt of the task of this name runs, as far as the log has told."""
+        known = self._workflow.by_name.get(name)
+        return known is not None and self.tasks[known.index].is_running
+
     def _add(self, rule: str, seq: int, task: ToldTask | None, message: str) -> None:
         self._findings.add(Violation(rule, seq, None if task is None else task.name, message))
 
@@ -148,38 +155,53 @@ class ToldTasks:
 
     def _take_failure(self, seq: int, event: StoredForm, index: int) -> None:
         task, data = self.tasks[index], event.data
-        attempt: int = data["attempt"]
-        is_new = not task.is_running and attempt > task.attempt
-        if is_new:
-            self.attempts += 1
-        elif not task.is_running or attempt != task.attempt:
-            self._add("A9", seq, task, _not_running(task, attempt, "fails"))
-        if not task.is_running:
-            self._check_ready(seq, index)
-        task.attempt = max(task.attempt, attempt)
-        task.is_running = False
-        self._count_failure(seq, task, data)
-        for rule, message in self._ending.failure_problems(will_retry=data["will_retry"]):
+        self._check_outcome(seq, index, data)
+        is_loss = data["error_details"]["code"] == WORKER_LOST
+        never_began = is_loss and not task.is_running
+        for rule, message in self._ending.failure_problems(
+            will_retry=data["will_retry"], never_began=never_began
+        ):
             self._add(rule, seq, task, message)
-        if not data["will_retry"]:
-            self._end(index, TaskStatus.FAILED, event.at_ms)
-            self._ending.failed(seq, index, task.name, data, anything_blocked=self.blocked > 0)
-
-    def _count_failure(self, seq: int, task: ToldTask, data: dict[str, Any]) -> None:
-        """Failures use up retries; the loss of a process does not, and is counted apart."""
-        if data["error_details"]["code"] == WORKER_LOST:
+        task.attempt = max(task.attempt, data["attempt"])
+        task.is_running = False
+        if is_loss:
             self._count_loss(seq, task, data["error_details"].get("lost_attempts"))
         else:
-            task.failures += 1
-            if data["will_retry"] and task.failures > task.max_retries:
-                message = f"failure {task.failures} is retried; {task.max_retries} retries are due"
-                self._add("A11", seq, task, message)
+            self._count_failure(seq, task, will_retry=data["will_retry"])
         retries = max(0, task.failures - 1)
         if data["retry_count"] != retries:
             message = f"retry_count is {data['retry_count']}, {retries} retries were told"
             self._add("A11", seq, task, message)
+        if not data["will_retry"]:
+            self._end(index, TaskStatus.FAILED, event.at_ms)
+            # Had something bound the execution to end before, what waits for others would have
+            # been dropped, and so would an attempt that was lost before it began.
+            is_first = never_began or self.blocked > 0
+            self._ending.failed(seq, task.name, data, is_cause=is_first)
+
+    def _check_outcome(self, seq: int, index: int, data: dict[str, Any]) -> None:
+        """Whether a failure is one of the attempt that runs, or of one that never began."""
+        task, attempt = self.tasks[index], data["attempt"]
+        if task.is_running:
+            if attempt != task.attempt:
+                self._add("A9", seq, task, _not_running(task, attempt, "fails"))
+            return
+        self._check_ready(seq, index)
+        if attempt <= task.attempt:
+            self._add("A9", seq, task, _not_running(task, attempt, "fails"))
+        elif data["error_details"]["code"] == WORKER_LOST and data["will_retry"]:
+            self._add("A9", seq, task, f"attempt {attempt} was lost and told of, but never began")
+        else:
+            self.attempts += 1
+
+    def _count_failure(self, seq: int, task: ToldTask, *, will_retry: bool) -> None:
+        task.failures += 1
+        if will_retry and task.failures > task.max_retries:
+            message = f"failure {task.failures} is retried; {task.max_retries} retries are due"
+            self._add("A11", seq, task, message)
 
     def _count_loss(self, seq: int, task: ToldTask, losses: Any) -> None:
+        """The loss of a process uses up no retry. Losses that are not told are counted too."""
         self.lost_attempts += 1
         most = task.attempt - task.failures
         if isinstance(losses, int) and task.losses < losses <= most:
@@ -201,6 +223,7 @@ class ToldTasks:
     def _end(self, index: int, end: TaskStatus, at_ms: int) -> None:
         task = self.tasks[index]
         task.end = end
+        task.ended_running = task.is_running
         task.is_running = False
         task.ended_ms = at_ms
         self.open -= 1

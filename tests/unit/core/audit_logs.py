@@ -105,6 +105,11 @@ def ran_out(timeout_ms: int = 60_000) -> ev.Event:
     return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, timeout_error(timeout_ms))
 
 
+def failed_output() -> ev.Event:
+    error = {"code": "execution_error", "message": "", "details": {"code": "MISSING_VALUE"}}
+    return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, error)
+
+
 def cancelled() -> ev.Event:
     return ev.ExecutionCancelled(HEAD.workflow_id, "wf", 0)
 
@@ -168,9 +173,7 @@ GOOD: dict[str, list[Any]] = {
     ],
     "no output could be made": [
         *(begin(), run("a"), run("b"), run("c")),
-        ev.ExecutionFailed(
-            HEAD.workflow_id, "wf", 0, {"code": "execution_error", "message": "", "details": {}}
-        ),
+        failed_output(),
     ],
     "cancelled": [begin(), start("a"), cancel("b"), cancel("c"), cancel("a"), cancelled()],
     "cancelled too late": [begin(), run("a"), run("b"), run("c"), cancelled()],
@@ -230,6 +233,7 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
             *(skip("b", A_FAILED), run("c"), failed(task="a", message="task 'a' failed: it broke")),
         ],
     ),
+    ("A9", "a loss of what never began", [begin(), lose("a"), run("a", 2), REST]),
     ("A10", "completes twice", [begin(), run("a"), complete("a"), REST]),
     ("A10", "starts after its end", [begin(), run("a"), start("a", 2), REST]),
     ("A10", "progress after its end", [begin(), run("a"), progress("a"), REST]),
@@ -275,6 +279,14 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
         [begin(), start("a"), cancel("b"), cancel("a"), skip("c", TIMED_OUT), cancelled()],
     ),
     (
+        *("A12", "lost without having begun"),
+        [begin(), fail("c"), skip("b", C_FAILED), lose("a", again=False), failed()],
+    ),
+    (
+        *("A13", "what runs is dropped first"),
+        [begin(), start("a"), cancel("a"), cancel("b"), cancel("c"), cancelled()],
+    ),
+    (
         *("A13", "dropped too late"),
         [begin(), start("a"), fail("c"), complete("a"), skip("b", C_FAILED), failed()],
     ),
@@ -310,6 +322,10 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
     (
         *("A14", "a cause that came first"),
         [begin(), run("a"), skip("b", TIMED_OUT), fail("c"), failed()],
+    ),
+    (
+        *("A14", "a loss that came first"),
+        [begin(), run("a"), run("b"), lose("c", again=False), ran_out()],
     ),
     ("A14", "another timeout", [begin(), run("a"), run("b"), run("c"), ran_out(5_000)]),
     (
