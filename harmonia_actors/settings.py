@@ -225,6 +225,15 @@ class Settings(BaseSettings):
         description="Age from which blobs and directories of an execution that the store does not "
         "know are removed.",
     )
+    audit_page_max: int = Field(
+        200, ge=1, description="Events, or outputs, that an audit reads from the store at a time."
+    )
+    audit_violations_max: int = Field(
+        100, ge=1, description="Violations that one audit lists; all are counted."
+    )
+    audits_at_once_max: int = Field(
+        2, ge=1, description="Audits that one replica does at a time; others wait for their turn."
+    )
 
     # Pools
     node_types: tuple[dict[str, float], ...] = Field(

@@ -130,6 +130,10 @@ class Gateway(Protocol):
         """The whole output of an execution, as UTF-8 JSON. Raises ResourceNotFound."""
         ...
 
+    async def audit_execution(self, execution_id: str) -> JsonObject:
+        """Hold the history against the rules: {status, complete, events, violations, ...}."""
+        ...
+
     async def list_files(self, execution_id: str) -> JsonObject:
         """Files of the workspace: {items: [{path, size, modified_at}], total}."""
         ...

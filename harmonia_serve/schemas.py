@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from harmonia_serve.examples import RESPONSES
 
 __all__ = [
+    "Audit",
     "Cancellation",
     "Checkpoint",
     "CheckpointPage",
@@ -206,6 +207,30 @@ class TaskPage(_Page):
     """Tasks of an execution, in the order of definition."""
 
     items: list[ListedTask]
+
+
+class AuditViolation(_Answer):
+    """A rule that a history breaks; `seq` and `task` say where, if it is at one place."""
+
+    rule: str
+    seq: int | None
+    task: str | None
+    message: str
+
+
+class Audit(_Answer):
+    """What an audit has found; `violations` has the first of `violations_total`."""
+
+    execution_id: ExecutionId
+    workflow_id: WorkflowId
+    status: ExecutionStatusName
+    complete: bool
+    events: int
+    tasks: int
+    attempts: int
+    lost_attempts: int
+    violations: list[AuditViolation]
+    violations_total: int
 
 
 class WorkspaceFile(_Answer):

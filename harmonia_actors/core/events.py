@@ -154,7 +154,7 @@ class TaskFailed:
                 "total_tasks": self.total_tasks,
                 "attempt": self.attempt,
                 "error": self.failure.message,
-                "error_details": {"code": self.failure.code, **self.failure.details},
+                "error_details": self.failure.shown_details(),
                 "retry_count": self.retry_count,
                 "max_retries": self.max_retries,
                 "will_retry": self.will_retry,

@@ -30,6 +30,7 @@ from harmonia_actors.core.state import (
     ExecutionState,
     NumberedEvent,
     error_of,
+    timeout_error,
 )
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.timers import TimerKind
@@ -79,9 +80,10 @@ class Execution(ExecutionState):
             self._begin_execution(at_ms)
         if self.head.status is ExecutionStatus.RUNNING and self.head.error is None:
             self.head.error = error
-        for index, row in enumerate(self.rows):
-            if not row.status.is_final:
-                self._drop(index, at_ms)
+        open_tasks = [index for index, row in enumerate(self.rows) if not row.status.is_final]
+        # As at every other end: first what waits, then what runs.
+        for index in sorted(open_tasks, key=lambda index: index in self._running):
+            self._drop(index, at_ms)
         self._settle(at_ms)
         return self._finish_draft()
 
@@ -220,7 +222,7 @@ class Execution(ExecutionState):
             return
         row.losses += 1
         again = self.accepts_starts and row.losses <= self.limits.lost_attempts_max
-        failure = st.Failure(reason, "WORKER_LOST", {"lost_attempts": row.losses}, "engine")
+        failure = st.Failure(reason, st.WORKER_LOST, {"lost_attempts": row.losses}, "engine")
         if again:
             if was_running:
                 self._emit_failed(task, at_ms, failure, will_retry=True)
@@ -309,13 +311,8 @@ class Execution(ExecutionState):
         if self.is_final or self.head.status is ExecutionStatus.CANCELLING:
             return
         if self.head.error is None:
-            timeout_s = (self.head.options.timeout_ms or self.workflow.timeout_ms or 0) / 1000
-            message = f"the execution ran longer than its timeout of {timeout_s:g} s"
-            self.head.error = {
-                "code": "timeout",
-                "message": message,
-                "details": {"timeout_seconds": timeout_s},
-            }
+            timeout_ms = self.head.options.timeout_ms or self.workflow.timeout_ms or 0
+            self.head.error = timeout_error(timeout_ms)
         self._draft.head_changed = True
         self._stop_everything(StopReason.CANCELLED, at_ms)
 

@@ -25,8 +25,19 @@ from harmonia_actors.core.statuses import (
 from harmonia_actors.core.timers import Timers
 from harmonia_actors.core.workflow import Workflow
 
-__all__ = ["CoreLimits", "Decision", "ExecutionState", "NumberedEvent", "error_of"]
+__all__ = [
+    "CANCELLED_REASON",
+    "CoreLimits",
+    "Decision",
+    "ExecutionState",
+    "NumberedEvent",
+    "error_of",
+    "timeout_error",
+    "why_ending",
+]
 
+#: Why a task does not run, or not to its end, in an execution that is being cancelled.
+CANCELLED_REASON = "the execution was cancelled"
 _RUNNING_SHOWN_MAX = 20
 
 
@@ -172,20 +183,12 @@ class ExecutionState:
         definition = self.workflow.tasks[task]
         if cancelling or was_running:
             self._end(task, TaskStatus.CANCELLED)
-            reason = "the execution was cancelled" if cancelling else self._why_ending()
+            reason = CANCELLED_REASON if cancelling else why_ending(self.head.error)
             self._emit(ev.TaskCancelled(definition.name, task, len(self.rows), reason), at_ms)
         else:
             self._end(task, TaskStatus.SKIPPED)
-            reason = self._why_ending()
+            reason = why_ending(self.head.error)
             self._emit(ev.TaskSkipped(definition.name, task, len(self.rows), reason), at_ms)
-
-    def _why_ending(self) -> str:
-        error = self.head.error or {}
-        if error.get("code") == "timeout":
-            return "the execution timed out"
-        if error.get("code") == "quarantined":
-            return "the execution was quarantined"
-        return f"task '{error.get('task', '')}' failed"
 
     def _next_attempt(self, task: int, status: TaskStatus) -> None:
         self._move(task, status)
@@ -247,6 +250,16 @@ class ExecutionState:
         return {**error_of(code, failure, f"task '{name}' failed: "), "task": name}
 
 
+def why_ending(error: Mapping[str, Any] | None) -> str:
+    """Why a task does not run, or not to its end, in an execution that is bound to fail."""
+    error = error or {}
+    if error.get("code") == "timeout":
+        return "the execution timed out"
+    if error.get("code") == "quarantined":
+        return "the execution was quarantined"
+    return f"task '{error.get('task', '')}' failed"
+
+
 def _outranks(reason: StopReason, known: StopReason) -> bool:
     """Whether an attempt that is being stopped already is to be stopped for another reason."""
     order = (StopReason.TAKEN_BACK, StopReason.TIMEOUT, StopReason.CANCELLED)
@@ -257,5 +270,15 @@ def error_of(code: str, failure: st.Failure, prefix: str = "") -> dict[str, Any]
     return {
         "code": code,
         "message": prefix + failure.message,
-        "details": {"code": failure.code, **failure.details},
+        "details": failure.shown_details(),
+    }
+
+
+def timeout_error(timeout_ms: int) -> dict[str, Any]:
+    """The error of an execution whose time has run out."""
+    timeout_s = timeout_ms / 1000
+    return {
+        "code": "timeout",
+        "message": f"the execution ran longer than its timeout of {timeout_s:g} s",
+        "details": {"timeout_seconds": timeout_s},
     }

@@ -7,11 +7,12 @@ definition. Stimuli of an attempt that is not the task's current one are ignored
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from harmonia_actors.core.safe_text import CODE_CHARS_MAX, safe_details, safe_text
 
 __all__ = [
+    "WORKER_LOST",
     "AttemptFailed",
     "AttemptLost",
     "AttemptStarted",
@@ -30,6 +31,9 @@ __all__ = [
     "Stimulus",
     "TimerFired",
 ]
+
+#: The code of an attempt whose process died. The engine's own: no component may use it.
+WORKER_LOST: Final = "WORKER_LOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class Failure:
         object.__setattr__(self, "message", safe_text(self.message))
         object.__setattr__(self, "code", safe_text(self.code, CODE_CHARS_MAX))
         object.__setattr__(self, "details", safe_details(self.details))
+
+    def shown_details(self) -> dict[str, Any]:
+        """The code and the details in one object; no detail can stand in for the code."""
+        return {"code": self.code} | self.details | {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class AttemptRunner:
         elif isinstance(error, ActionError):
             failure = st.Failure(
                 error.message,
-                error.code,
+                _code(error.code),
                 error.details,
                 "component",
                 bool(error.retriable),
@@ -157,3 +157,8 @@ class AttemptRunner:
 
 def _engine_failure(message: str, code: str) -> st.Failure:
     return st.Failure(message, code, {}, "component", retriable=False)
+
+
+def _code(code: str) -> str:
+    """The code that an action gave; it cannot pass a failure off as the loss of its process."""
+    return "ACTION_FAILED" if code == st.WORKER_LOST else code

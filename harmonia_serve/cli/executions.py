@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from harmonia_serve.cli.follow import event_line
 from harmonia_serve.cli.options import (
@@ -276,6 +277,49 @@ def follow(
     with connect(url, data_dir) as client:
         client.execution(execution_id)
         watch(client, execution_id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
+
+
+@app.command()
+def audit(
+    execution_id: ExecutionId, url: Url = None, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
+    """Hold an execution's history against the rules; exit code 1 if it breaks one.
+
+    While the execution goes on, only what has happened so far is judged.
+    """
+    with connect(url, data_dir) as client:
+        found = client.audit_execution(execution_id)
+    if as_json:
+        show_json(found)
+    else:
+        _show_audit(found)
+    if found["violations_total"]:
+        raise typer.Exit(1)
+
+
+def _show_audit(found: JsonObject) -> None:
+    total, violations = found["violations_total"], found["violations"]
+    verdict = f"{total} violation{'' if total == 1 else 's'}" if total else "no violations"
+    show_fields(
+        {
+            "execution": found["execution_id"],
+            "status": status_text(found["status"]),
+            "events": f"{found['events']}{'' if found['complete'] else ' so far'}",
+            "tasks": found["tasks"],
+            "attempts": f"{found['attempts']}, of which {found['lost_attempts']} were lost",
+            "audit": Text(verdict, style="bold red" if total else "bold green"),
+        }
+    )
+    console = out()
+    for violation in violations:
+        place = "state" if violation["seq"] is None else f"event {violation['seq']}"
+        about = "" if violation["task"] is None else f" task '{plain(violation['task'])}':"
+        line = Text.assemble(
+            (violation["rule"].ljust(4), "red"), f"{place}:{about} {plain(violation['message'])}"
+        )
+        console.print(line, soft_wrap=True)
+    if total > len(violations):
+        console.print(f"and {total - len(violations)} more", style="dim")
 
 
 @app.command()

@@ -79,6 +79,10 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         """A file of the workspace, in memory."""
         return self._client.read_file(self.id, path)
 
+    def audit(self) -> DocumentT:
+        """Which rules the history of the execution breaks: {complete, events, violations, ...}."""
+        return self._client.audit_execution(self.id)
+
     def checkpoint(
         self, name: str, *, description: str = "", idempotency_key: str | None = None
     ) -> DocumentT:

@@ -32,6 +32,8 @@ _Query = dict[str, str | int]
 
 #: A request with "async": false is held by the service for so long; the client waits longer.
 _SYNC_WAIT_S = 330.0
+#: An audit reads the whole log, and may have to wait for its turn.
+_AUDIT_S = 330.0
 
 
 def definition_of(workflow: str | os.PathLike[str] | Mapping[str, Any]) -> str | JsonObject:
@@ -180,6 +182,10 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
     def list_tasks(self, execution_id: str, *, page: int = 1, limit: int = 100) -> DocumentT:
         """The tasks of an execution in the order of definition, by page."""
         return self._send("GET", "executions", execution_id, "tasks", query=_page(page, limit))
+
+    def audit_execution(self, execution_id: str) -> DocumentT:
+        """Which rules the history of an execution breaks: {complete, events, violations, ...}."""
+        return self._send("GET", "executions", execution_id, "audit", timeout_s=_AUDIT_S)
 
     def get_execution_output(self, execution_id: str) -> BytesT:
         """The whole output of an execution, as UTF-8 JSON."""

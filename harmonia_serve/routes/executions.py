@@ -1,4 +1,4 @@
-"""Executions: start, status, list, cancel, tasks and their outputs."""
+"""Executions: start, status, list, cancel, tasks and their outputs, audits."""
 
 from __future__ import annotations
 
@@ -141,3 +141,18 @@ async def get_task_output(execution_id: str, task_name: str, context: ContextOf)
     execution_id = identifiers.execution_id(execution_id)
     output = await context.gateway.get_task_output(execution_id, task_name)
     return Response(output, media_type="application/json")
+
+
+@router.get(
+    "/{execution_id}/audit",
+    summary="Audit execution",
+    response_model=schemas.Audit,
+    dependencies=needs("read"),
+)
+async def audit_execution(execution_id: str, context: ContextOf) -> Response:
+    """Hold the whole event log of an execution, and its stored state, against the rules.
+
+    While the execution goes on, `complete` is false, and only what has happened is judged.
+    """
+    execution_id = identifiers.execution_id(execution_id)
+    return document(await context.gateway.audit_execution(execution_id))

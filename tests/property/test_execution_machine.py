@@ -1,8 +1,9 @@
 """Random workflows, outcomes, orders and restarts: the execution obeys every rule and always ends.
 
-After every step all invariants hold and the state equals that of a naive model. At the end all
-that is outstanding is answered until the execution has ended; its event log then tells a story
-that is possible, and the same stimuli, told again, give the same decisions byte for byte.
+After every step all invariants hold, the state equals that of a naive model, and the audit of the
+event log finds nothing, neither in the log nor between it and the state. At the end all that is
+outstanding is answered until the execution has ended, and the same stimuli, told again, give the
+same decisions byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import CoreLimits, Decision, Execution
 from harmonia_actors.core.invariants import (
     picture,
@@ -26,8 +26,8 @@ from harmonia_actors.core.invariants import (
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.workflow import Workflow
-from tests.property.event_oracle import check_log
 from tests.property.naive_execution import NaiveExecution
+from tests.support.auditing import AuditedLog, bodies_of
 from tests.support.executions import EXECUTION_ID, START_MS, new_head, output, workflow_of
 
 _TASKS_MAX = 8
@@ -59,10 +59,7 @@ def workflows(draw: some.DrawFn) -> Workflow:
 
 def body_of(decision: Decision) -> bytes:
     """A decision as bytes, so that two can be compared exactly."""
-    events = [
-        encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=EXECUTION_ID)
-        for n in decision.events
-    ]
+    events = bodies_of(decision.events, EXECUTION_ID)
     rest = (decision.commands, list(decision.changed), decision.head_changed, decision.outputs)
     return b"\n".join([*events, repr(rest).encode()])
 
@@ -119,7 +116,7 @@ class ExecutionMachine(RuleBasedStateMachine):
         #: All that was told, for the replay, and the decisions that followed.
         self.told: list[Told] = []
         self.decisions: list[bytes] = []
-        self.log: list[tuple[int, Any]] = []
+        self.audited = AuditedLog(workflow, self.replayer.execution.head)
         #: Attempts that task actors have, as far as commands say; each told to stop or not.
         self.live: dict[tuple[int, int], str] = {}
         self.begun: set[tuple[int, int]] = set()
@@ -261,13 +258,13 @@ class ExecutionMachine(RuleBasedStateMachine):
         note(f"  -> {decision.commands} {[n.event.type for n in decision.events]}")
         self.told.append((kind, what))
         self.decisions.append(body_of(decision))
-        self.log += [(n.seq, n.event) for n in decision.events]
         execution = self.replayer.execution
         self.perform(decision)
         broken = [
             *violations(execution),
             *violations_since(before, execution),
             *violations_of(decision, seq_before=seq, seq_after=execution.seq),
+            *self.audited.take(decision, execution),
         ]
         assert broken == []
         self.check_model()
@@ -322,7 +319,7 @@ class ExecutionMachine(RuleBasedStateMachine):
         execution = self.replayer.execution
         assert execution.is_final
         assert self.live == {}
-        check_log(self.given[0], self.log, execution)
+        assert self.audited.auditor.final is not None
         again = Replayer(*self.given)
         assert [body_of(again.tell(kind, what)) for kind, what in self.told] == self.decisions
 

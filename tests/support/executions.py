@@ -9,7 +9,6 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import ArmTimer, StartAttempt, StopAttempt
 from harmonia_actors.core.definition import parse_definition
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import CoreLimits, Decision, Execution, NumberedEvent
 from harmonia_actors.core.invariants import (
     picture,
@@ -21,6 +20,7 @@ from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import Head, decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.workflow import Workflow
+from tests.support.auditing import AuditedLog, bodies_of
 
 __all__ = ["EXECUTION_ID", "Story", "failed", "new_head", "output", "workflow_of"]
 
@@ -73,6 +73,7 @@ class Story:
         self.execution = Execution(
             workflow=workflow, head=new_head(workflow, options), limits=self.limits
         )
+        self.audited = AuditedLog(workflow, self.execution.head)
         self.at_ms = START_MS
         self.events: list[NumberedEvent] = []
         self.last = Decision()
@@ -147,6 +148,7 @@ class Story:
             *violations(self.execution),
             *violations_since(before, self.execution),
             *violations_of(decision, seq_before=seq, seq_after=self.execution.seq),
+            *self.audited.take(decision, self.execution),
         ]
         assert broken == []
         self.events += decision.events
@@ -198,9 +200,4 @@ class Story:
 
     def bodies(self) -> list[dict[str, Any]]:
         """All events as they are stored, decoded."""
-        return [
-            jsontext.decode(
-                encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=EXECUTION_ID)
-            )
-            for n in self.events
-        ]
+        return [jsontext.decode(body) for body in bodies_of(self.events, EXECUTION_ID)]

@@ -24,6 +24,7 @@ from harmonia_actors.components import ergon
 from harmonia_actors.components.analysis import columns
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import errors, events
+from harmonia_actors.core.audit_findings import AUDIT_RULES
 from harmonia_actors.core.statuses import EXECUTION_TRANSITIONS, TASK_TRANSITIONS
 from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.runtime import files
@@ -139,6 +140,11 @@ def routes() -> str:
     return table(("Route", "What it does", "Scope"), rows)
 
 
+def audit_rules() -> str:
+    """What an audit asks of a history."""
+    return table(("Rule", "What must hold"), AUDIT_RULES.items())
+
+
 def actions() -> str:
     """The components that come with Harmonia."""
     rows = []
@@ -218,6 +224,7 @@ def error_codes() -> str:
 
 MAKERS: Mapping[str, Callable[[], str]] = {
     "actions": actions,
+    "audit_rules": audit_rules,
     "commands": commands,
     "error_codes": error_codes,
     "event_types": event_types,

@@ -16,6 +16,7 @@ from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.indexing import executions_index
+from harmonia_actors.runtime.service.audits import AuditService
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from harmonia_actors.runtime.service.keys import KeyService
 from harmonia_actors.runtime.service.parts import ServiceParts, answered
@@ -54,7 +55,7 @@ class FileReader(Protocol):
         ...
 
 
-class InstallationGateway(CheckpointService, TemplateService, KeyService):
+class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyService):
     """The engine, as the routes see it."""
 
     def __init__(self, parts: ServiceParts, hub: EventHub, files: FileReader) -> None:

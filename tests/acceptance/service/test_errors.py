@@ -203,6 +203,7 @@ def test_what_is_not_there_is_named_by_its_kind(service: RunningService, shape: 
         ("GET", f"/executions/{ex}/tasks", None, "execution_not_found", ex),
         ("GET", f"/executions/{ex}/output", None, "execution_not_found", ex),
         ("GET", f"/executions/{ex}/tasks/a/output", None, "execution_not_found", ex),
+        ("GET", f"/executions/{ex}/audit", None, "execution_not_found", ex),
         ("GET", f"/executions/{ex}/files", None, "execution_not_found", ex),
         ("GET", f"/executions/{ex}/files/a.txt", None, "execution_not_found", ex),
         (

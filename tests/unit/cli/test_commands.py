@@ -16,7 +16,8 @@ GROUPS = ("workflows", "executions", "templates", "checkpoints", "components", "
 COMMANDS = {
     "workflows": ("create", "list", "show", "replace", "delete"),
     "executions": (
-        "start", "list", "show", "tasks", "output", "events", "follow", "files", "cancel",
+        "start", "list", "show", "tasks", "output", "events", "follow", "audit", "files",
+        "cancel",
     ),
     "templates": ("create", "list", "show", "instantiate", "delete"),
     "checkpoints": ("create", "list", "show", "restore", "delete"),
@@ -113,6 +114,48 @@ def test_a_command_with_a_key_starts_one_execution(
     unusable = harmonia("run", workflow_file, "--idempotency-key", "two words")
     assert unusable.code == 2
     assert "visible ASCII" in unusable.err
+
+
+def test_an_audit_that_finds_nothing_says_so(service: Service, harmonia: Harmonia) -> None:
+    execution_id = started(service)
+    going_on = harmonia("executions", "audit", execution_id)
+    assert going_on.code == 0
+    assert "0 so far" in going_on.out
+    service.finish(execution_id)
+    shown = harmonia("executions", "audit", execution_id)
+    assert shown.code == 0
+    words = {" ".join(line.split()) for line in shown.out.splitlines()}
+    assert words == {
+        f"execution {execution_id}",
+        "status completed",
+        "events 1",
+        "tasks 2",
+        "attempts 3, of which 1 were lost",
+        "audit no violations",
+    }
+
+
+def test_an_audit_shows_each_violation_in_a_line_and_exits_1(
+    service: Service, harmonia: Harmonia
+) -> None:
+    execution_id = started(service)
+    found = [
+        {"rule": "A1", "seq": 7, "task": None, "message": "event 7 stands where 6 belongs"},
+        {"rule": "A10", "seq": 9, "task": "fir\x1bst", "message": "it starts [bold]again"},
+        {"rule": "A16", "seq": None, "task": None, "message": "the status is running"},
+    ]
+    service.gateway.violations[execution_id] = found
+    shown = harmonia("executions", "audit", execution_id)
+    assert shown.code == 1
+    assert shown.out.splitlines()[-4:] == [
+        "audit      3 violations",
+        "A1  event 7: event 7 stands where 6 belongs",
+        "A10 event 9: task 'fir\N{REPLACEMENT CHARACTER}st': it starts [bold]again",
+        "A16 state: the status is running",
+    ]
+    as_json = harmonia("executions", "audit", execution_id, "--json")
+    document: Any = as_json.json
+    assert (as_json.code, document["violations"]) == (1, found)
 
 
 def test_files_are_listed_and_downloaded_below_a_directory(

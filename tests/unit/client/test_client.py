@@ -73,6 +73,7 @@ def test_executions_templates_checkpoints_components_and_keys(
     assert client.list_tasks(execution.id)["total"] == 2
     service.gateway.outputs[execution.id, "first"] = b'{"x": 1}'
     assert execution.task_output("first") == b'{"x": 1}'
+    assert execution.audit()["violations"] == []
 
     checkpoint = execution.checkpoint("before", description="d")
     checkpoint_id = checkpoint["checkpoint_id"]
@@ -287,6 +288,7 @@ async def test_the_async_client_does_the_same(service: Service, tmp_path: Path) 
                 await asyncio.to_thread(service.finish, execution.id, output={"x": 1})
         assert seen == [1, 2]
         assert await execution.result(timeout=10) == {"x": 1}
+        assert (await execution.audit())["complete"] is True
         assert await execution.read_file("a.txt") == b"text"
         assert (await execution.download("a.txt", tmp_path)).read_bytes() == b"text"
         again = await client.execution(execution.id)

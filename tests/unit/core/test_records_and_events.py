@@ -196,6 +196,12 @@ def test_text_in_data_does_not_disturb_that() -> None:
     assert json.loads(found.data)["message"] == tricky
 
 
+def test_no_detail_of_a_failure_stands_in_for_its_code() -> None:
+    failure = Failure("m", "BROKE", {"code": "WORKER_LOST", "file": "x"})
+    body = json.loads(encoded(ev.TaskFailed("b", 1, 3, 1, failure, 0, 0, will_retry=False)))
+    assert body["data"]["error_details"] == {"code": "BROKE", "file": "x"}
+
+
 def test_whole_seconds_are_whole_numbers() -> None:
     whole = ev.ExecutionCancelled("wf-1", "n", 300_000)
     assert json.loads(encoded(whole))["data"]["duration_seconds"] == 300

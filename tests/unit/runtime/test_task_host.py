@@ -391,6 +391,18 @@ def test_details_that_cannot_be_stored_are_left_out(bench: Bench) -> None:
     failure.message.encode()
 
 
+@pytest.mark.parametrize(
+    ("code", "kept"), [("DISK_FULL", "DISK_FULL"), ("WORKER_LOST", "ACTION_FAILED"), (507, "507")]
+)
+def test_no_action_can_pass_its_failure_off_as_a_lost_process(
+    bench: Bench, code: Any, kept: str
+) -> None:
+    def fails() -> None:
+        raise ActionError("broke", code=code)
+
+    assert failure_of(outcome(bench, fails)).code == kept
+
+
 def test_an_unknown_action_is_said_to_be_unknown(bench: Bench) -> None:
     reports, _ = bench.start(bench.host(), replace(order(0), action="ecko")).result(10)
     failure = failure_of(reports[-1].stimulus)

@@ -58,6 +58,8 @@ class MemoryGateway:
         self.outputs: dict[tuple[str, str], bytes] = {}
         self.files: dict[tuple[str, str], bytes] = {}
         self.logs: dict[str, list[StreamEvent]] = {}
+        #: What an audit of an execution finds.
+        self.violations: dict[str, list[JsonObject]] = {}
         self.changed = asyncio.Condition()
         self.subscribers = 0
         self.failure: Exception | None = None
@@ -264,6 +266,23 @@ class MemoryGateway:
         self._note("get_execution_output")
         execution = _found(self.executions, execution_id, ExecutionNotFound)
         return json.dumps(execution.get("output")).encode()
+
+    async def audit_execution(self, execution_id: str) -> JsonObject:
+        self._note("audit_execution")
+        execution = _found(self.executions, execution_id, ExecutionNotFound)
+        violations = self.violations.get(execution_id, [])
+        return {
+            "execution_id": execution_id,
+            "workflow_id": execution["workflow_id"],
+            "status": execution["status"],
+            "complete": execution["status"] in ENDED,
+            "events": len(self.logs[execution_id]),
+            "tasks": len(execution["task_status"]),
+            "attempts": 3,
+            "lost_attempts": 1,
+            "violations": violations,
+            "violations_total": len(violations),
+        }
 
     async def list_files(self, execution_id: str) -> JsonObject:
         self._note("list_files")

@@ -97,6 +97,20 @@ async def test_an_execution_is_read_listed_and_cancelled(
     assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
 
 
+async def test_an_execution_is_audited(
+    client: httpx.AsyncClient, execution_id: str, gateway: MemoryGateway
+) -> None:
+    path = f"{API}/executions/{execution_id}/audit"
+    schemas.Audit.model_validate((await client.get(path)).json())
+    broken = {"rule": "A1", "seq": 3, "task": None, "message": "event 3 stands where 2 belongs"}
+    gateway.violations[execution_id] = [broken]
+    found = await client.get(path)
+    schemas.Audit.model_validate(found.json())
+    assert (found.status_code, found.json()["violations"]) == (200, [broken])
+    unknown = await client.get(f"{API}/executions/exec-{UNKNOWN}/audit")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "execution_not_found")
+
+
 @pytest.mark.parametrize("name", ["a", "deep.name", "with/slash", "with space", "ü"])
 async def test_an_output_is_passed_on_byte_for_byte(
     client: httpx.AsyncClient, execution_id: str, gateway: MemoryGateway, name: str
@@ -286,6 +300,7 @@ async def test_unknown_paths_and_methods_have_the_envelope(client: httpx.AsyncCl
         (f"workflows/wf-{UNKNOWN}%0A", "workflow_not_found"),
         ("executions/exec-*", "execution_not_found"),
         ("executions/exec-*/tasks", "execution_not_found"),
+        ("executions/exec-*/audit", "execution_not_found"),
         ("templates/tmpl-:x", "template_not_found"),
         ("state/checkpoints/cp-x", "checkpoint_not_found"),
     ],

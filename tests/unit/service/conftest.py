@@ -51,9 +51,11 @@ class World:
         return str(reply.document["execution_id"])
 
     async def ended(self, execution_id: str) -> dict[str, Any]:
-        """The status document, once the execution has ended."""
+        """The status document, once the execution has ended; its history must be right."""
         async for _ in self.gateway.events(execution_id, after=0):
             pass
+        audit = await self.gateway.audit_execution(execution_id)
+        assert (audit["complete"], audit["violations"]) == (True, [])
         return await self.gateway.get_execution(execution_id, outputs=True)
 
     async def run(self, *arguments: Any, **options: Any) -> dict[str, Any]:

@@ -1,0 +1,410 @@
+"""All that can happen to an execution, one step at a time: to make histories, and to explain them.
+
+`Explained` says whether any run of the core writes a given log: it searches through whatever
+the log does not tell (cancels, timers, restarts, what was handed out, what came in one batch). It
+is slow and knows nothing of the auditor's rules: it asks the core. Times and outputs are left out;
+the order in which one decision drops several tasks is left open.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify
+from itertools import combinations
+from random import Random
+from typing import Any
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.commands import StartAttempt
+from harmonia_actors.core.execution import CoreLimits, Decision, Execution, NumberedEvent
+from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
+from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
+from harmonia_actors.core.stimuli import WORKER_LOST
+from harmonia_actors.core.timers import Timer, TimerKind, Timers
+from tests.support.auditing import bodies_of
+from tests.support.executions import START_MS, output
+
+__all__ = ["Explained", "Message", "Step", "Steps", "live_through", "messages_of", "possible_steps"]
+
+#: An event as it is stored, decoded.
+Message = dict[str, Any]
+#: A name for what happens, and what it does: it gives the events that it makes.
+Step = tuple[str, Callable[["Steps"], list[NumberedEvent]]]
+
+_DROPS = ("task_skipped", "task_cancelled")
+#: Events that a decision which drops tasks may begin with; None where any is wanted.
+_MAY_DROP = (None, *_DROPS)
+_RUNNING = TaskStatus.RUNNING
+#: The limit on lost attempts is a setting, which a log does not tell: none, or reached.
+_LOSSES = (1_000, 0)
+
+
+class Steps(Execution):
+    """An execution whose batches are taken apart: each stimulus by itself, then their end."""
+
+    in_batch = False
+    #: Checkpoints that were told of: the inbox holds each only once.
+    checkpoints: frozenset[str] = frozenset()
+
+    def take(self, stimulus: st.Stimulus) -> list[NumberedEvent]:
+        self.in_batch = True
+        if isinstance(stimulus, st.CheckpointTaken):
+            self.checkpoints |= {stimulus.checkpoint_id}
+        self._take(stimulus)
+        return self._told()
+
+    def close_batch(self) -> list[NumberedEvent]:
+        self.in_batch = False
+        self._settle(START_MS)
+        return self._finish_draft().events
+
+    def _told(self) -> list[NumberedEvent]:
+        told, self._draft.events = self._draft.events, []
+        return told
+
+    def fire(self, timer: Timer) -> list[NumberedEvent]:
+        """This timer comes up, all others later."""
+        others = [other for other in self._timers.heap if other != timer]
+        self._timers.heap = [timer]
+        told = self.take(st.TimerFired(timer[0]))
+        self._timers.heap = others
+        heapify(self._timers.heap)
+        return told
+
+    def restart(self, adopted: Sequence[tuple[int, int]], losses_max: int) -> list[NumberedEvent]:
+        """Another owner takes over and finds these attempts."""
+        rows = {index: decode_row(encode_row(row)) for index, row in enumerate(self.rows)}
+        head = decode_head(encode_head(self.head_record()))
+        self.__init__(  # type: ignore[misc]
+            workflow=self.workflow, head=head, rows=rows, seq=self.seq, limits=_losing(losses_max)
+        )
+        return self.resume(START_MS, adopted).events
+
+    def lose(self, task: int, attempt: int, reason: str, losses_max: int) -> list[NumberedEvent]:
+        """The process of an attempt dies, as the last one that is borne or not."""
+        self.limits = _losing(losses_max)
+        return self.take(st.AttemptLost(task, attempt, START_MS, reason))
+
+    @property
+    def live(self) -> list[tuple[int, int]]:
+        """Attempts that task actors know of."""
+        fresh = {c.task for c in self._draft.commands if isinstance(c, StartAttempt)}
+        return [(task, self.rows[task].attempt) for task in sorted(self.handed_out - fresh)]
+
+    @property
+    def timers(self) -> list[Timer]:
+        """Those that still matter."""
+        return [timer for timer in self._timers.heap if self._matters(timer)]
+
+    def _matters(self, timer: Timer) -> bool:
+        _, kind, task, attempt = timer
+        if kind is TimerKind.DEADLINE:
+            return True
+        row = self.rows[task]
+        is_due = row.status is TaskStatus.RETRYING and task not in self.handed_out
+        return kind is TimerKind.RETRY and row.attempt == attempt and is_due
+
+    def copy(self) -> Steps:
+        """As `copy.deepcopy`, but only of what changes: a search makes very many."""
+        made = object.__new__(Steps)
+        made.__dict__.update(self.__dict__)
+        made.head = copy.copy(self.head)
+        made.rows = [copy.copy(row) for row in self.rows]
+        made.waiting_on = list(self.waiting_on)
+        made.handed_out = set(self.handed_out)
+        made._running = dict(self._running)
+        made._stopping = dict(self._stopping)
+        made._kept = dict(self._kept)
+        made._timers = Timers(list(self._timers.heap), self._timers.armed_ms)
+        made._draft = Decision(commands=list(self._draft.commands))
+        return made
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for states from which the same can follow."""
+        fresh = tuple(c.task for c in self._draft.commands if isinstance(c, StartAttempt))
+        return (
+            self.head.status,
+            jsontext.encode_text(self.head.error),
+            self.head.started_ms,
+            self.in_batch,
+            self._composing,
+            frozenset(self.handed_out),
+            frozenset(self._stopping.items()),
+            frozenset(self._kept),
+            fresh,
+            frozenset((kind, task) for _, kind, task, _ in self.timers),
+            tuple((row.status, row.attempt, row.failures, row.losses) for row in self.rows),
+        )
+
+
+def _losing(losses_max: int) -> CoreLimits:
+    return CoreLimits(lost_attempts_max=losses_max)
+
+
+# What can happen ---------------------------------------------------------------------------------
+
+
+def possible_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
+    """Everything that can happen next; `wanted` is the event that should come of it, if known.
+
+    Steps that can only make other events than that are left out.
+    """
+    if now.in_batch:
+        yield "the batch ends", Steps.close_batch
+    if now.is_final:
+        return
+    kind = None if wanted is None else wanted["type"]
+    if now.head.status is ExecutionStatus.PENDING:
+        yield _told(st.StartRequested(START_MS))
+    drops = any(not row.status.is_final for row in now.rows) and now.open_count > len(
+        now.handed_out
+    )
+    if _may_be_cancelled(now) and (not drops or kind in _MAY_DROP):
+        yield _told(st.CancelRequested(START_MS))
+    yield from _checkpoint_steps(now, wanted)
+    for timer in now.timers:
+        if timer[1] is TimerKind.RETRY or not drops or kind in _MAY_DROP:
+            yield f"timer {timer}", lambda steps, timer=timer: steps.fire(timer)
+    if now._composing and now.accepts_starts:
+        yield _told(st.OutputComposed(START_MS, output({"made": True})))
+        yield from (_told(st.OutputRefused(START_MS, failure)) for failure in _refusals(wanted))
+    for task, attempt in now.live:
+        yield from _attempt_steps(now, task, attempt, wanted)
+    if not now.in_batch:
+        yield from _restarts(now, kind)
+
+
+def _may_be_cancelled(now: Steps) -> bool:
+    """Whether a cancel would do anything; what was restored has begun when it is made."""
+    is_restored = now.head.checkpoint_id is not None
+    return now.head.status is not ExecutionStatus.CANCELLING and not (
+        is_restored and now.head.status is ExecutionStatus.PENDING
+    )
+
+
+def _restarts(now: Steps, kind: str | None) -> Iterator[Step]:
+    """Another owner takes over, and finds some of what lives."""
+    running = {task for task, _ in now.live if now.rows[task].status is _RUNNING}
+    for count in range(len(now.live) + 1):
+        for found in combinations(now.live, count):
+            tasks = {task for task, _ in found}
+            is_told = tasks != running
+            if kind in ("task_started", "task_failed", *_MAY_DROP) or not is_told:
+                for most in _LOSSES if running - tasks else _LOSSES[:1]:
+                    name = f"restart {found} {most}"
+                    yield name, lambda steps, f=found, m=most: steps.restart(f, m)
+
+
+def _told(stimulus: st.Stimulus) -> Step:
+    return repr(stimulus), lambda steps: steps.take(stimulus)
+
+
+def _checkpoint_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
+    # Whoever drives an execution has it started before it looks into its inbox.
+    if now.head.started_ms is None:
+        return
+    if wanted is None:
+        yield _told(st.CheckpointTaken(START_MS, f"cp-{now.seq}", "here"))
+    elif wanted["type"] == "checkpoint_created":
+        data = wanted["data"]
+        if data["checkpoint_id"] in now.checkpoints:
+            return
+        yield _told(st.CheckpointTaken(START_MS, data["checkpoint_id"], data["name"]))
+
+
+def _attempt_steps(now: Steps, task: int, attempt: int, wanted: Message | None) -> Iterator[Step]:
+    about = wanted is None or wanted["data"].get("task_name") == now.workflow.tasks[task].name
+    kind = None if wanted is None else wanted["type"]
+    runs = now.rows[task].status is _RUNNING
+    if about and kind in (None, "task_started") and not runs:
+        yield _told(st.AttemptStarted(task, attempt, START_MS))
+    if about and kind in (None, "task_started", "task_completed"):
+        yield _told(st.AttemptSucceeded(task, attempt, START_MS, output({"n": task})))
+    if about and kind in (None, "task_progress") and runs:
+        share, message = (0.5, "") if wanted is None else _progress(wanted)
+        yield _told(st.ProgressReported(task, attempt, START_MS, share, message))
+    if about and kind in (None, "task_failed"):
+        for failure in _failures(wanted):
+            yield _told(st.AttemptFailed(task, attempt, START_MS, failure))
+    if (about and kind in (None, "task_failed", *_DROPS)) or (not runs and now.accepts_starts):
+        for most in _LOSSES:
+            name = f"lost {task} {attempt} {most}"
+            yield name, lambda steps, m=most: steps.lose(task, attempt, _loss(wanted), m)
+    if task in now._stopping and about and kind in (None, *_DROPS):
+        yield _told(st.AttemptStopped(task, attempt, START_MS))
+
+
+def _progress(wanted: Message) -> tuple[float, str]:
+    return wanted["data"]["progress"], wanted["data"]["message"]
+
+
+def _failures(wanted: Message | None) -> list[st.Failure]:
+    message, code, details = "broke", "BROKE", {"why": 1}
+    if wanted is not None:
+        data = wanted["data"]
+        details = dict(data["error_details"])
+        message, code = data["error"], details.pop("code")
+        if code == WORKER_LOST:
+            return []
+    return [
+        st.Failure(message, code, details, origin, retriable)
+        for retriable in (True, False)
+        for origin in ("component", "engine")
+    ]
+
+
+def _loss(wanted: Message | None) -> str:
+    if wanted is not None and wanted["type"] == "task_failed":
+        return str(wanted["data"]["error"])
+    return "its node died"
+
+
+def _refusals(wanted: Message | None) -> list[st.Failure]:
+    if wanted is None:
+        return [st.Failure("no", "MISSING_VALUE", {}, "engine")]
+    if wanted["type"] == "execution_failed":
+        error = wanted["data"]["error"]
+        details = dict(error["details"])
+        return [st.Failure(error["message"], details.pop("code", ""), details, "engine")]
+    return []
+
+
+# Making a log ------------------------------------------------------------------------------------
+
+#: Steps that lead to an early end if they come as often as all others.
+_RARE = ("Cancel", "Checkpoint", "OutputRefused", "restart", "timer")
+_BAD = ("AttemptFailed", "lost")
+
+
+def live_through(first: Steps, luck: Random, events_max: int) -> tuple[list[Message], Steps]:
+    """A history that ends, or is under way after so many events; and the state at its last."""
+    now, log = first.copy(), []
+    rare = luck.choice([0.0, 0.1, 0.4])
+    while not now.is_final and len(log) < events_max:
+        steps = list(possible_steps(now, None))
+        rest = [s for s in steps if not s[0].startswith((*_RARE, *_BAD))]
+        bad = [s for s in steps if s[0].startswith(_BAD)]
+        chance = luck.random()
+        if chance >= rare and rest:
+            steps = bad if bad and chance > 0.85 else rest
+        log += luck.choice(steps)[1](now)
+    if now.in_batch:
+        log += now.close_batch()
+    return messages_of(log, first.head.execution_id), now
+
+
+# Explaining a log --------------------------------------------------------------------------------
+
+
+def messages_of(events: Sequence[NumberedEvent], execution_id: str) -> list[Message]:
+    """Events as they are stored, decoded."""
+    return [jsontext.decode(body) for body in bodies_of(events, execution_id)]
+
+
+class Explained:
+    """Every way in which the core could have written a log; then, whether it could another one.
+
+    Logs that begin alike are explained alike up to where they part, so that many mutations of one
+    log can be asked for.
+    """
+
+    def __init__(self, first: Steps, log: Sequence[Message]) -> None:
+        self._log = log
+        self._execution_id = first.head.execution_id
+        #: No attempt gets further than a mutation could have it: the search comes to an end.
+        self._attempt_max = 2 + max((m["data"].get("attempt", 0) for m in log), default=0)
+        #: States after so many events, and decisions of several events, from where they begin.
+        self._states: list[list[Steps]] = [[] for _ in range(len(log) + 1)]
+        self._leaps: dict[tuple[int, tuple[_Shape, ...], object], Steps] = {}
+        self._explore(log, [(0, first)], keep=True)
+
+    def is_explained(self) -> bool:
+        """Whether some run of the core begins with the log itself."""
+        return bool(self._states[len(self._log)])
+
+    def explains(self, other: Sequence[Message]) -> bool:
+        """Whether some run of the core begins with this log."""
+        parting = 0
+        while parting < min(len(other), len(self._log)) and other[parting] == self._log[parting]:
+            parting += 1
+        try:
+            begun = [(parting, state) for state in self._states[parting]]
+            shapes = [_shape(message) for message in other]
+            for (place, told, _), then in self._leaps.items():
+                after = _follow(shapes, place, told) if place < parting else None
+                if after is not None and after > parting:
+                    begun.append((after, then))
+            return self._explore(other, begun, keep=False)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # The log holds what no event can hold.
+            return False
+
+    def _explore(
+        self, log: Sequence[Message], begun: list[tuple[int, Steps]], *, keep: bool
+    ) -> bool:
+        """Follow the log from these states; True once its end is reached."""
+        shapes = [_shape(message) for message in log]
+        seen = {(place, state.key()) for place, state in begun}
+        stack = list(begun)
+        while stack:
+            place, now = stack.pop()
+            if keep:
+                self._states[place].append(now)
+            if place == len(log) and not keep:
+                return True
+            wanted = log[place] if place < len(log) else None
+            if wanted is None:
+                continue
+            for _, step in possible_steps(now, wanted):
+                then = now.copy()
+                told = [_shape(m) for m in messages_of(step(then), self._execution_id)]
+                if any(row.attempt > self._attempt_max for row in then.rows):
+                    continue
+                if keep and len(told) > 1:
+                    self._leaps.setdefault((place, tuple(told), then.key()), then)
+                after = _follow(shapes, place, told)
+                if after is not None and (known := (after, then.key())) not in seen:
+                    seen.add(known)
+                    stack.append((after, then))
+        return False
+
+
+_Shape = tuple[bool, str]
+
+
+def _shape(message: Message) -> _Shape:
+    """What is compared, all but places, times and outputs; and whether it is a drop."""
+    data = {k: v for k, v in message["data"].items() if k not in ("output", "duration_seconds")}
+    parts = (message["type"], message["execution_id"], data)
+    return message["type"] in _DROPS, jsontext.encode_text(parts)
+
+
+def _follow(log: Sequence[_Shape], place: int, told: Sequence[_Shape]) -> int | None:
+    """The place after what was told, if that is what the log has there; else None.
+
+    Drops that stand together may have come in any order, and the log may end at any event.
+    """
+    part = log[place : place + len(told)]
+    found, expected = _runs(part), _runs(told)
+    whole = len(part) == len(told)
+    for number, (mine, theirs) in enumerate(zip(found, expected, strict=False), 1):
+        is_cut = not whole and number == len(found)
+        if mine != theirs and not (is_cut and mine <= theirs):
+            return None
+    return place + len(part)
+
+
+def _runs(shapes: Sequence[_Shape]) -> list[Counter[str]]:
+    """Events one by one, but drops that stand together as one, in no order."""
+    found: list[Counter[str]] = []
+    follows_drop = False
+    for is_drop, shape in shapes:
+        if is_drop and follows_drop:
+            found[-1][shape] += 1
+        else:
+            found.append(Counter([shape]))
+        follows_drop = is_drop
+    return found

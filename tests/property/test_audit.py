@@ -1,0 +1,197 @@
+"""The auditor finds a history wrong exactly if the core could not have written it.
+
+Histories of small workflows are lived through at random, then changed in one place and numbered
+anew: an event dropped, told once more anywhere later, exchanged with any other, or one of its
+values altered (its type, its ids, names, indexes, counts, flags, reasons, codes and errors; not
+times, outputs, progress and names of checkpoints, which a log cannot contradict). Each is then
+looked for among all that the core can write (`histories`). The auditor must agree in each case, but
+for one: an attempt number that is higher than it could be, if it stays below the next one told.
+Numbers are passed over when an owner dies, and to tell whether one did takes the whole graph.
+
+With the stored state at hand more is found: whatever is dropped or told twice except progress and
+checkpoints, and times of starts and ends that are not those of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as some
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.audit import Auditor
+from harmonia_actors.core.audit_state import disagreements
+from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.records import Head, OutputReference, TaskRow
+from harmonia_actors.core.statuses import TaskStatus
+from harmonia_actors.core.timestamps import timestamp
+from harmonia_actors.core.workflow import Workflow
+from tests.property.histories import Explained, Message, Steps, live_through
+from tests.property.mutations import dropped, every_mutation, told_twice
+from tests.support.executions import new_head, workflow_of
+from tests.unit.core.audit_logs import BROKEN, GOOD, HEAD, WORKFLOW, messages
+
+#: Of all mutations of a history, so many are looked for: each takes a search.
+_LOOKED_FOR = 30
+_EVENTS_MAX = 10
+#: Nothing in a log can contradict these, unless their place does.
+_BESIDE = ("task_progress", "checkpoint_created")
+_ENDS = ("task_completed", "task_skipped", "task_cancelled")
+
+#: Logs of the unit tests whose search would take long, and those that only times tell apart.
+_DEEP = {"lost before it was seen to start"}
+_TIMES = {"a duration of its own"}
+
+_SETTINGS = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@some.composite
+def workflows(draw: some.DrawFn, tasks_max: int) -> Workflow:
+    tasks: dict[str, Any] = {}
+    for index in range(draw(some.integers(1, tasks_max))):
+        parents = draw(some.sets(some.integers(0, index - 1))) if index else set()
+        retries = draw(some.sampled_from([0, 1, 2]))
+        tasks[f"t{index}"] = {
+            "depends_on": [f"t{parent}" for parent in sorted(parents)],
+            "retry_policy": {"max_retries": retries, "retry_interval": 0},
+        }
+    return workflow_of(
+        tasks, **draw(some.sampled_from([{}, {"output": {"x": "${tasks.t0.output.n}"}}]))
+    )
+
+
+@some.composite
+def beginnings(draw: some.DrawFn, tasks_max: int) -> Steps:
+    """An execution that is to be lived through: a new one, or one that was restored."""
+    workflow = draw(workflows(tasks_max))
+    head = new_head(workflow, ExecutionOptions(timeout_ms=draw(some.sampled_from([9_000, None]))))
+    rows = {}
+    if draw(some.sampled_from([False, False, True])):
+        head.checkpoint_id = "cp-0"
+        for index, parents in enumerate(workflow.graph.parents):
+            if rows.keys() >= set(parents) and draw(some.booleans()):
+                rows[index] = _before(head, index)
+    return Steps(workflow=workflow, head=head, rows=rows)
+
+
+def _before(head: Head, index: int) -> TaskRow:
+    head.completed_tasks += 1
+    return TaskRow(
+        TaskStatus.COMPLETED,
+        started_ms=1,
+        completed_ms=2,
+        output=OutputReference("exec-before", f"{index}:1", 2),
+    )
+
+
+lucks = some.randoms(use_true_random=False)
+
+
+def audited(first: Steps, log: Sequence[Message]) -> Auditor:
+    inherited = [i for i, row in enumerate(first.rows) if row.status is TaskStatus.COMPLETED]
+    auditor = Auditor(first.workflow, first.head, inherited=inherited)
+    for message in log:
+        auditor.feed(message["seq"], jsontext.encode(message))
+    return auditor
+
+
+def stored_otherwise(first: Steps, last: Steps, log: Sequence[Message]) -> list[str]:
+    """All that an audit finds with the state at hand, as if it knew of just these events."""
+    auditor = audited(first, log)
+    state = disagreements(auditor, last.head_record(), dict(enumerate(last.rows)), len(log))
+    return [str(violation) for violation in [*auditor.findings.violations, *state]]
+
+
+def passes_over(name: str, log: Sequence[Message], mutated: Sequence[Message]) -> bool:
+    """Whether all that was altered is an attempt number, to a higher one."""
+    if ".attempt:" not in name:
+        return False
+    pairs = zip(log, mutated, strict=True)
+    return any(b["data"].get("attempt", 0) > a["data"].get("attempt", 0) for a, b in pairs)
+
+
+def shown(log: Sequence[Message]) -> str:
+    return "\n".join(f"{m['seq']} {m['type']} {jsontext.encode_text(m['data'])}" for m in log)
+
+
+def agree(first: Steps, log: list[Message], mutations: Sequence[tuple[str, list[Message]]]) -> None:
+    explained = Explained(first, log)
+    assert explained.is_explained()
+    for name, mutated in mutations:
+        violations = audited(first, mutated).findings.violations
+        if explained.explains(mutated):
+            assert violations == [], f"{name}: the core could have written {shown(mutated)}"
+        elif not passes_over(name, log, mutated):
+            assert violations, f"{name}: the core could not have written {shown(mutated)}"
+
+
+@pytest.mark.parametrize("name", GOOD.keys() - _DEEP)
+def test_the_search_explains_what_can_be(name: str) -> None:
+    log = messages(*GOOD[name])
+    assert Explained(Steps(workflow=WORKFLOW, head=HEAD), log).is_explained()
+
+
+@pytest.mark.parametrize(
+    "log", [log for _, name, log in BROKEN if name not in _TIMES], ids=lambda log: None
+)
+def test_the_search_explains_nothing_that_cannot_be(log: list[Any]) -> None:
+    found = Explained(Steps(workflow=WORKFLOW, head=HEAD), messages(*log))
+    assert not found.is_explained()
+
+
+@settings(_SETTINGS, max_examples=12)
+@given(beginnings(tasks_max=2), lucks)
+def test_a_history_is_found_wrong_if_it_could_not_have_been(first: Steps, luck: Random) -> None:
+    log, _ = live_through(first, luck, _EVENTS_MAX)
+    note(shown(log))
+    mutations = list(every_mutation(log))
+    agree(first, log, luck.sample(mutations, min(_LOOKED_FOR, len(mutations))))
+
+
+@settings(_SETTINGS, max_examples=8)
+@given(beginnings(tasks_max=1), lucks)
+def test_every_mutation_of_a_short_history_is_judged_rightly(first: Steps, luck: Random) -> None:
+    log, _ = live_through(first, luck, 7)
+    note(shown(log))
+    agree(first, log, list(every_mutation(log)))
+
+
+@settings(_SETTINGS, max_examples=60)
+@given(beginnings(tasks_max=6), lucks)
+def test_the_stored_state_gives_away_what_is_missing_or_told_twice(
+    first: Steps, luck: Random
+) -> None:
+    log, last = live_through(first, luck, 60)
+    assert stored_otherwise(first, last, log) == []
+    for place, (name, mutated) in enumerate(dropped(log)):
+        if log[place]["type"] not in _BESIDE:
+            assert stored_otherwise(first, last, mutated), name
+    for name, mutated in told_twice(log):
+        if "task_progress" not in name:
+            assert stored_otherwise(first, last, mutated), name
+
+
+@settings(_SETTINGS, max_examples=60)
+@given(beginnings(tasks_max=6), lucks)
+def test_the_stored_state_gives_away_other_times(first: Steps, luck: Random) -> None:
+    log, last = live_through(first, luck, 60)
+    starts = {m["data"]["task_name"]: m["seq"] for m in log if m["type"] == "task_started"}
+    for message in log:
+        kind, data = message["type"], message["data"]
+        is_start = kind == "task_started" and starts[data["task_name"]] == message["seq"]
+        is_end = kind in _ENDS or data.get("will_retry") is False
+        if is_start or is_end or kind.startswith("execution_"):
+            mutated = list(log)
+            at_ms = message["timestamp_ms"] + 7
+            mutated[message["seq"] - 1] = {
+                **message,
+                "timestamp_ms": at_ms,
+                "timestamp": timestamp(at_ms),
+            }
+            assert stored_otherwise(first, last, mutated), f"{message['seq']} {kind}"
