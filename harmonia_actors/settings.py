@@ -145,6 +145,16 @@ class Settings(BaseSettings):
     workflow_edges_max: int = Field(100_000, gt=0, description="Dependencies of one workflow.")
     name_length_max: int = Field(128, gt=0, description="Characters of a name or an id.")
     description_length_max: int = Field(10_000, gt=0, description="Characters of a description.")
+    schema_check_cpu_s_max: float = Field(
+        2.0,
+        gt=0,
+        description="Processor time of one check of a schema, or of an input against its schema.",
+    )
+    schema_check_memory_bytes_max: int = Field(
+        1_000_000_000,
+        ge=200_000_000,
+        description="Memory of a process that checks schemas which are not plain and small.",
+    )
     references_per_task_max: int = Field(
         20_000, gt=0, description="References in one task's input."
     )

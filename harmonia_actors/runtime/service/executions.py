@@ -37,7 +37,6 @@ from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
-from harmonia_actors.runtime.service.schema import complete_input
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
 from persistence.errors import (
     AlreadyExists,
@@ -77,7 +76,8 @@ class ExecutionService(WorkflowService):
         parsed = self.parse_options(options)
         record, known = await self.find_workflow(workflow_id)
         del record
-        values = complete_input(input_values, known.definition.get("input_schema"), known.needed)
+        schema = known.definition.get("input_schema")
+        values = await self.schemas.complete_input(input_values, schema, known.needed)
         body = jsontext.encode(values)
         if len(body) > self.settings.body_bytes_max:
             raise InvalidRequest(

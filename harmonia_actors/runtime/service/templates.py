@@ -14,8 +14,6 @@ from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered
 from harmonia_actors.runtime.service.schema import (
     as_json_schema,
-    check_schema,
-    complete_input,
     required_inputs,
     with_defaults,
 )
@@ -43,11 +41,11 @@ class TemplateService(WorkflowService):
         if "workflow_id" in request:
             workflow_id = request["workflow_id"]
             _, known = await self.find_workflow(workflow_id)
-            parameters = self._parameters(request.get("parameters"), known.definition)
+            parameters = await self._parameters(request.get("parameters"), known.definition)
         else:
             # Nothing is made of a definition whose parameters are not good.
-            definition = self.checked(request["definition"])
-            parameters = self._parameters(request.get("parameters"), definition)
+            definition = await self.checked(request["definition"])
+            parameters = await self._parameters(request.get("parameters"), definition)
             workflow_id = (await self.store_workflow(definition, creation))["workflow_id"]
             known = await self.known(await answered(lambda: self.keep_definition(definition)))
         now_ms = self.clock.now_ms()
@@ -109,7 +107,7 @@ class TemplateService(WorkflowService):
             return {"template_id": template_id, **await self.get_workflow(workflow_id)}
         record, known = await self._find_template(template_id)
         name, description = self._texts({"name": record["name"], **request}, "workflow")
-        values = complete_input(
+        values = await self.schemas.complete_input(
             request.get("parameter_values") or {},
             record["parameters"],
             {},
@@ -154,19 +152,21 @@ class TemplateService(WorkflowService):
             raise ValidationFailed(subject, problems)
         return request["name"], request.get("description")
 
-    def _parameters(self, raw: Any, definition: Mapping[str, Any]) -> dict[str, Any]:
+    async def _parameters(self, raw: Any, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters; by default the workflow's inputs."""
         schema = definition.get("input_schema")
         needed = required_inputs(build_workflow(definition))
         if raw is None:
             return dict(schema) if schema is not None else {n: {"required": True} for n in needed}
         inputs = (as_json_schema(schema).get("properties") or {}) if schema else {}
-        problems = [Problem(f"parameters{where}", text) for where, text in check_schema(raw)]
+        of_schema = await self.schemas.of_schema(raw)
+        problems = [Problem(f"parameters{where}", text) for where, text in of_schema]
         if not problems and schema is not None:
             names = {*inputs, *needed}
             for name in as_json_schema(raw).get("properties") or {}:
                 if name not in names:
-                    text = f"the workflow has no such input{nearest(name, names)}"
+                    hint = nearest(name, names) if len(problems) < 10 else ""
+                    text = f"the workflow has no such input{hint}"
                     problems.append(Problem(f"parameters.{name}", text))
                 if len(problems) >= ValidationFailed.SHOWN_MAX:
                     break

@@ -17,7 +17,9 @@ from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
-from harmonia_actors.runtime.service.schema import check_schema, inputs_of, required_inputs
+from harmonia_actors.runtime.service.schema import inputs_of, required_inputs
+from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+from harmonia_actors.runtime.service.schema_process import CheckLimits
 from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import IndexEntry
 
@@ -44,6 +46,11 @@ class WorkflowService(Service):
     def __init__(self, parts: ServiceParts) -> None:
         super().__init__(parts)
         self._known: OrderedDict[str, KnownWorkflow] = OrderedDict()
+        self.schemas = SchemaChecks(
+            CheckLimits(
+                self.settings.schema_check_cpu_s_max, self.settings.schema_check_memory_bytes_max
+            )
+        )
 
     async def create_workflow(
         self, definition: JsonObject, *, once: Once | None = None
@@ -62,7 +69,7 @@ class WorkflowService(Service):
         template_id: str | None = None,
     ) -> JsonObject:
         """As `create_workflow`; `template_id` says what it was made from."""
-        kept = self.checked(definition)
+        kept = await self.checked(definition)
         now_ms = self.clock.now_ms()
         record = {
             "created_ms": now_ms,
@@ -85,7 +92,7 @@ class WorkflowService(Service):
 
     async def replace_workflow(self, workflow_id: str, definition: JsonObject) -> JsonObject:
         """Put another definition in its place; executions that exist keep theirs."""
-        kept = self.checked(definition)
+        kept = await self.checked(definition)
         while True:
             stored = await answered(lambda: self.store.get_document("workflow", workflow_id))
             if stored is None:
@@ -119,13 +126,15 @@ class WorkflowService(Service):
 
     # For the other services --------------------------------------------------------------------
 
-    def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
+    async def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The definition as it is kept. Raises ValidationFailed."""
+        schema = definition.get("input_schema")
+        of_schema = [] if schema is None else await self.schemas.of_schema(schema)
         parse_definition(
             definition,
             limits=self.definition_limits,
             check_action=self._check_action,
-            check_schema=check_schema,
+            check_schema=lambda _: of_schema,
             inputs_of=inputs_of,
         )
         kept = {key: value for key, value in definition.items() if key not in READ_ONLY_FIELDS}

@@ -379,6 +379,23 @@ def test_guessing_what_was_meant_costs_the_same_however_much_is_wrong(
     assert 0 < guesses <= ValidationFailed.SHOWN_MAX
 
 
+def test_only_likely_words_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    ratio = difflib.SequenceMatcher.ratio
+
+    def counted(self: Any) -> float:
+        nonlocal compared
+        compared += 1
+        return ratio(self)
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", counted)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    anagrams = [letters[i:] + letters[:i] + str(i) for i in range(26)] * 100
+    assert nearest(letters, [*anagrams, letters + "!"])
+    assert 0 < compared <= 40
+
+
 def test_the_nearest_name() -> None:
     assert nearest("fech", ["fetch", "store"]) == "; did you mean 'fetch'?"
     assert nearest("zzz", ["fetch"]) == ""
+    assert nearest("fetch" * 1_000_000, ["fetch" * 1_000_000]) == ""
