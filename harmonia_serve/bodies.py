@@ -22,7 +22,7 @@ from starlette.requests import Request
 from harmonia_actors.core.errors import InvalidRequest
 from harmonia_actors.settings import Settings
 from harmonia_serve.gateway import JsonObject
-from harmonia_serve.shapes import shape_error
+from harmonia_serve.shapes import refuse_many_unknown, shape_error
 
 __all__ = ["parse_object", "read_object", "read_optional_object"]
 
@@ -62,6 +62,7 @@ def _parse_and_check(
     raw: bytes, settings: Settings, model: type[_Model]
 ) -> tuple[JsonObject, _Model]:
     document = parse_object(raw, settings)
+    refuse_many_unknown(document, model)
     try:
         return document, model.model_validate(document, strict=True)
     except ValidationError as error:

@@ -97,14 +97,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class _Problems:
-    """Problems found so far, each at a field."""
+    """Problems found so far, each at a field: how many, and the first of them."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self.count = 0
         self._guesses = 0
 
     def add(self, where: str, message: str) -> None:
-        self.found.append(Problem(where, message))
+        self.count += 1
+        if len(self.found) < ValidationFailed.SHOWN_MAX:
+            self.found.append(Problem(where, message))
+
+    def refuse_any(self) -> None:
+        """Raise ValidationFailed if there are any."""
+        if self.count:
+            raise ValidationFailed("workflow", self.found, total=self.count)
 
     def guess(self, word: str, known: Iterable[str]) -> str:
         """As `nearest`, for the first few words: looking for likeness is slow."""
@@ -171,8 +179,7 @@ def parse_definition(
         for task in tasks:
             for where, message in check_action(task):
                 problems.add(f"tasks.{task.name}{where}", message)
-    if problems.found:
-        raise ValidationFailed("workflow", problems.found)
+    problems.refuse_any()
     workflow = Workflow(
         name=definition["name"],
         tasks=tuple(tasks),
@@ -185,8 +192,7 @@ def parse_definition(
     if inputs_of is not None:
         judge = _judge_inputs(inputs_of(definition.get("input_schema")), problems)
     _check_references(workflow, limits, problems, judge)
-    if problems.found:
-        raise ValidationFailed("workflow", problems.found)
+    problems.refuse_any()
     return workflow
 
 
