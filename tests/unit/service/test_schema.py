@@ -401,11 +401,12 @@ async def test_what_is_plain_and_small_needs_no_process() -> None:
 
 async def test_a_process_that_was_killed_is_replaced() -> None:
     checks = SchemaChecks(LIMITS, NOTHING)
+    before = set(psutil.Process().children())
     assert await checks.of_schema(WHOLE) == []
-    for child in psutil.Process().children():
-        if "schema_process" in " ".join(child.cmdline()):
-            child.kill()
+    (process,) = set(psutil.Process().children()) - before
+    process.kill()
     assert await checks.of_schema(WHOLE) == []
+    assert not process.is_running()
 
 
 async def test_processes_end_with_whoever_asked_them() -> None:
