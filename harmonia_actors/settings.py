@@ -155,6 +155,9 @@ class Settings(BaseSettings):
         ge=200_000_000,
         description="Memory of a process that checks schemas which are not plain and small.",
     )
+    template_parameters_bytes_max: int = Field(
+        262_144, gt=0, description="Size of the parameters given to a template, as JSON."
+    )
     references_per_task_max: int = Field(
         20_000, gt=0, description="References in one task's input."
     )

@@ -238,6 +238,11 @@ def _parse_task(
     problems.text(f"{where}", key, limits.name_length_max, required=True)
     if any(ord(char) < 32 or ord(char) == 127 for char in key):
         problems.add(where, "a task's name must not hold control characters")
+    if key and not key.strip("."):
+        problems.add(
+            where,
+            "a task's name must not consist of dots only: in paths, those mean other places",
+        )
     if raw.get("name", key) != key:
         problems.add(f"{where}.name", f"must be the task's key '{key}', not {raw['name']!r}")
     component = problems.text(

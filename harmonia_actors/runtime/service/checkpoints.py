@@ -26,6 +26,7 @@ from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered
+from harmonia_actors.runtime.service.texts import check_texts
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from persistence.errors import Missing
 from persistence.store import InboxEntry, IndexEntry, Snapshot
@@ -42,7 +43,12 @@ class CheckpointService(ExecutionService):
     async def create_checkpoint(
         self, execution_id: str, *, name: str, description: str, once: Once | None = None
     ) -> JsonObject:
-        """Copy the state of an execution as of now. Raises ExecutionNotFound, Conflict."""
+        """Copy the state of an execution as of now. Raises ExecutionNotFound, Conflict.
+
+        Raises ValidationFailed for a name or a description that is not good.
+        """
+        texts = {"name": name, "description": description}
+        check_texts(texts, "checkpoint", self.settings)
         creation = creation_of(once, "create_checkpoint", execution_id, name, description)
         if made := (await self.made_before(creation)).get("checkpoint"):
             return await self.get_checkpoint(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from harmonia_actors.core.requests import JsonObject, Once, PageRequest
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.service.once import Creation, creation_of
-from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
+from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered, apart
 from harmonia_actors.runtime.service.schema import inputs_of, required_inputs
 from harmonia_actors.runtime.service.schema_checks import SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
@@ -26,6 +27,8 @@ from persistence.store import IndexEntry
 __all__ = ["KnownWorkflow", "WorkflowService"]
 
 _KNOWN_MAX = 100
+#: Larger definitions are parsed in a thread, so that other requests go on meanwhile.
+_AT_ONCE_BYTES = 64 * 1024
 _SORTS = ("created_at", "updated_at", "name", "version")
 
 
@@ -130,12 +133,15 @@ class WorkflowService(Service):
         """The definition as it is kept. Raises ValidationFailed."""
         schema = definition.get("input_schema")
         of_schema = [] if schema is None else await self.schemas.of_schema(schema)
-        parse_definition(
+        await apart(
             definition,
-            limits=self.definition_limits,
-            check_action=self._check_action,
-            check_schema=lambda _: of_schema,
-            inputs_of=inputs_of,
+            lambda: parse_definition(
+                definition,
+                limits=self.definition_limits,
+                check_action=self._check_action,
+                check_schema=lambda _: of_schema,
+                inputs_of=inputs_of,
+            ),
         )
         kept = {key: value for key, value in definition.items() if key not in READ_ONLY_FIELDS}
         kept["tasks"] = {name: {"name": name, **task} for name, task in definition["tasks"].items()}
@@ -158,9 +164,10 @@ class WorkflowService(Service):
         body = await answered(lambda: self.store.get_definition(digest))
         if body is None:
             raise DefinitionMissing(f"definition {digest} is not stored")
-        definition = jsontext.decode(body)
-        workflow = build_workflow(definition)
-        found = KnownWorkflow(digest, definition, workflow, required_inputs(workflow))
+        if len(body) <= _AT_ONCE_BYTES:
+            found = _parse(digest, body)
+        else:
+            found = await asyncio.to_thread(_parse, digest, body)
         self._known[digest] = found
         while len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
@@ -219,6 +226,12 @@ class WorkflowService(Service):
                     check_template([word if isinstance(word, str) else "" for word in value])
             except CommandTemplateError as error:
                 yield f".input.{name}", str(error)
+
+
+def _parse(digest: str, body: bytes) -> KnownWorkflow:
+    definition = jsontext.decode(body)
+    workflow = build_workflow(definition)
+    return KnownWorkflow(digest, definition, workflow, required_inputs(workflow))
 
 
 def _holds_reference(value: Any) -> bool:

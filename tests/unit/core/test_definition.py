@@ -94,7 +94,9 @@ def test_what_was_stored_is_built_without_limits() -> None:
     assert len(build_workflow(definition(chain(11_000))).tasks) == 11_000
 
 
-@pytest.mark.parametrize("name", ["with space", "nf.core:X (1)", "ünï", "a" * 128, "output", "1"])
+@pytest.mark.parametrize(
+    "name", ["with space", "nf.core:X (1)", "ünï", "a" * 128, "output", "1", "..a", "a."]
+)
 def test_names_may_hold_nearly_anything(name: str) -> None:
     raw = definition({name: {}, "next": {"depends_on": [name]}})
     assert parse_definition(raw).tasks[0].name == name
@@ -126,6 +128,9 @@ def test_names_may_hold_nearly_anything(name: str) -> None:
         (definition({"a": {"input": []}}), "tasks.a.input", "an object of the action's inputs"),
         (definition({"": {}}), "tasks.", "must not be empty"),
         (definition({"a\nb": {}}), "tasks.a\nb", "control characters"),
+        (definition({".": {}}), "tasks..", "must not consist of dots only"),
+        (definition({"..": {}}), "tasks...", "must not consist of dots only"),
+        (definition({"....": {}}), "tasks.....", "must not consist of dots only"),
         (definition({"a" * 129: {}}), "tasks." + "a" * 129, "has 129 characters; at most 128"),
         (definition({"a": {"depends_on": "b"}}), "tasks.a.depends_on", "an array of task names"),
         (definition({"a": {"depends_on": [1]}}), "tasks.a.depends_on", "an array of task names"),
