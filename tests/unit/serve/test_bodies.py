@@ -393,6 +393,8 @@ async def test_a_cancel_takes_no_body(client: httpx.AsyncClient, execution_id: s
     path = f"{API}/executions/{execution_id}/cancel"
     assert (await client.post(path, json={"force": True})).status_code == 400
     assert (await client.post(path, content=b"[" * 99)).status_code == 400
+    long = await client.post(path, content=b" " * 5_000)
+    assert (long.status_code, long.json()["error"]["details"]) == (413, {"limit_bytes": 4_096})
     assert (await client.post(path, content=b"{}")).status_code == 200
 
 
