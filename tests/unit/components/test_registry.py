@@ -177,9 +177,7 @@ def test_of_very_many_wrong_values_a_part_is_told() -> None:
         action.parse(numbers)
     assert 0 < len(refused.value.details["errors"]) <= 1_000
     late = action.problems({"words": ["w"] * 1_000 + [7] * 100_000}, lambda _: False)
-    assert late == [
-        {"field": "*", "message": "has 100000 wrong values, too many to tell which"}
-    ]
+    assert late == [{"field": "*", "message": "has 100000 wrong values, too many to tell which"}]
     references: dict[str, object] = {"words": [], "table": {"a": [1] * 60 + ["${x}"] * 2_000}}
     assert action.problems(references, lambda value: "${" in str(value)) == []
     unknown = action.problems({f"w{n}": 1 for n in range(100_000)}, lambda _: False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -334,6 +335,34 @@ async def test_large_outputs_are_shown_by_where_they_are_and_used_in_full(
         if event["type"] == "task_completed" and event["data"]["task_name"] == "big"
     ]
     assert completed == descriptor
+
+
+async def test_by_default_an_output_says_where_the_large_outputs_are_that_it_is_made_of(
+    world: World,
+) -> None:
+    values: dict[str, Any] = {"small": {"n": 5}, "in a blob": "x" * 70_000}
+    values |= {f"many {n}": "y" * 60_000 for n in range(80)}
+    tasks = {name: {"input": {"value": value}} for name, value in values.items()}
+    execution_id = (await world.run(tasks))["execution_id"]
+    output = jsontext.decode(await world.gateway.get_execution_output(execution_id))
+    assert set(output) == set(values)
+    assert output["small"] == {"n": 5}
+    elsewhere = {name: shown["$ref"] for name, shown in output.items() if "$ref" in shown}
+    assert "in a blob" in elsewhere
+    assert 1 < len(elsewhere) < len(values), "some are beyond what one output holds, some are not"
+    for name, reference in elsewhere.items():
+        path = f"/executions/{execution_id}/tasks/{quote(name)}/output"
+        assert reference == path
+        whole = await world.gateway.get_task_output(execution_id, name)
+        assert jsontext.decode(whole) == values[name]
+
+
+async def test_an_output_that_the_workflow_names_is_whole(world: World) -> None:
+    large = "x" * 70_000
+    output = {"large": "${tasks.a.output}"}
+    found = await world.run({"a": {"input": {"value": large}}}, output=output)
+    body = await world.gateway.get_execution_output(found["execution_id"])
+    assert jsontext.decode(body) == {"large": large}
 
 
 async def test_the_outputs_in_one_answer_are_bounded(make_world: MakeWorld) -> None:
