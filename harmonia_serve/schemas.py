@@ -28,6 +28,7 @@ __all__ = [
     "Message",
     "ProblemDocument",
     "Restored",
+    "RevokedKey",
     "StreamMessage",
     "TaskPage",
     "Template",
@@ -98,8 +99,8 @@ class WorkflowSummary(_Answer):
 
     workflow_id: WorkflowId
     name: str
-    description: str
-    version: str
+    description: str | None
+    version: str | None
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -110,7 +111,7 @@ class Workflow(WorkflowSummary):
     model_config = ConfigDict(extra="allow", json_schema_extra=_example("Workflow"))
 
     tasks: Object
-    input_schema: Object
+    input_schema: Object | None
 
 
 class WorkflowPage(_Page):
@@ -230,7 +231,7 @@ class Template(_Answer):
 
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     workflow_id: WorkflowId
     created_at: Timestamp
     updated_at: Timestamp
@@ -242,7 +243,7 @@ class TemplateSummary(_Answer):
 
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     workflow_id: WorkflowId
     created_at: Timestamp
     updated_at: Timestamp
@@ -260,7 +261,7 @@ class Instantiated(_Answer):
     workflow_id: WorkflowId
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     created_at: Timestamp
     updated_at: Timestamp
     tasks: Object
@@ -341,6 +342,12 @@ class CreatedKey(Key):
     """An API key with its secret, which is shown this once."""
 
     api_key: str
+
+
+class RevokedKey(Message):
+    """A key that was ended."""
+
+    key_id: str
 
 
 class KeyPage(_Page):

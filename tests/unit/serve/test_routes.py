@@ -126,6 +126,27 @@ async def test_files_are_listed_and_downloaded(
 
 
 @pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("report.pdf", "application/pdf"),
+        ("table.csv", "text/csv"),
+        ("table.csv.gz", "application/gzip"),
+        ("table.csv.bz2", "application/x-bzip2"),
+        ("table.csv.Z", "application/octet-stream"),
+        ("page.html", "text/html"),
+        ("no_ending", "application/octet-stream"),
+    ],
+)
+async def test_a_file_is_what_its_name_says_and_no_more(
+    client: httpx.AsyncClient, execution_id: str, gateway: MemoryGateway, name: str, kind: str
+) -> None:
+    gateway.files[execution_id, name] = b"\xe4"
+    answer = await client.get(f"{API}/executions/{execution_id}/files/{name}")
+    assert answer.headers["content-type"] == kind
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
     "path", ["%2e%2e/x", "a/%2e%2e/b", "%2Fetc/passwd", "a%00b", "a//b", "%2e"]
 )
 async def test_a_path_that_leaves_the_workspace_reaches_no_gateway(
