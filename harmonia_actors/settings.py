@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         "comma-separated.",
     )
     stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
+    stream_unconfirmed_s_max: float = Field(
+        300.0,
+        gt=0,
+        description="How long a stream goes on while the store cannot say whether its key is good.",
+    )
     stream_age_s_max: float = Field(
         3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
     )
