@@ -18,6 +18,7 @@ from harmonia_actors.core.errors import (
     Problem,
     RateLimitExceeded,
     ResourceNotFound,
+    ServiceUnavailable,
     ValidationFailed,
 )
 from harmonia_actors.core.options import ExecutionOptions, parse_options
@@ -43,6 +44,7 @@ from persistence.errors import (
     DefinitionMissing,
     LimitReached,
     Missing,
+    StoreUnavailable,
     VersionConflict,
 )
 from persistence.store import InboxEntry, NewExecution, Snapshot
@@ -408,14 +410,28 @@ class ExecutionService(WorkflowService):
         url = reference.url
         body = None
         if url is not None:
-            with contextlib.suppress(Missing):
-                body = await asyncio.to_thread(self.parts.blobs.get, url)
+            body = await self._blob(url)
         else:
             keys = [(reference.execution_id, reference.key)]
             body = (await answered(lambda: self.store.read_outputs(keys)))[0]
         if body is None:
             raise ResourceNotFound("the output is no longer kept", {"key": reference.key})
         return body
+
+    async def _blob(self, url: str) -> bytes | None:
+        """A blob, or None if it is gone. Raises ServiceUnavailable, ResourceNotFound."""
+        try:
+            return await asyncio.to_thread(self.parts.blobs.get, url)
+        except Missing:
+            return None
+        except StoreUnavailable as error:
+            raise ServiceUnavailable(
+                "the blob store, where large outputs are, cannot be used; try again"
+            ) from error
+        except ValueError as error:
+            raise ResourceNotFound(
+                "the output is in another blob store than the one that is configured now"
+            ) from error
 
     async def _wait_ended(self, execution_id: str, owner: str) -> None:
         while True:

@@ -15,11 +15,14 @@ from harmonia_actors.core.errors import (
     Conflict,
     ExecutionFailed,
     ExecutionNotFound,
+    HarmoniaError,
     InvalidRequest,
     ResourceNotFound,
+    ServiceUnavailable,
     ValidationFailed,
 )
 from harmonia_actors.core.requests import PageRequest
+from persistence.errors import Missing, StoreUnavailable
 from tests.support.scripted_actors import until
 from tests.unit.service.conftest import MakeWorld, World, problems
 
@@ -355,6 +358,31 @@ async def test_by_default_an_output_says_where_the_large_outputs_are_that_it_is_
         assert reference == path
         whole = await world.gateway.get_task_output(execution_id, name)
         assert jsontext.decode(whole) == values[name]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (StoreUnavailable("disk"), ServiceUnavailable, "blob store, .* cannot be used"),
+        (Missing("gone"), ResourceNotFound, "no longer kept"),
+        (ValueError("another"), ResourceNotFound, "another blob store"),
+    ],
+)
+async def test_trouble_with_a_blob_is_told_for_what_it_is(
+    world: World, fault: Exception, error: type[HarmoniaError], words: str
+) -> None:
+    class Faulty:
+        def put(self, name: str, body: bytes) -> str:
+            raise NotImplementedError
+
+        def get(self, url: str) -> bytes:
+            raise fault
+
+    found = await world.run({"a": {"input": {"value": "x" * 70_000}}})
+    gateway = world.installation.another_gateway(blobs=Faulty())
+    with pytest.raises(error, match=words):
+        await gateway.get_task_output(found["execution_id"], "a")
+    assert (await gateway.get_execution(found["execution_id"], outputs=True))["status"]
 
 
 async def test_an_output_that_the_workflow_names_is_whole(world: World) -> None:
