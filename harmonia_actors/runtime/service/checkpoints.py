@@ -23,6 +23,7 @@ from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task
 from harmonia_actors.runtime.notes import encode_note
+from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered
@@ -157,12 +158,11 @@ class CheckpointService(ExecutionService):
             raise CheckpointNotFound(checkpoint_id) from None
         if owner is None:
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
+        values = jsontext.decode(snapshot.fields["input"])
+        restored = views.started(execution.head_record(), values, options)
         if parsed.wait:
-            return await self.wait_for(head.execution_id, owner)
-        new = await answered(lambda: self.store.read_execution(head.execution_id))
-        if new is None:
-            raise ExecutionNotFound(head.execution_id)
-        return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
+            return await self.wait_for(owner, restored)
+        return ExecutionReply(await self.shown_or(restored), ended=False)
 
     def _files_from(
         self, snapshot: Snapshot, former: Head, known: KnownWorkflow
