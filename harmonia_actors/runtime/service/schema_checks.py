@@ -59,6 +59,8 @@ class AtOnce:
     schema_chars_max: int = 20_000
     value_parts_max: int = 1_000
     value_chars_max: int = 20_000
+    #: Up to which number of parts, of each of the two, all that is wrong is told at once.
+    told_parts_max: int = 70
 
 
 class SchemaChecks:
@@ -91,12 +93,9 @@ class SchemaChecks:
         self, values: Mapping[str, Any], schema: Mapping[str, Any], field: str
     ) -> list[Problem]:
         """What is wrong with values, the first of it."""
-        most = self._at_once
-        if self._is_plain(schema) and holds_no_more(
-            values, parts=most.value_parts_max, chars=most.value_chars_max
-        ):
-            *_, last = find_problems(values, schema, field)
-            return last
+        at_once = self._of_values_at_once(values, schema, field)
+        if at_once is not None:
+            return at_once
         findings = await self._ask({"schema": schema, "values": values, "field": field})
         if findings.found is not None:
             return [Problem(where, message) for where, message in findings.found]
@@ -126,6 +125,26 @@ class SchemaChecks:
         if problems:
             raise ValidationFailed(subject, problems)
         return complete
+
+    def _of_values_at_once(
+        self, values: Mapping[str, Any], schema: Mapping[str, Any], field: str
+    ) -> list[Problem] | None:
+        """None if it may take long to tell."""
+        most = self._at_once
+        small = holds_no_more(values, parts=most.value_parts_max, chars=most.value_chars_max)
+        if not small or not self._is_plain(schema):
+            return None
+        telling = find_problems(values, schema, field)
+        last = next(telling)
+        if (better := next(telling, None)) is None:
+            return last
+        # Each part of the schema may find fault with each part of the values.
+        if not all(
+            holds_no_more(one, parts=most.told_parts_max, chars=10**9) for one in (schema, values)
+        ):
+            return None
+        *_, last = better, *telling
+        return last
 
     def _is_plain(self, schema: Mapping[str, Any]) -> bool:
         most = self._at_once

@@ -44,8 +44,8 @@ WHOLE: dict[str, Any] = {
 
 
 LIMITS = CheckLimits(cpu_s_max=20.0, memory_bytes_max=1_000_000_000)
-EVERYTHING = AtOnce(10**9, 10**9, 10**9, 10**9)
-NOTHING = AtOnce(0, 0, 0, 0)
+EVERYTHING = AtOnce(10**9, 10**9, 10**9, 10**9, 10**9)
+NOTHING = AtOnce(0, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="module", params=[EVERYTHING, NOTHING], ids=["at_once", "in_a_process"])
@@ -397,6 +397,17 @@ async def test_what_is_plain_and_small_needs_no_process() -> None:
     assert await checks.of_schema(WHOLE) == []
     given = {"data_url": "https://example.com/x.csv", "output_file": "x"}
     assert await checks.complete_input(given, REFERENCE, {})
+
+
+async def test_what_is_wrong_in_many_places_is_found_out_in_a_process() -> None:
+    checks = SchemaChecks(CheckLimits(cpu_s_max=0.3, memory_bytes_max=500_000_000))
+    demanded = [f"r{number}" for number in range(400)]
+    schema = {"x": {"items": {"required": demanded}}}
+    before = set(psutil.Process().children())
+    good = {"x": [dict.fromkeys(demanded, 1)] * 2}
+    assert await checks.complete_input(good, schema, {}) == good
+    assert set(psutil.Process().children()) == before
+    assert await refused(checks, {"x": [{}] * 400}, schema) == {"input.x[0].r0": "is required"}
 
 
 async def test_a_process_that_was_killed_is_replaced() -> None:
