@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -15,17 +14,11 @@ from harmonia_actors.core.errors import (
     Conflict,
     ExecutionFailed,
     ExecutionNotFound,
-    HarmoniaError,
     InvalidRequest,
     ResourceNotFound,
-    ServiceUnavailable,
     ValidationFailed,
 )
 from harmonia_actors.core.requests import PageRequest
-from harmonia_actors.runtime.service import executions
-from persistence.errors import Missing, StoreUnavailable
-from persistence.memory_store import MemoryStore
-from persistence.store import Snapshot
 from tests.support.scripted_actors import until
 from tests.unit.service.conftest import MakeWorld, World, problems
 
@@ -179,61 +172,6 @@ async def test_whoever_waits_learns_of_a_cancel(world: World) -> None:
     await world.gateway.cancel_execution(execution_id)
     reply = await waiting
     assert (reply.ended, reply.document["status"]) == (True, "cancelled")
-
-
-class Away(MemoryStore):
-    """A store that cannot be read for the next so many times."""
-
-    reads_left_out = 0
-
-    async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
-        if self.reads_left_out:
-            self.reads_left_out -= 1
-            raise StoreUnavailable("away")
-        return await super().read_execution(execution_id, rows=rows)
-
-
-async def test_whoever_waits_waits_on_while_the_store_is_away(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executions, "_AWAY_S", 0.001)
-    store = Away()
-    world = await make_world(store)
-    workflow_id = await world.workflow({"a": {"action": "hold"}})
-    waiting = asyncio.ensure_future(world.gateway.execute(workflow_id, {}, {"async": False}))
-    await until(lambda: world.gates.began)
-    store.reads_left_out = 5
-    world.gates.open("a")
-    reply = await waiting
-    assert store.reads_left_out == 0
-    assert (reply.ended, reply.document["status"]) == (True, "completed")
-    assert (await world.gateway.list_executions(ALL, workflow_id=None, status=None))["total"] == 1
-
-
-async def test_an_execution_that_was_made_is_named_although_the_store_is_away(
-    make_world: MakeWorld,
-) -> None:
-    store = Away()
-    world = await make_world(store, sync_wait_s_max=0)
-    workflow_id = await world.workflow({"a": {"action": "hold"}})
-    store.reads_left_out = 10**9
-    reply = await world.gateway.execute(workflow_id, {"x": 1}, {"async": False})
-    assert not reply.ended
-    assert reply.document["status"] == "pending"
-    assert reply.document["input"] == {"x": 1}
-    store.reads_left_out = 0
-    execution_id = reply.document["execution_id"]
-    assert (await world.gateway.get_execution(execution_id, outputs=True))["input"] == {"x": 1}
-    checkpoint = await world.gateway.create_checkpoint(execution_id, name="c", description="")
-    for options in ({}, {"async": False}):
-        store.reads_left_out = 10**9
-        reply = await world.gateway.restore(checkpoint["checkpoint_id"], options)
-        assert not reply.ended
-        store.reads_left_out = 0
-        assert reply.document["checkpoint_id"] == checkpoint["checkpoint_id"]
-        restored = await world.gateway.get_execution(reply.document["execution_id"], outputs=True)
-        for field in ("workflow_id", "checkpoint_id", "created_at", "started_at", "input"):
-            assert reply.document[field] == restored[field]
 
 
 # Retries and losses ------------------------------------------------------------------------------
@@ -396,59 +334,6 @@ async def test_large_outputs_are_shown_by_where_they_are_and_used_in_full(
         if event["type"] == "task_completed" and event["data"]["task_name"] == "big"
     ]
     assert completed == descriptor
-
-
-async def test_by_default_an_output_says_where_the_large_outputs_are_that_it_is_made_of(
-    world: World,
-) -> None:
-    values: dict[str, Any] = {"small": {"n": 5}, "in a blob": "x" * 70_000}
-    values |= {f"many {n}": "y" * 60_000 for n in range(80)}
-    tasks = {name: {"input": {"value": value}} for name, value in values.items()}
-    execution_id = (await world.run(tasks))["execution_id"]
-    output = jsontext.decode(await world.gateway.get_execution_output(execution_id))
-    assert set(output) == set(values)
-    assert output["small"] == {"n": 5}
-    elsewhere = {name: shown["$ref"] for name, shown in output.items() if "$ref" in shown}
-    assert "in a blob" in elsewhere
-    assert 1 < len(elsewhere) < len(values), "some are beyond what one output holds, some are not"
-    for name, reference in elsewhere.items():
-        path = f"/executions/{execution_id}/tasks/{quote(name)}/output"
-        assert reference == path
-        whole = await world.gateway.get_task_output(execution_id, name)
-        assert jsontext.decode(whole) == values[name]
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "words"),
-    [
-        (StoreUnavailable("disk"), ServiceUnavailable, "blob store, .* cannot be used"),
-        (Missing("gone"), ResourceNotFound, "no longer kept"),
-        (ValueError("another"), ResourceNotFound, "another blob store"),
-    ],
-)
-async def test_trouble_with_a_blob_is_told_for_what_it_is(
-    world: World, fault: Exception, error: type[HarmoniaError], words: str
-) -> None:
-    class Faulty:
-        def put(self, name: str, body: bytes) -> str:
-            raise NotImplementedError
-
-        def get(self, url: str) -> bytes:
-            raise fault
-
-    found = await world.run({"a": {"input": {"value": "x" * 70_000}}})
-    gateway = world.installation.another_gateway(blobs=Faulty())
-    with pytest.raises(error, match=words):
-        await gateway.get_task_output(found["execution_id"], "a")
-    assert (await gateway.get_execution(found["execution_id"], outputs=True))["status"]
-
-
-async def test_an_output_that_the_workflow_names_is_whole(world: World) -> None:
-    large = "x" * 70_000
-    output = {"large": "${tasks.a.output}"}
-    found = await world.run({"a": {"input": {"value": large}}}, output=output)
-    body = await world.gateway.get_execution_output(found["execution_id"])
-    assert jsontext.decode(body) == {"large": large}
 
 
 async def test_the_outputs_in_one_answer_are_bounded(make_world: MakeWorld) -> None:
