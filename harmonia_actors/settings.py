@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         "comma-separated.",
     )
     stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
+    stream_unconfirmed_s_max: float = Field(
+        300.0,
+        gt=0,
+        description="How long a stream goes on while the store cannot say whether its key is good.",
+    )
     stream_age_s_max: float = Field(
         3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
     )
@@ -145,6 +150,19 @@ class Settings(BaseSettings):
     workflow_edges_max: int = Field(100_000, gt=0, description="Dependencies of one workflow.")
     name_length_max: int = Field(128, gt=0, description="Characters of a name or an id.")
     description_length_max: int = Field(10_000, gt=0, description="Characters of a description.")
+    schema_check_cpu_s_max: float = Field(
+        2.0,
+        gt=0,
+        description="Processor time of one check of a schema, or of an input against its schema.",
+    )
+    schema_check_memory_bytes_max: int = Field(
+        1_000_000_000,
+        ge=200_000_000,
+        description="Memory of a process that checks schemas which are not plain and small.",
+    )
+    template_parameters_bytes_max: int = Field(
+        262_144, gt=0, description="Size of the parameters given to a template, as JSON."
+    )
     references_per_task_max: int = Field(
         20_000, gt=0, description="References in one task's input."
     )

@@ -138,13 +138,15 @@ async def _raise_ours(request: Request, error: Any) -> NoReturn:
     """Starlette's own HTTPException, as ours, for the boundary to answer."""
     path = request.scope["path"][:200]
     if error.status_code == 405:
-        allowed = sorted(
+        allowed = {
             method
             for route in request.app.routes
             if route.matches(request.scope)[0] is not Match.NONE
             for method in route.methods
-        )
-        raise MethodNotAllowed(request.method, path, allowed) from None
+        }
+        if "GET" in allowed:
+            allowed.add("HEAD")
+        raise MethodNotAllowed(request.method, path, sorted(allowed)) from None
     if error.status_code == 404:
         raise ResourceNotFound(f"There is nothing at '{path}'", {"path": path}) from None
     raise InvalidRequest(str(error.detail)) from None

@@ -24,7 +24,6 @@ __all__ = ["OPEN_PATHS", "Authentication", "Caller", "Guard", "caller_of"]
 
 #: The only paths that are served without a key, byte for byte.
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/api/harmonia/health", "/api/harmonia/ready"})
-_OPEN_METHODS: Final = frozenset({"GET", "HEAD"})
 _STREAM_PREFIX: Final = "/events/harmonia/"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CALLER: Final = "harmonia.caller"
@@ -112,7 +111,7 @@ def _is_open(scope: Scope) -> bool:
         return False
     raw_path = scope.get("raw_path")
     as_sent = raw_path is None or raw_path.endswith(scope["path"].encode())
-    return as_sent and scope["method"] in _OPEN_METHODS
+    return as_sent and bool(scope["method"] == "GET")
 
 
 def check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from harmonia_actors.core.errors import InvalidRequest
 from harmonia_actors.settings import Settings
 from harmonia_serve.gateway import JsonObject
-from harmonia_serve.shapes import shape_error
+from harmonia_serve.shapes import refuse_many_unknown, shape_error
 
 __all__ = ["parse_object", "read_object", "read_optional_object"]
 
@@ -30,6 +30,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 #: Larger bodies are parsed in a thread, so that other requests and streams go on meanwhile.
 _INLINE_BYTES_MAX: Final = 64 * 1024
+#: Where nothing is to be said, an empty object may be written with so much white space.
+_NO_BODY_BYTES_MAX: Final = 4_096
 _DRAIN_FACTOR: Final = 4
 _DRAIN_S: Final = 2.0
 _SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -43,7 +45,7 @@ async def read_object(
     Raises InvalidRequest or ValidationFailed; each names the place and the way out.
     """
     _check_media_type(request)
-    raw = await _read_bytes(request, settings)
+    raw = await _read_bytes(request, settings, settings.body_bytes_max)
     if not raw:
         raise InvalidRequest("The request has no body; send a JSON object")
     if len(raw) <= _INLINE_BYTES_MAX:
@@ -53,7 +55,7 @@ async def read_object(
 
 async def read_optional_object(request: Request, settings: Settings) -> None:
     """Accept no body or an empty JSON object, where there is nothing to be said."""
-    raw = await _read_bytes(request, settings)
+    raw = await _read_bytes(request, settings, _NO_BODY_BYTES_MAX)
     if raw and parse_object(raw, settings):
         raise InvalidRequest("This request takes no body; leave it out or send {}")
 
@@ -62,6 +64,7 @@ def _parse_and_check(
     raw: bytes, settings: Settings, model: type[_Model]
 ) -> tuple[JsonObject, _Model]:
     document = parse_object(raw, settings)
+    refuse_many_unknown(document, model)
     try:
         return document, model.model_validate(document, strict=True)
     except ValidationError as error:
@@ -83,7 +86,7 @@ def _check_media_type(request: Request) -> None:
             raise InvalidRequest(f"The body's charset must be utf-8, not '{value[:100]}'")
 
 
-async def _read_bytes(request: Request, settings: Settings) -> bytes:
+async def _read_bytes(request: Request, settings: Settings, most: int) -> bytes:
     """The whole body, never more than the cap of it in memory."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -91,7 +94,6 @@ async def _read_bytes(request: Request, settings: Settings) -> bytes:
             f"Content-Encoding '{encoding[:50]}' is not accepted; send the body uncompressed",
             {"content_encoding": encoding[:50]},
         )
-    most = settings.body_bytes_max
     announced = request.headers.get("content-length", "")
     stream = request.stream()
     if announced.isdecimal() and int(announced[:20]) > most:

@@ -20,6 +20,7 @@ from harmonia_actors.core.errors import HarmoniaError
 from harmonia_serve.credentials import take_query_keys
 from harmonia_serve.observation import Observation
 from harmonia_serve.problems import (
+    CLOSE_ENDED,
     CLOSE_INTERNAL,
     close_code,
     log_unexpected,
@@ -43,6 +44,9 @@ _HEADERS: Final = (
 #: A client that reads nothing is not waited for longer when its connection is closed.
 _CLOSE_S_MAX: Final = 5.0
 _CLIENT_CLOSED: Final = 499
+#: What RFC 6455 calls a connection that was closed without a code, or not closed at all.
+_CLOSE_NO_CODE: Final = 1005
+_CLOSE_ABNORMAL: Final = 1006
 _UNMATCHED: Final = "unmatched"
 
 
@@ -94,6 +98,11 @@ class Boundary:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         status = 0
+        method = scope["method"]
+        if method == "HEAD":
+            # As GET, for whatever route, but for the body.
+            scope = {**scope, "method": "GET"}
+            send = _without_body(send)
         exchange = UnreadBody(scope, receive, send)
 
         async def send_with_headers(message: Message) -> None:
@@ -113,55 +122,75 @@ class Boundary:
                 if status:
                     raise
                 await problem_response(error)(scope, exchange.receive, send_with_headers)
-        except ClientDisconnect:
+        except (ClientDisconnect, _BodyLeftOut):
             status = status or _CLIENT_CLOSED
         except Exception as error:
-            error_id = log_unexpected(error, f"{scope['method']} {_route(scope)}")
+            error_id = log_unexpected(error, f"{method} {_route(scope)}")
             if status:
                 # The answer is under way: all that can be said now is that it is not whole.
                 raise
             await unexpected_response(error_id)(scope, exchange.receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - started
-            self._observation.note_request(scope["method"], _route(scope), status, seconds)
+            self._observation.note_request(method, _route(scope), status, seconds)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refusals are an accept and a close, so that browsers can see the code."""
         started = time.perf_counter()
         link = _Link(receive, send)
-        code = 1000
         try:
             await self._app(scope, link.receive, link.send)
         except HarmoniaError as error:
-            code = close_code(error)
-            await link.close(code, error.message)
+            await link.close(close_code(error), error.message)
         except WebSocketDisconnect:
-            code = 1006
+            pass
         except Exception as error:
-            code = CLOSE_INTERNAL
             error_id = log_unexpected(error, f"WebSocket {_route(scope)}")
-            await link.close(code, f"unexpected error {error_id}")
+            await link.close(CLOSE_INTERNAL, f"unexpected error {error_id}")
         finally:
             seconds = time.perf_counter() - started
-            self._observation.note_request("WS", _route(scope), code, seconds)
+            self._observation.note_request("WS", _route(scope), link.code, seconds)
+
+
+class _BodyLeftOut(OSError):
+    """The answer to a HEAD is whole; what makes its body need not go on."""
+
+
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+        elif message.get("more_body"):
+            raise _BodyLeftOut
+
+    return send_head
 
 
 class _Link:
-    """A WebSocket's two directions, with a note of how far the handshake has come."""
+    """A WebSocket's two directions, with a note of how far it has come.
+
+    `code` is the one that it was closed with, from whichever side came first.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._asked = self._accepted = self._closed = False
+        self.code = _CLOSE_ABNORMAL
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._asked = True
+        if message["type"] == "websocket.disconnect" and not self._closed:
+            self.code = message.get("code") or _CLOSE_NO_CODE
         return message
 
     async def send(self, message: Message) -> None:
         self._accepted = self._accepted or message["type"] == "websocket.accept"
-        self._closed = self._closed or message["type"] == "websocket.close"
+        if message["type"] == "websocket.close" and not self._closed:
+            self._closed = True
+            self.code = message.get("code", CLOSE_ENDED)
         await self._send(message)
 
     async def close(self, code: int, message: str) -> None:

@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from harmonia_actors.settings import Settings
-from harmonia_serve.ingress import choose_ingress
+from harmonia_serve.ingress import choose_ingress, own_url
 
 __all__ = ["Surface", "deploy", "surfaces", "undeploy"]
 
@@ -125,17 +125,17 @@ def _target(surface: Surface, settings: Settings) -> serve.RunTarget:
 
 def _wait_answering(settings: Settings) -> None:
     """The replicas run; the proxy may need a moment more to learn of them."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    url = own_url(settings.host, settings.port)
     deadline = time.monotonic() + _READY_S
     while True:
         try:
-            answer = httpx.get(f"http://{host}:{settings.port}/health", timeout=2, trust_env=False)
+            answer = httpx.get(f"{url}/health", timeout=2, trust_env=False)
             if answer.status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the service does not answer on {host}:{settings.port}")
+            raise RuntimeError(f"the service does not answer at {url}")
         time.sleep(0.05)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "IngressError",
     "choose_ingress",
     "keep_replica_port_at",
+    "own_url",
     "private_directory",
     "serve_environment",
 ]
@@ -189,6 +190,12 @@ def _front_program() -> tuple[Path | None, str]:
     if found is None:
         return None, f"{_PROGRAM} is not in {folders[0]}; install Harmonia with pip or uv"
     return Path(found), ""
+
+
+def own_url(host: str, port: int) -> str:
+    """The URL at which this machine reaches what listens on `host`."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://{_address(near, port)}"
 
 
 def _address(host: str, port: int) -> str:

@@ -85,6 +85,10 @@ _ALWAYS: Final = {
 }
 
 
+#: Operations whose bodies name something by its id.
+_NAME_IDS: Final = ("execute", "create_template", "create_checkpoint", "restore")
+
+
 def described(app: FastAPI) -> bytes:
     """The OpenAPI document of REST and SSE, as JSON."""
     return json_bytes(_document(app))
@@ -167,7 +171,7 @@ def _complete(operation: dict[str, Any], path: str, scope: str | None) -> None:
     operation["security"] = [{name: []} for name in accepted]
     operation["x-required-scope"] = scope
     errors = dict(_ALWAYS)
-    if "{" in path:
+    if "{" in path or operation.get("operationId", "").startswith(_NAME_IDS):
         errors["404"] = "Not found"
     if "requestBody" in operation:
         errors["413"] = "The body is too large"

@@ -6,12 +6,14 @@ is silently ignored answers another question than was asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticKnownError
 from starlette.requests import HTTPConnection
 
 from harmonia_actors.core.errors import Problem, ValidationFailed
@@ -38,17 +40,32 @@ ExecutionStatusName = Literal[
 ]
 
 
+_NUMBER = re.compile(r"-?[0-9]+")
+#: Items on a page, if it is not said how many, and if so many are allowed.
+_LIMIT = 20
+
+
 class _Parameters(BaseModel):
     """Parameters of one route. What is unknown is found by `check_query`, with a better text."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
 
+def _digits_only(value: Any) -> Any:
+    """Of all ways in which Python writes a whole number, the one that everybody does."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise PydanticKnownError("int_parsing")
+    return value
+
+
+_Number = Annotated[int, BeforeValidator(_digits_only)]
+
+
 class PageQuery(_Parameters):
     """Which page of a list."""
 
-    page: int = Field(1, ge=1, le=1_000_000_000, description="Page number for pagination")
-    limit: int = Field(20, ge=1, description="Number of items per page")
+    page: _Number = Field(1, ge=1, le=1_000_000_000, description="Page number for pagination")
+    limit: _Number = Field(_LIMIT, ge=1, description="Number of items per page")
 
 
 class SortedQuery(PageQuery):
@@ -89,7 +106,7 @@ class OutputsQuery(_Parameters):
 class StreamQuery(_Parameters):
     """Where in the log a stream starts."""
 
-    after: Annotated[int | None, Query()] = Field(
+    after: Annotated[int | None, BeforeValidator(_digits_only), Query()] = Field(
         None,
         ge=0,
         le=2**53,
@@ -109,14 +126,17 @@ class EventStreamQuery(StreamQuery):
 
 def page_request(query: PageQuery, settings: Settings) -> PageRequest:
     """The page that is asked for. Raises ValidationFailed if it is larger than allowed."""
-    if query.limit > settings.page_limit_max:
+    limit = query.limit
+    if "limit" not in query.model_fields_set:
+        limit = min(limit, settings.page_limit_max)
+    if limit > settings.page_limit_max:
         problem = Problem(
             "limit", f"must be from 1 to {settings.page_limit_max}, not {query.limit}"
         )
         raise ValidationFailed("query", [problem])
     return PageRequest(
         page=query.page,
-        limit=query.limit,
+        limit=limit,
         sort_by=getattr(query, "sort_by", "created_at"),
         descending=getattr(query, "sort_order", "desc") == "desc",
     )

@@ -5,9 +5,17 @@ What a definition means is the gateway's to judge, which is given the document a
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from harmonia_serve.examples import REQUESTS
 
@@ -23,6 +31,9 @@ __all__ = [
 ]
 
 Object = dict[str, Any]
+
+#: Tasks of a definition that are checked before it is asked whether anything was wrong.
+_AT_A_TIME = 100
 
 
 def _example(name: str) -> dict[str, Any]:
@@ -71,13 +82,29 @@ class TaskDefinition(BaseModel):
     component: str | None = Field(None, description="Component that runs it; required")
     action: str | None = Field(None, description="What the component does; required")
     input: Object | None = Field(None, description="Inputs; may hold ${…} references")
-    depends_on: list[str] | None = Field(None, description="Tasks that must complete before")
+    depends_on: list[str] | None = Field(
+        None, fail_fast=True, description="Tasks that must complete before"
+    )
     timeout: float | None = Field(None, description="Seconds one attempt may take")
     retry_policy: Object | None = None
     resources: Object | None = Field(
         None, description="num_cpus, num_gpus, memory or custom Ray resources"
     )
     metadata: Object | None = None
+
+
+def _by_and_by(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Check an object's values a few at a time, and leave off where something is wrong.
+
+    Every error is kept, with its place, until all is checked; there may be a million of them.
+    """
+    if not isinstance(value, dict):
+        return check(value)
+    checked: dict[str, Any] = {}
+    names = iter(value)
+    while some := list(islice(names, _AT_A_TIME)):
+        checked.update(check({name: value[name] for name in some}))
+    return checked
 
 
 class WorkflowRequest(_Request):
@@ -90,7 +117,7 @@ class WorkflowRequest(_Request):
     name: str
     description: str | None = None
     version: str | None = None
-    tasks: dict[str, TaskDefinition]
+    tasks: Annotated[dict[str, TaskDefinition], WrapValidator(_by_and_by)]
     input_schema: Object | None = Field(
         None, description="Properties by name, or a whole JSON Schema object"
     )
@@ -177,5 +204,7 @@ class KeyRequest(_Request):
     )
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    scopes: Annotated[list[Literal["read", "execute", "write", "admin"]], Field(min_length=1)]
+    scopes: Annotated[
+        list[Literal["read", "execute", "write", "admin"]], Field(min_length=1, fail_fast=True)
+    ]
     rate_limit_per_s: float | None = Field(None, gt=0, description="Requests a second")

@@ -29,6 +29,7 @@ __all__ = [
     "Message",
     "ProblemDocument",
     "Restored",
+    "RevokedKey",
     "StreamMessage",
     "TaskPage",
     "Template",
@@ -99,8 +100,8 @@ class WorkflowSummary(_Answer):
 
     workflow_id: WorkflowId
     name: str
-    description: str
-    version: str
+    description: str | None
+    version: str | None
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -111,7 +112,7 @@ class Workflow(WorkflowSummary):
     model_config = ConfigDict(extra="allow", json_schema_extra=_example("Workflow"))
 
     tasks: Object
-    input_schema: Object
+    input_schema: Object | None
 
 
 class WorkflowPage(_Page):
@@ -255,7 +256,7 @@ class Template(_Answer):
 
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     workflow_id: WorkflowId
     created_at: Timestamp
     updated_at: Timestamp
@@ -267,7 +268,7 @@ class TemplateSummary(_Answer):
 
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     workflow_id: WorkflowId
     created_at: Timestamp
     updated_at: Timestamp
@@ -285,7 +286,7 @@ class Instantiated(_Answer):
     workflow_id: WorkflowId
     template_id: TemplateId
     name: str
-    description: str
+    description: str | None
     created_at: Timestamp
     updated_at: Timestamp
     tasks: Object
@@ -366,6 +367,12 @@ class CreatedKey(Key):
     """An API key with its secret, which is shown this once."""
 
     api_key: str
+
+
+class RevokedKey(Message):
+    """A key that was ended."""
+
+    key_id: str
 
 
 class KeyPage(_Page):

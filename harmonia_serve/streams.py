@@ -15,7 +15,12 @@ from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 
-from harmonia_actors.core.errors import Problem, RateLimitExceeded, ValidationFailed
+from harmonia_actors.core.errors import (
+    Problem,
+    RateLimitExceeded,
+    ServiceUnavailable,
+    ValidationFailed,
+)
 from harmonia_actors.settings import Settings
 from harmonia_serve.auth import Caller
 from harmonia_serve.gateway import Gateway, StreamEvent
@@ -108,6 +113,8 @@ class Subscription:
         self._settings = settings
         self._batches = gateway.events(execution_id, after=after)
         self._reading = asyncio.ensure_future(_next(self._batches))
+        #: When the caller's key was last known to be good.
+        self._confirmed = asyncio.get_running_loop().time()
 
     async def open(self, wait_s: float) -> bool:
         """Wait for the first batch, but not longer than `wait_s`.
@@ -121,8 +128,9 @@ class Subscription:
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
 
-        Raises SlowReader, what `gone` raises, what the gateway raises, and AuthenticationFailed or
-        PermissionDenied once the caller's key is no longer good.
+        Raises SlowReader, what `gone` raises, what the gateway raises, AuthenticationFailed or
+        PermissionDenied once the caller's key is no longer good, and ServiceUnavailable if that
+        cannot be known for long.
         """
         clock = asyncio.get_running_loop().time
         expires = clock() + self._settings.stream_age_s_max
@@ -144,11 +152,22 @@ class Subscription:
                 if clock() >= expires:
                     return Ending.EXPIRED
                 if clock() >= beat:
-                    await caller.confirm(SCOPE)
+                    await self._confirm(caller)
                     await self._in_time(sink.send_sign_of_life())
                     beat = clock() + self._settings.stream_heartbeat_s
         finally:
             await _cancel(leaving)
+
+    async def _confirm(self, caller: Caller) -> None:
+        """An outage of the store is not the end of all streams, if it is short."""
+        now = asyncio.get_running_loop().time()
+        try:
+            await caller.confirm(SCOPE)
+        except ServiceUnavailable:
+            if now - self._confirmed > self._settings.stream_unconfirmed_s_max:
+                raise
+        else:
+            self._confirmed = now
 
     async def _pass_on(self, sink: Sink) -> bool:
         """Send the batch that was read and read on; True after the last event."""

@@ -24,6 +24,7 @@ from harmonia_actors.components.contract import ActionError
 
 __all__ = [
     "ARGV_BYTES_MAX",
+    "COMMAND_CHARS_MAX",
     "WORDS_MAX",
     "WORD_BYTES_MAX",
     "CommandTemplateError",
@@ -34,6 +35,8 @@ __all__ = [
 
 #: Most words of a command.
 WORDS_MAX = 10_000
+#: Longest command that is written as one text, in characters: splitting it takes its time.
+COMMAND_CHARS_MAX = 100_000
 #: Longest word, in bytes: Linux takes no longer argument.
 WORD_BYTES_MAX = 131_071
 #: All words together, in bytes: a quarter of the usual stack limit, less room for the environment.
@@ -83,6 +86,11 @@ def split_command(template: str) -> list[str]:
     Quotes around a reference may be there but are not needed. `$${` stays as it is, for whoever
     resolves the words. Raises CommandTemplateError.
     """
+    if len(template) > COMMAND_CHARS_MAX:
+        raise CommandTemplateError(
+            f"the command has {len(template)} characters; at most {COMMAND_CHARS_MAX} are split "
+            "into words: write a list of words instead, or pass large values by standard input"
+        )
     if not template.strip():
         raise CommandTemplateError("the command is empty")
     if _OPEN in template or _CLOSE in template or "\0" in template:

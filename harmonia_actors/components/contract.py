@@ -19,9 +19,10 @@ This module must not know Ray, the store or the core.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, overload
 
@@ -35,6 +36,14 @@ __all__ = [
     "TaskContext",
     "WorkspaceLike",
 ]
+
+
+#: Pydantic makes an error of every wrong value; of more than this, only a part is told.
+_ERRORS_MAX = 1_000
+_UNKNOWN_MAX = 50
+_FEW = 50
+#: Stands for the name of an input where it is not known which.
+_ANY_INPUT = "*"
 
 
 class ActionError(Exception):
@@ -173,9 +182,9 @@ class Action:
     def parse(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Check and coerce an input. Raises ActionError (code INVALID_INPUT, not retriable)."""
         try:
-            parsed = self.model.model_validate(dict(raw))
+            parsed = self._validate(raw)
         except ValidationError as error:
-            problems = self._describe(error)
+            problems = self._describe(_errors(error))
             first = problems[0]
             raise ActionError(
                 f"input of action '{self.name}' is not valid: {first['field']}: {first['message']}",
@@ -193,19 +202,33 @@ class Action:
         A value for which `is_dynamic` is true is not judged, only that its key exists.
         """
         try:
-            self.model.model_validate(dict(template))
+            self._validate(template)
         except ValidationError as error:
+            found = _errors(error)
             return [
                 problem
-                for problem, item in zip(self._describe(error), error.errors(), strict=True)
+                for problem, item in zip(self._describe(found), found, strict=True)
                 if item["type"] in ("missing", "extra_forbidden")
-                or not is_dynamic(template.get(str(item["loc"][0])))
+                or not is_dynamic(_value_at(template, str(item["loc"][0])))
             ]
         return []
 
-    def _describe(self, error: ValidationError) -> list[dict[str, str]]:
+    def _validate(self, values: Mapping[str, Any]) -> _Model:
+        """Raises ValidationError, with no more than a part of very many errors if it can be."""
+        known = self.model.model_fields
+        unknown = islice((name for name in values if name not in known), _UNKNOWN_MAX)
+        looked_at = {name: values[name] for name in known if name in values}
+        looked_at |= {name: values[name] for name in unknown}
+        try:
+            return self.model.model_validate(looked_at)
+        except ValidationError as error:
+            if error.error_count() > _ERRORS_MAX:
+                self.model.model_validate(_beginning(looked_at))
+            raise
+
+    def _describe(self, errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         described = []
-        for item in error.errors(include_url=False, include_input=False):
+        for item in errors:
             field_path = ".".join(str(part) for part in item["loc"])
             message = item["msg"]
             if item["type"] == "missing":
@@ -221,6 +244,28 @@ class Action:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         takes = ", ".join(known) or "none"
         return f"action '{self.name}' has no such input{hint} It takes: {takes}"
+
+
+def _errors(error: ValidationError) -> Sequence[Mapping[str, Any]]:
+    """The errors, each with its place and text; of too many, one that says how many."""
+    count = error.error_count()
+    if count <= _ERRORS_MAX:
+        return error.errors(include_url=False, include_input=False)
+    message = f"has {count} wrong values, too many to tell which"
+    return [{"type": "too_many", "loc": (_ANY_INPUT,), "msg": message}]
+
+
+def _value_at(values: Mapping[str, Any], name: str) -> Any:
+    return dict(values) if name == _ANY_INPUT else values.get(name)
+
+
+def _beginning(value: Any) -> Any:
+    """A value whose objects and arrays have no more than their first few values."""
+    if isinstance(value, dict):
+        return {key: _beginning(value[key]) for key in islice(value, _FEW)}
+    if isinstance(value, list):
+        return [_beginning(item) for item in value[:_FEW]]
+    return value
 
 
 @dataclass

@@ -8,6 +8,7 @@ module knows neither a registry nor a schema library.
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,26 +70,54 @@ class DefinitionLimits:
     timeout_s_max: float = 30 * 86_400.0
 
 
+#: Bounds of looking for a word that is like another: what is looked at, and what is looked into.
+_WORD_CHARS_MAX = 200
+_WORDS_MAX = 2_000
+_LIKELY_MAX = 20
+_LIKE = 0.6
+#: Words of one definition for which another is looked for.
+_GUESSES_MAX = 10
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known word that is like `word`, else an empty text."""
-    close = difflib.get_close_matches(word, list(known)[:2000], n=1, cutoff=0.6)
+    """`; did you mean 'x'?` for the known word that is like `word`, else an empty text.
+
+    The order of letters is slow to compare, so only words that have about the same ones get so far.
+    """
+    matcher = difflib.SequenceMatcher(None, "", word[:_WORD_CHARS_MAX])
+    shares: list[tuple[float, str]] = []
+    for other in list(known)[:_WORDS_MAX]:
+        if len(other) <= _WORD_CHARS_MAX:
+            matcher.set_seq1(other)
+            if matcher.real_quick_ratio() >= _LIKE and (share := matcher.quick_ratio()) >= _LIKE:
+                shares.append((share, other))
+    likely = [other for _, other in heapq.nlargest(_LIKELY_MAX, shares)]
+    close = difflib.get_close_matches(word[:_WORD_CHARS_MAX], likely, n=1, cutoff=_LIKE)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 class _Problems:
-    """Problems found so far, each at a field."""
+    """Problems found so far, each at a field: how many, and the first of them."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self.count = 0
         self._guesses = 0
 
     def add(self, where: str, message: str) -> None:
-        self.found.append(Problem(where, message))
+        self.count += 1
+        if len(self.found) < ValidationFailed.SHOWN_MAX:
+            self.found.append(Problem(where, message))
+
+    def refuse_any(self) -> None:
+        """Raise ValidationFailed if there are any."""
+        if self.count:
+            raise ValidationFailed("workflow", self.found, total=self.count)
 
     def guess(self, word: str, known: Iterable[str]) -> str:
-        """As `nearest`, for as many words as will be shown: looking for likeness is slow."""
+        """As `nearest`, for the first few words: looking for likeness is slow."""
         self._guesses += 1
-        return nearest(word, known) if self._guesses <= ValidationFailed.SHOWN_MAX else ""
+        return nearest(word, known) if self._guesses <= _GUESSES_MAX else ""
 
     def unknown_fields(self, where: str, raw: Mapping[str, Any], known: Iterable[str]) -> None:
         for key in raw:
@@ -150,8 +179,7 @@ def parse_definition(
         for task in tasks:
             for where, message in check_action(task):
                 problems.add(f"tasks.{task.name}{where}", message)
-    if problems.found:
-        raise ValidationFailed("workflow", problems.found)
+    problems.refuse_any()
     workflow = Workflow(
         name=definition["name"],
         tasks=tuple(tasks),
@@ -164,8 +192,7 @@ def parse_definition(
     if inputs_of is not None:
         judge = _judge_inputs(inputs_of(definition.get("input_schema")), problems)
     _check_references(workflow, limits, problems, judge)
-    if problems.found:
-        raise ValidationFailed("workflow", problems.found)
+    problems.refuse_any()
     return workflow
 
 
@@ -211,6 +238,11 @@ def _parse_task(
     problems.text(f"{where}", key, limits.name_length_max, required=True)
     if any(ord(char) < 32 or ord(char) == 127 for char in key):
         problems.add(where, "a task's name must not hold control characters")
+    if key and not key.strip("."):
+        problems.add(
+            where,
+            "a task's name must not consist of dots only: in paths, those mean other places",
+        )
     if raw.get("name", key) != key:
         problems.add(f"{where}.name", f"must be the task's key '{key}', not {raw['name']!r}")
     component = problems.text(

@@ -175,22 +175,28 @@ def _shortened(text: str, length: int) -> str:
 
 
 class ValidationFailed(HarmoniaError):
-    """Well-formed but not valid; `details.errors` lists each field with its problem."""
+    """Well-formed but not valid; `details.errors` lists each field with its problem.
+
+    `total` counts all problems, if not all are given.
+    """
 
     code = "validation_error"
 
     #: At most this many problems travel in one answer; the count of all is in `details.total`.
     SHOWN_MAX: ClassVar[int] = 50
 
-    def __init__(self, subject: str, problems: Iterable[Problem]) -> None:
+    def __init__(
+        self, subject: str, problems: Iterable[Problem], *, total: int | None = None
+    ) -> None:
         found = list(problems)
         first = found[0] if found else Problem("", "not valid")
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        total = total or len(found)
+        more = f" (and {total - 1} more)" if total > 1 else ""
         super().__init__(
             f"{subject} is not valid: {first.field}: {first.message}{more}",
             {
                 "errors": [problem.to_json() for problem in found[: self.SHOWN_MAX]],
-                "total": len(found),
+                "total": total,
             },
         )
 

@@ -126,8 +126,11 @@ class EventHub:
                     if read is None:
                         return
                     batch = read
-                if batch or not await self._wait(topic, changed):
-                    yield batch
+                if not batch and await self._wait(topic, changed):
+                    continue
+                if not batch and await self._is_beyond_the_end(execution_id, position):
+                    return
+                yield batch
         finally:
             self._leave(execution_id, topic)
 
@@ -157,6 +160,17 @@ class EventHub:
             raise ServiceUnavailable("the store cannot be reached; try again") from error
         fields = found[0]
         return fields is not None and decode_head(fields["head"]).status.is_final
+
+    async def _is_beyond_the_end(self, execution_id: str, position: int) -> bool:
+        """Whether no event will ever follow, although the client has not seen the last one.
+
+        It may have named a seq that the log never reached.
+        """
+        try:
+            ended = await self._has_ended(execution_id)
+        except ServiceUnavailable:
+            return False
+        return ended and not await self._read(execution_id, position)
 
     async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""

@@ -116,12 +116,21 @@ async def list_tasks(
     summary="Get execution output",
     response_model=None,
     responses={
-        200: {"description": "The execution's output, whole", "content": {"application/json": {}}}
+        200: {
+            "description": "The execution's output. What the workflow's `output` names is in it, "
+            "however large. Without one, the outputs of the last tasks are: those that are kept in "
+            'the blob store, or are too large together, as `{"$ref", "size", "preview"}`, where '
+            "`$ref` is the route that has the output whole",
+            "content": {"application/json": {}},
+        }
     },
     dependencies=needs("read"),
 )
 async def get_execution_output(execution_id: str, context: ContextOf) -> Response:
-    """Retrieve the whole output of a completed execution, however large."""
+    """Retrieve the output of a completed execution.
+
+    Where it is made of the outputs of tasks by default, large ones are told by where they are.
+    """
     execution_id = identifiers.execution_id(execution_id)
     output = await context.gateway.get_execution_output(execution_id)
     return Response(output, media_type="application/json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from fastapi import APIRouter, Response
@@ -21,6 +21,12 @@ from harmonia_serve.gateway import FileContent
 from harmonia_serve.routes.context import API, ContextOf, document, needs
 
 __all__ = ["router"]
+
+_COMPRESSED: Final = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+}
 
 router = APIRouter(prefix=f"{API}/executions", tags=["Executions"])
 
@@ -41,7 +47,7 @@ async def list_files(execution_id: str, context: ContextOf) -> Response:
     summary="Download file",
     response_class=Response,
     response_model=None,
-    responses={200: {"description": "The file", "content": {"application/octet-stream": {}}}},
+    responses={200: {"description": "The file", "content": {"*/*": {}}}},
     dependencies=needs("read"),
 )
 async def download_file(execution_id: str, path: str, context: ContextOf) -> Response:
@@ -51,13 +57,22 @@ async def download_file(execution_id: str, path: str, context: ContextOf) -> Res
     name = quote(file.name.rpartition("/")[2], safe="")
     return StreamingResponse(
         _exactly(file),
-        media_type=mimetypes.guess_type(file.name)[0] or "application/octet-stream",
         headers={
+            # Not as `media_type`, which would claim UTF-8 for every text.
+            "Content-Type": _media_type(file.name),
             "Content-Length": str(file.size),
             "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
             "Content-Security-Policy": "default-src 'none'; sandbox",
         },
     )
+
+
+def _media_type(name: str) -> str:
+    """What the name says of the bytes as they are: a compressed table is no table."""
+    kind, encoding = mimetypes.guess_type(name)
+    if encoding is not None:
+        kind = _COMPRESSED.get(encoding)
+    return kind or "application/octet-stream"
 
 
 def _checked(path: str) -> str:

@@ -51,7 +51,7 @@ async def list_keys(query: Annotated[SortedQuery, Query()], context: ContextOf) 
 @router.delete(
     "/{key_id}",
     summary="Revoke key",
-    response_model=None,
+    response_model=schemas.RevokedKey,
     dependencies=needs("admin"),
 )
 async def revoke_key(key_id: str, context: ContextOf) -> Response:

@@ -20,8 +20,6 @@ router = APIRouter(tags=["Service"])
 
 @router.get("/health", summary="Health", response_model=schemas.Health)
 @router.get(f"{API}/health", include_in_schema=False)
-@router.head("/health", include_in_schema=False)
-@router.head(f"{API}/health", include_in_schema=False)
 async def health(context: ContextOf) -> Response:
     """Whether the service lives. Needs no key."""
     return document(await context.gateway.health(detailed=False))
@@ -29,8 +27,6 @@ async def health(context: ContextOf) -> Response:
 
 @router.get("/ready", summary="Readiness", response_model=schemas.Health)
 @router.get(f"{API}/ready", include_in_schema=False)
-@router.head("/ready", include_in_schema=False)
-@router.head(f"{API}/ready", include_in_schema=False)
 async def ready(context: ContextOf) -> Response:
     """Whether requests can be served now; 503 if not. Needs no key."""
     if not await context.gateway.ready():

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from harmonia_actors import settings as settings_module
-from harmonia_actors.components import ergon
+from harmonia_actors.components import argv, ergon
 from harmonia_actors.components.analysis import columns
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import errors, events
@@ -101,6 +101,7 @@ def fixed_limits() -> str:
         ("Files that one listing of a workspace shows", files.FILES_SHOWN_MAX),
         ("Problems that one `validation_error` lists", errors.ValidationFailed.SHOWN_MAX),
         ("Characters of an `Idempotency-Key`", once.KEY_LENGTH_MAX),
+        ("Characters of a command that is written as one text", argv.COMMAND_CHARS_MAX),
     ]
     return table(("What", "Limit"), [(what, f"{limit:,}") for what, limit in rows])
 

@@ -23,9 +23,11 @@ from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task
 from harmonia_actors.runtime.notes import encode_note
+from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.once import creation_of
 from harmonia_actors.runtime.service.parts import answered
+from harmonia_actors.runtime.service.texts import check_texts
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from persistence.errors import Missing
 from persistence.store import InboxEntry, IndexEntry, Snapshot
@@ -42,7 +44,12 @@ class CheckpointService(ExecutionService):
     async def create_checkpoint(
         self, execution_id: str, *, name: str, description: str, once: Once | None = None
     ) -> JsonObject:
-        """Copy the state of an execution as of now. Raises ExecutionNotFound, Conflict."""
+        """Copy the state of an execution as of now. Raises ExecutionNotFound, Conflict.
+
+        Raises ValidationFailed for a name or a description that is not good.
+        """
+        texts = {"name": name, "description": description}
+        check_texts(texts, "checkpoint", self.settings)
         creation = creation_of(once, "create_checkpoint", execution_id, name, description)
         if made := (await self.made_before(creation)).get("checkpoint"):
             return await self.get_checkpoint(made)
@@ -151,12 +158,11 @@ class CheckpointService(ExecutionService):
             raise CheckpointNotFound(checkpoint_id) from None
         if owner is None:
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
+        values = jsontext.decode(snapshot.fields["input"])
+        restored = views.started(execution.head_record(), values, options)
         if parsed.wait:
-            return await self.wait_for(head.execution_id, owner)
-        new = await answered(lambda: self.store.read_execution(head.execution_id))
-        if new is None:
-            raise ExecutionNotFound(head.execution_id)
-        return ExecutionReply(await self.status_document(new, outputs=True), ended=False)
+            return await self.wait_for(owner, restored)
+        return ExecutionReply(await self.shown_or(restored), ended=False)
 
     def _files_from(
         self, snapshot: Snapshot, former: Head, known: KnownWorkflow

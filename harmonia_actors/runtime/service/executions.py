@@ -10,14 +10,12 @@ from typing import Any
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import (
-    ComponentFailed,
-    Conflict,
-    ExecutionFailed,
     ExecutionNotFound,
     InvalidRequest,
     Problem,
     RateLimitExceeded,
     ResourceNotFound,
+    ServiceUnavailable,
     ValidationFailed,
 )
 from harmonia_actors.core.options import ExecutionOptions, parse_options
@@ -35,15 +33,16 @@ from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.indexing import execution_indexes, executions_index
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
+from harmonia_actors.runtime.service.endings import ended_reply, has_ended
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
-from harmonia_actors.runtime.service.schema import complete_input
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
 from persistence.errors import (
     AlreadyExists,
     DefinitionMissing,
     LimitReached,
     Missing,
+    StoreUnavailable,
     VersionConflict,
 )
 from persistence.store import InboxEntry, NewExecution, Snapshot
@@ -52,6 +51,8 @@ __all__ = ["ExecutionService"]
 
 #: Between looks at an execution whose owner is just changing.
 _OWNERLESS_S = 0.05
+#: Between looks while the store is away.
+_AWAY_S = 0.5
 #: When a client may try again that was refused because too many executions are live.
 _FULL_RETRY_S = 5
 
@@ -77,7 +78,8 @@ class ExecutionService(WorkflowService):
         parsed = self.parse_options(options)
         record, known = await self.find_workflow(workflow_id)
         del record
-        values = complete_input(input_values, known.definition.get("input_schema"), known.needed)
+        schema = known.definition.get("input_schema")
+        values = await self.schemas.complete_input(input_values, schema, known.needed)
         body = jsontext.encode(values)
         if len(body) > self.settings.body_bytes_max:
             raise InvalidRequest(
@@ -105,9 +107,10 @@ class ExecutionService(WorkflowService):
         owner = await self.create_and_launch(creation, known, head, fields)
         if owner is None:
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
+        document = views.started(head, values, options)
         if parsed.wait:
-            return await self.wait_for(head.execution_id, owner)
-        return ExecutionReply(views.started(head, values, options), ended=False)
+            return await self.wait_for(owner, document)
+        return ExecutionReply(document, ended=False)
 
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         """The status document."""
@@ -141,14 +144,14 @@ class ExecutionService(WorkflowService):
         """Ask for a cancel. Raises Conflict if the execution has ended."""
         head = await self._head(execution_id)
         if head.status.is_final:
-            raise _ended(head)
+            raise has_ended(head)
         entry = InboxEntry("cancel", encode_note("cancel", self.clock.now_ms()))
         try:
             owner = await answered(lambda: self.store.append_inbox(execution_id, entry))
         except Missing:
             raise ExecutionNotFound(execution_id) from None
         except VersionConflict:
-            raise _ended(await self._head(execution_id)) from None
+            raise has_ended(await self._head(execution_id)) from None
         if owner:
             await self.parts.launcher.nudge(owner, execution_id)
         return {
@@ -324,24 +327,31 @@ class ExecutionService(WorkflowService):
         elif snapshot.version == 1:
             await launcher.wanted()
         head = decode_head(snapshot.fields["head"])
-        if head.options.wait:
-            return await self.wait_for(execution_id, snapshot.owner)
-        if head.checkpoint_id:
-            return ExecutionReply(await self.get_execution(execution_id, outputs=True), ended=False)
         values, options = (jsontext.decode(snapshot.fields[name]) for name in ("input", "options"))
-        return ExecutionReply(views.started(head, values, options), ended=False)
+        known = views.started(head, values, options)
+        if head.options.wait:
+            return await self.wait_for(snapshot.owner, known)
+        if head.checkpoint_id:
+            known = await self.shown_or(known)
+        return ExecutionReply(known, ended=False)
 
-    async def wait_for(self, execution_id: str, owner: str) -> ExecutionReply:
-        """Wait, bounded, until an execution has ended; its failure becomes the API's error."""
+    async def wait_for(self, owner: str, known: JsonObject) -> ExecutionReply:
+        """Wait, bounded, until an execution has ended; its failure becomes the API's error.
+
+        Also while the store is away: whoever is told to try again starts another one. If it is away
+        to the end, what is known of the execution is the answer.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.sync_wait_s_max):
-                await self._wait_ended(execution_id, owner)
-        document = await self.get_execution(execution_id, outputs=True)
-        ended = ExecutionStatus(document["status"]).is_final
-        error = document["error"]
-        if document["status"] == ExecutionStatus.FAILED and error is not None:
-            raise _as_error(execution_id, error)
-        return ExecutionReply(document, ended=ended)
+                await self._wait_ended(known["execution_id"], owner)
+        return ended_reply(await self.shown_or(known))
+
+    async def shown_or(self, known: JsonObject) -> JsonObject:
+        """An execution's status, or what is known of it if the store is away."""
+        try:
+            return await self.get_execution(known["execution_id"], outputs=True)
+        except ServiceUnavailable:
+            return known
 
     async def status_document(self, snapshot: Snapshot, *, outputs: bool) -> JsonObject:
         """The document of GET /executions/{id}."""
@@ -408,8 +418,7 @@ class ExecutionService(WorkflowService):
         url = reference.url
         body = None
         if url is not None:
-            with contextlib.suppress(Missing):
-                body = await asyncio.to_thread(self.parts.blobs.get, url)
+            body = await self._blob(url)
         else:
             keys = [(reference.execution_id, reference.key)]
             body = (await answered(lambda: self.store.read_outputs(keys)))[0]
@@ -417,13 +426,30 @@ class ExecutionService(WorkflowService):
             raise ResourceNotFound("the output is no longer kept", {"key": reference.key})
         return body
 
+    async def _blob(self, url: str) -> bytes | None:
+        """A blob, or None if it is gone. Raises ServiceUnavailable, ResourceNotFound."""
+        try:
+            return await asyncio.to_thread(self.parts.blobs.get, url)
+        except Missing:
+            return None
+        except StoreUnavailable as error:
+            raise ServiceUnavailable(
+                "the blob store, where large outputs are, cannot be used; try again"
+            ) from error
+        except ValueError as error:
+            raise ResourceNotFound(
+                "the output is in another blob store than the one that is configured now"
+            ) from error
+
     async def _wait_ended(self, execution_id: str, owner: str) -> None:
         while True:
             if owner:
                 await self.parts.launcher.wait_ended(owner, execution_id)
-            snapshot = await answered(lambda: self.store.read_execution(execution_id, rows=False))
-            if snapshot is None:
-                raise ExecutionNotFound(execution_id)
+            try:
+                snapshot = await self._snapshot(execution_id)
+            except ServiceUnavailable:
+                await asyncio.sleep(_AWAY_S)
+                continue
             if decode_head(snapshot.fields["head"]).status.is_final:
                 return
             owner = snapshot.owner
@@ -440,25 +466,6 @@ class ExecutionService(WorkflowService):
         return found
 
 
-def _ended(head: Head) -> Conflict:
-    return Conflict(
-        f"execution '{head.execution_id}' has ended and cannot be cancelled",
-        {"execution_id": head.execution_id, "status": head.status.value},
-    )
-
-
 def _row(snapshot: Snapshot, index: int) -> TaskRow | None:
     body = snapshot.rows.get(str(index))
     return None if body is None else decode_row(body)
-
-
-def _as_error(execution_id: str, error: Mapping[str, Any]) -> Exception:
-    details = {
-        "execution_id": execution_id,
-        "task": error.get("task"),
-        "error": error,
-    }
-    message = f"execution '{execution_id}' failed: {error['message']}"
-    if error["code"] == "component_error":
-        return ComponentFailed(message, details)
-    return ExecutionFailed(message, details)

@@ -12,13 +12,14 @@ import math
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import (
     AuthenticationFailed,
+    Conflict,
     Problem,
     RateLimitExceeded,
     ResourceNotFound,
@@ -27,6 +28,7 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.core.requests import SCOPES, JsonObject, PageRequest, Principal
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
+from persistence.errors import AlreadyExists, VersionConflict
 from persistence.store import IndexEntry, Store
 
 __all__ = ["KeyService", "make_first_key", "new_key"]
@@ -35,6 +37,11 @@ _T = TypeVar("_T")
 
 _KEY = re.compile(r"hk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _LIST = "keys:created_at"
+_ADMINS = "keys:admin"
+#: Admin keys that are looked at to find one that stays.
+_ADMINS_MAX = 100
+#: The document that names admin keys which are about to end.
+_ENDING = ("keys", "ending")
 #: Tokens leased at a time: this share of a second's worth, so that most requests write nothing.
 _LEASE_SHARE = 0.05
 _LEASE_MAX = 200
@@ -108,7 +115,7 @@ class KeyService(Service):
         now_ms = self.clock.now_ms()
         record = _record(name, scopes, rate_limit_per_s, digest, now_ms)
         body = jsontext.encode(record)
-        indexes = [IndexEntry(_LIST, float(now_ms))]
+        indexes = _indexes(record)
         await answered(
             lambda: self.store.put_document("key", key_id, body, indexes, expected_version=0)
         )
@@ -119,11 +126,37 @@ class KeyService(Service):
         return await self.page_of_documents("key", _LIST, page, _shown)
 
     async def revoke_key(self, key_id: str) -> JsonObject:
-        """End a key at once. Raises ResourceNotFound."""
+        """End a key at once. Raises ResourceNotFound, or Conflict for the last admin key."""
+        stored = await answered(lambda: self.store.get_document("key", key_id))
+        if stored is not None and "admin" in jsontext.decode(stored.body)["scopes"]:
+            await answered(lambda: self._let_another_admin_stay(key_id))
         if not await answered(lambda: self.store.delete_document("key", key_id)):
             raise ResourceNotFound(f"there is no key '{key_id[:64]}'", {"key_id": key_id[:64]})
         self._buckets.pop(f"key:{key_id}", None)
         return {"success": True, "message": "Key revoked", "key_id": key_id}
+
+    async def _let_another_admin_stay(self, key_id: str) -> None:
+        """Note that an admin key is about to end. Raises Conflict if no other would be left.
+
+        Two that end each other at the same time would both find the other one: so each writes down
+        first that it ends, and the second to write reads what the first has written.
+        """
+        while True:
+            note = await self.store.get_document(*_ENDING)
+            version, ending = (note.version, jsontext.decode(note.body)) if note else (0, [])
+            page = await self.store.page(_ADMINS, offset=0, limit=_ADMINS_MAX, descending=True)
+            if not set(page.ids) - {key_id, *ending}:
+                raise Conflict(
+                    "this is the last key with the scope admin, and without one no key can ever be "
+                    "made; create another first",
+                    {"key_id": key_id},
+                )
+            body = jsontext.encode([*(i for i in ending if i in page.ids and i != key_id), key_id])
+            try:
+                await self.store.put_document(*_ENDING, body, expected_version=version)
+            except (VersionConflict, AlreadyExists):
+                continue
+            return
 
     async def _take(self, bucket: str, rate_per_s: float, what: str) -> None:
         known = self._buckets.get(bucket)
@@ -182,15 +215,21 @@ def _shown(key_id: str, record: dict[str, object]) -> JsonObject:
 
 
 async def make_first_key(store: Store, now_ms: int, *, anew: bool = False) -> str | None:
-    """Make an admin key if there is no key at all, or `anew`; returns it, this once, else None."""
-    page = await store.page(_LIST, offset=0, limit=1, descending=False)
+    """Make an admin key if there is none, or `anew`; returns it, this once, else None."""
+    page = await store.page(_ADMINS, offset=0, limit=1, descending=False)
     if page.total and not anew:
         return None
     key_id, key, digest = new_key()
     record = _record("first", ("admin",), None, digest, now_ms)
-    indexes = [IndexEntry(_LIST, float(now_ms))]
-    await store.put_document("key", key_id, jsontext.encode(record), indexes, expected_version=0)
+    body = jsontext.encode(record)
+    await store.put_document("key", key_id, body, _indexes(record), expected_version=0)
     return key
+
+
+def _indexes(record: Mapping[str, Any]) -> list[IndexEntry]:
+    score = float(record["created_ms"])
+    admins = [IndexEntry(_ADMINS, score)] if "admin" in record["scopes"] else []
+    return [IndexEntry(_LIST, score), *admins]
 
 
 def _record(

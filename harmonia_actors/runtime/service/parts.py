@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from harmonia_actors.core.definition import DefinitionLimits
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.requests import JsonObject, PageRequest
 from harmonia_actors.core.resources import Capacity
+from harmonia_actors.core.sizes import holds_no_more
 from harmonia_actors.runtime.ordering import BlobReader
 from harmonia_actors.runtime.ports import Clock
 from harmonia_actors.runtime.service.once import Creation, find_made
@@ -25,11 +27,16 @@ __all__ = [
     "Service",
     "ServiceParts",
     "answered",
+    "apart",
     "new_id",
     "paged",
 ]
 
 _T = TypeVar("_T")
+
+#: A document of at most so many values, and characters in all, is worked on at once.
+_AT_ONCE_PARTS = 1_000
+_AT_ONCE_CHARS = 64 * 1024
 
 
 class Launcher(Protocol):
@@ -131,6 +138,13 @@ class Service:
             return paged(items, found.total, page)
 
         return await answered(read)
+
+
+async def apart(document: Any, work: Callable[[], _T]) -> _T:
+    """Do work whose time grows with a document: at once if that is small, else in a thread."""
+    if holds_no_more(document, parts=_AT_ONCE_PARTS, chars=_AT_ONCE_CHARS):
+        return work()
+    return await asyncio.to_thread(work)
 
 
 def paged(items: list[JsonObject], total: int, page: PageRequest) -> JsonObject:

@@ -1,12 +1,13 @@
-"""Input schemas: property maps or whole JSON Schemas, defaults, and what an execution is given.
+"""Input schemas: property maps or whole JSON Schemas, defaults, and what is wrong with values.
 
-Patterns run in a linear-time engine, and references to other documents are never fetched, because
-both come from clients.
+Pure functions, without bound in time and memory: a schema of a few lines can ask for hours. Whoever
+serves others meanwhile asks `schema_checks` instead. Patterns run in a linear-time engine, and
+references to other documents are never fetched, because both come from clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,22 +15,29 @@ import jsonschema_rs
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import nearest
-from harmonia_actors.core.errors import Problem, ValidationFailed
+from harmonia_actors.core.errors import Problem
 from harmonia_actors.core.references import compile_template
 from harmonia_actors.core.workflow import Workflow
 
 __all__ = [
     "as_json_schema",
     "check_schema",
-    "complete_input",
+    "find_problems",
     "inputs_of",
     "is_property_map",
+    "missing_inputs",
     "required_inputs",
     "with_defaults",
+    "with_defaults_filled_in",
 ]
 
 _WHOLE_KEYWORDS = ("$schema", "$ref", "allOf", "anyOf", "oneOf", "additionalProperties")
+#: What a default may refer to, and where it is.
+_SHARED_KEYWORDS = ("$schema", "$defs", "definitions", "properties")
+_UNUSABLE = (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError)
 _PROBLEMS_MAX = 50
+#: Looking for the name that was meant is slow.
+_GUESSES_MAX = 10
 
 
 def is_property_map(schema: Mapping[str, Any]) -> bool:
@@ -87,14 +95,11 @@ def check_schema(schema: Any) -> Iterable[tuple[str, str]]:
                 yield f".{name}", "must be a JSON Schema object"
                 return
     try:
-        validator = _validator(jsontext.encode_text(as_json_schema(schema)))
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        _validator(jsontext.encode_text(as_json_schema(schema)))
+    except _UNUSABLE as error:
         yield _within(schema, error), f"is not a schema that can be used: {_first_line(error)}"
         return
-    del validator
-    for name, of_property in _properties(schema).items():
-        if isinstance(of_property, dict) and "default" in of_property:
-            yield from _check_default(name, of_property, schema)
+    yield from _check_defaults(schema)
 
 
 def _within(schema: Mapping[str, Any], error: Exception) -> str:
@@ -109,20 +114,22 @@ def _path(steps: Iterable[int | str]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
-def _check_default(
-    name: str, of_property: Mapping[str, Any], schema: Mapping[str, Any]
-) -> Iterable[tuple[str, str]]:
-    bare = {k: v for k, v in of_property.items() if not (k == "required" and isinstance(v, bool))}
-    # What the property may refer to.
-    shared = {k: schema[k] for k in ("$schema", "$defs", "definitions") if k in schema}
+def _check_defaults(schema: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    defaults = _defaults(schema)
+    if not defaults:
+        return
+    # Each on its own, so nothing is demanded of them together.
+    kept = {k: v for k, v in as_json_schema(schema).items() if k in _SHARED_KEYWORDS}
     try:
-        validator = _validator(jsontext.encode_text({**shared, **bare}))
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
-        # It refers to yet another place of the schema; the default is checked when it is used.
+        validator = _validator(jsontext.encode_text(kept))
+    except _UNUSABLE:
+        # They refer to yet another place of the schema, and are checked when they are used.
         return
-    for error in validator.iter_errors(of_property["default"]):
-        yield f".{name}.default", _message(error)
-        return
+    for name, default in defaults.items():
+        try:
+            validator.validate({name: default})
+        except jsonschema_rs.ValidationError as error:
+            yield f".{name}.default", _message(error)
 
 
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,49 +173,66 @@ def required_inputs(workflow: Workflow) -> dict[str, str]:
     return needed
 
 
-def complete_input(
-    values: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-    needed: Mapping[str, str],
-    *,
-    subject: str = "execution",
-    field: str = "input",
+def with_defaults_filled_in(
+    values: Mapping[str, Any], schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The input with defaults filled in, checked. Raises ValidationFailed."""
-    complete = {**_defaults(schema), **values}
-    problems: list[Problem] = []
-    if schema is not None:
-        problems += _schema_problems(complete, schema, field)
-    told = {problem.field for problem in problems}
+    """The values, and the schema's defaults for what is not among them."""
+    return {**_defaults(schema), **values}
+
+
+def missing_inputs(
+    values: Mapping[str, Any], needed: Mapping[str, str], told: Iterable[Problem], field: str
+) -> Iterator[Problem]:
+    """Problems for inputs that references need, unless they have been told of already."""
+    fields = {problem.field for problem in told}
     for name, text in needed.items():
         where = f"{field}.{name}"
-        if name not in complete and where not in told:
-            problems.append(Problem(where, f"is required: '{text}' refers to it"))
-    if problems:
-        raise ValidationFailed(subject, problems)
-    return complete
+        if name not in values and where not in fields:
+            yield Problem(where, f"is required: '{text}' refers to it")
 
 
-def _schema_problems(
+def find_problems(
     values: Mapping[str, Any], schema: Mapping[str, Any], field: str
-) -> list[Problem]:
+) -> Iterator[list[Problem]]:
+    """What is wrong with values, told better each time: the last list is the one to show.
+
+    Whether anything is wrong is cheap to tell, compared with what, and that with all of it: the
+    library collects every error, with those of all branches of `anyOf`, before it gives the first.
+    """
     whole = as_json_schema(schema)
-    problems = []
+    unknown: list[Problem] = []
     if is_property_map(schema):
-        known = _properties(schema)
-        for name in values:
-            if name not in known:
-                text = f"there is no such input{nearest(name, known)}"
-                problems.append(Problem(f"{field}.{name}", text))
-            if len(problems) >= _PROBLEMS_MAX:
-                return problems
+        unknown = _unknown_inputs(values, _properties(schema), field)
         whole = {**whole, "additionalProperties": True}
-    for error in _validator(jsontext.encode_text(whole)).iter_errors(dict(values)):
-        where, message = _place(error, field)
-        problems.append(Problem(where, message))
-        if len(problems) >= _PROBLEMS_MAX:
+    validator = _validator(jsontext.encode_text(whole))
+    given = dict(values)
+    if len(unknown) >= _PROBLEMS_MAX or validator.is_valid(given):
+        yield unknown
+        return
+    yield [*unknown, Problem(field, "does not fit the schema; what is wrong takes long to find")]
+    try:
+        validator.validate(given)
+    except jsonschema_rs.ValidationError as error:
+        yield [*unknown, Problem(*_place(error, field))]
+    found = [*unknown]
+    for one in validator.iter_errors(given):
+        found.append(Problem(*_place(one, field)))
+        if len(found) >= _PROBLEMS_MAX:
             break
-    return problems
+    yield found
+
+
+def _unknown_inputs(
+    values: Mapping[str, Any], known: Mapping[str, Any], field: str
+) -> list[Problem]:
+    found: list[Problem] = []
+    for name in values:
+        if name not in known:
+            hint = nearest(name, known) if len(found) < _GUESSES_MAX else ""
+            found.append(Problem(f"{field}.{name}", f"there is no such input{hint}"))
+        if len(found) >= _PROBLEMS_MAX:
+            break
+    return found
 
 
 def _place(error: Any, field: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -11,14 +11,13 @@ from harmonia_actors.core.errors import Problem, TemplateNotFound, ValidationFai
 from harmonia_actors.core.requests import JsonObject, Once, PageRequest
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.runtime.service.once import creation_of
-from harmonia_actors.runtime.service.parts import answered
+from harmonia_actors.runtime.service.parts import answered, apart
 from harmonia_actors.runtime.service.schema import (
     as_json_schema,
-    check_schema,
-    complete_input,
     required_inputs,
     with_defaults,
 )
+from harmonia_actors.runtime.service.texts import check_texts
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
 from persistence.errors import AlreadyExists, DefinitionMissing
 from persistence.store import IndexEntry
@@ -26,6 +25,8 @@ from persistence.store import IndexEntry
 __all__ = ["TemplateService"]
 
 _LIST = "templates:created_at"
+#: Parameters for which the input that was meant is looked for.
+_GUESSES_MAX = 10
 
 
 class TemplateService(WorkflowService):
@@ -36,18 +37,21 @@ class TemplateService(WorkflowService):
         creation = creation_of(once, "create_template", request)
         if made := (await self.made_before(creation)).get("template"):
             return await self._shown(made)
-        name, description = self._texts(request, "template")
-        if ("workflow_id" in request) == ("definition" in request):
+        name, description = check_texts(request, "template", self.settings)
+        workflow_id, definition = request.get("workflow_id"), request.get("definition")
+        if (workflow_id is None) == (definition is None):
             problem = Problem("workflow_id", "give either workflow_id or definition")
             raise ValidationFailed("template", [problem])
-        if "workflow_id" in request:
-            workflow_id = request["workflow_id"]
+        parameters = request.get("parameters")
+        if workflow_id is not None:
             _, known = await self.find_workflow(workflow_id)
-            parameters = self._parameters(request.get("parameters"), known.definition)
+            await self._check_parameters(parameters, known.definition, lambda: known.needed)
         else:
             # Nothing is made of a definition whose parameters are not good.
-            definition = self.checked(request["definition"])
-            parameters = self._parameters(request.get("parameters"), definition)
+            definition = await self.checked(request["definition"])
+            await self._check_parameters(
+                parameters, definition, lambda: required_inputs(build_workflow(definition))
+            )
             workflow_id = (await self.store_workflow(definition, creation))["workflow_id"]
             known = await self.known(await answered(lambda: self.keep_definition(definition)))
         now_ms = self.clock.now_ms()
@@ -84,16 +88,16 @@ class TemplateService(WorkflowService):
         except AlreadyExists:
             # Another send with the same key was faster.
             return await self._shown(await self.made_meanwhile(creation, "template"))
-        return _document(template_id, record)
+        return _document(template_id, record, known)
 
     async def get_template(self, template_id: str) -> JsonObject:
         """The template with its tasks. Raises TemplateNotFound."""
         record, known = await self._find_template(template_id)
-        return {**_document(template_id, record), "tasks": known.definition["tasks"]}
+        return {**_document(template_id, record, known), "tasks": known.definition["tasks"]}
 
     async def list_templates(self, page: PageRequest) -> JsonObject:
-        """One page of templates."""
-        return await self.page_of_documents("template", _LIST, page, _document)
+        """One page of templates, without their parameters."""
+        return await self.page_of_documents("template", _LIST, page, _summary)
 
     async def delete_template(self, template_id: str) -> None:
         """Remove a template; workflows made from it stay."""
@@ -108,10 +112,11 @@ class TemplateService(WorkflowService):
         if workflow_id := (await self.made_before(creation)).get("workflow"):
             return {"template_id": template_id, **await self.get_workflow(workflow_id)}
         record, known = await self._find_template(template_id)
-        name, description = self._texts({"name": record["name"], **request}, "workflow")
-        values = complete_input(
+        texts = {"name": record["name"], **request}
+        name, description = check_texts(texts, "workflow", self.settings)
+        values = await self.schemas.complete_input(
             request.get("parameter_values") or {},
-            record["parameters"],
+            _parameters(record, known),
             {},
             subject="template instance",
             field="parameter_values",
@@ -124,8 +129,8 @@ class TemplateService(WorkflowService):
         return {"template_id": template_id, **made}
 
     async def _shown(self, template_id: str) -> JsonObject:
-        record, _ = await self._find_template(template_id)
-        return _document(template_id, record)
+        record, known = await self._find_template(template_id)
+        return _document(template_id, record, known)
 
     async def _find_template(self, template_id: str) -> tuple[dict[str, Any], KnownWorkflow]:
         stored = await answered(lambda: self.store.get_document("template", template_id))
@@ -134,48 +139,50 @@ class TemplateService(WorkflowService):
         record = jsontext.decode(stored.body)
         return record, await self.known(record["definition"])
 
-    def _texts(self, request: Mapping[str, Any], subject: str) -> tuple[str, str | None]:
-        problems = []
-        limits = (
-            ("name", self.settings.name_length_max),
-            ("description", self.settings.description_length_max),
-        )
-        for key, length_max in limits:
-            value = request.get(key)
-            if value is None and key == "description":
-                continue
-            if not isinstance(value, str) or not value.strip():
-                problems.append(Problem(key, "must be a text that is not empty"))
-            elif len(value) > length_max:
-                problems.append(
-                    Problem(key, f"has {len(value)} characters; at most {length_max} are allowed")
-                )
-        if problems:
-            raise ValidationFailed(subject, problems)
-        return request["name"], request.get("description")
+    async def _check_parameters(
+        self, raw: Any, definition: Mapping[str, Any], find_needed: Callable[[], Iterable[str]]
+    ) -> None:
+        """Hold parameters, if any are given, against a workflow's inputs.
 
-    def _parameters(self, raw: Any, definition: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters; by default the workflow's inputs."""
-        schema = definition.get("input_schema")
-        needed = required_inputs(build_workflow(definition))
+        `find_needed` gives those that its references need. Raises ValidationFailed.
+        """
         if raw is None:
-            return dict(schema) if schema is not None else {n: {"required": True} for n in needed}
-        inputs = (as_json_schema(schema).get("properties") or {}) if schema else {}
-        problems = [Problem(f"parameters{where}", text) for where, text in check_schema(raw)]
+            return
+        most = self.settings.template_parameters_bytes_max
+        if (size := len(jsontext.encode(raw))) > most:
+            problem = Problem("parameters", f"take {size} bytes as JSON; at most {most} are kept")
+            raise ValidationFailed("template", [problem])
+        of_schema = await self.schemas.of_schema(raw)
+        problems = [Problem(f"parameters{where}", text) for where, text in of_schema]
+        schema = definition.get("input_schema")
         if not problems and schema is not None:
-            names = {*inputs, *needed}
+            needed = await apart(definition, find_needed)
+            names = {*(as_json_schema(schema).get("properties") or {}), *needed}
             for name in as_json_schema(raw).get("properties") or {}:
                 if name not in names:
-                    text = f"the workflow has no such input{nearest(name, names)}"
+                    hint = nearest(name, names) if len(problems) < _GUESSES_MAX else ""
+                    text = f"the workflow has no such input{hint}"
                     problems.append(Problem(f"parameters.{name}", text))
                 if len(problems) >= ValidationFailed.SHOWN_MAX:
                     break
         if problems:
             raise ValidationFailed("template", problems)
-        return dict(raw)
 
 
-def _document(template_id: str, record: Mapping[str, Any]) -> JsonObject:
+def _parameters(record: Mapping[str, Any], known: KnownWorkflow) -> Mapping[str, Any]:
+    """The parameters; by default the workflow's inputs, which are not kept twice."""
+    kept: Mapping[str, Any] | None = record["parameters"]
+    if kept is not None:
+        return kept
+    schema: Mapping[str, Any] | None = known.definition.get("input_schema")
+    return schema if schema is not None else {name: {"required": True} for name in known.needed}
+
+
+def _document(template_id: str, record: Mapping[str, Any], known: KnownWorkflow) -> JsonObject:
+    return {**_summary(template_id, record), "parameters": dict(_parameters(record, known))}
+
+
+def _summary(template_id: str, record: Mapping[str, Any]) -> JsonObject:
     return {
         "template_id": template_id,
         "name": record["name"],
@@ -183,5 +190,4 @@ def _document(template_id: str, record: Mapping[str, Any]) -> JsonObject:
         "workflow_id": record["workflow_id"],
         "created_at": timestamp(record["created_ms"]),
         "updated_at": timestamp(record["updated_ms"]),
-        "parameters": record["parameters"],
     }

@@ -42,8 +42,20 @@ def execution_times(head: Head) -> JsonObject:
 
 
 def started(head: Head, input_values: JsonObject, options: JsonObject) -> JsonObject:
-    """An execution as the answer to its start shows it."""
+    """An execution as the answer to its start shows it.
+
+    Of a restored one, what is known of it without a look at the store.
+    """
+    restored: JsonObject = {}
+    if head.checkpoint_id:
+        restored = {
+            "checkpoint_id": head.checkpoint_id,
+            "task_status": {},
+            "task_status_truncated": True,
+            "tasks_url": f"/executions/{head.execution_id}/tasks",
+        }
     return {
+        **restored,
         "execution_id": head.execution_id,
         "workflow_id": head.workflow_id,
         "status": head.status.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -16,14 +17,18 @@ from harmonia_actors.core.requests import JsonObject, Once, PageRequest
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.service.once import Creation, creation_of
-from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered
-from harmonia_actors.runtime.service.schema import check_schema, inputs_of, required_inputs
+from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered, apart
+from harmonia_actors.runtime.service.schema import inputs_of, required_inputs
+from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+from harmonia_actors.runtime.service.schema_process import CheckLimits
 from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import IndexEntry
 
 __all__ = ["KnownWorkflow", "WorkflowService"]
 
 _KNOWN_MAX = 100
+#: Larger definitions are parsed in a thread, so that other requests go on meanwhile.
+_AT_ONCE_BYTES = 64 * 1024
 _SORTS = ("created_at", "updated_at", "name", "version")
 
 
@@ -44,6 +49,11 @@ class WorkflowService(Service):
     def __init__(self, parts: ServiceParts) -> None:
         super().__init__(parts)
         self._known: OrderedDict[str, KnownWorkflow] = OrderedDict()
+        self.schemas = SchemaChecks(
+            CheckLimits(
+                self.settings.schema_check_cpu_s_max, self.settings.schema_check_memory_bytes_max
+            )
+        )
 
     async def create_workflow(
         self, definition: JsonObject, *, once: Once | None = None
@@ -62,7 +72,7 @@ class WorkflowService(Service):
         template_id: str | None = None,
     ) -> JsonObject:
         """As `create_workflow`; `template_id` says what it was made from."""
-        kept = self.checked(definition)
+        kept = await self.checked(definition)
         now_ms = self.clock.now_ms()
         record = {
             "created_ms": now_ms,
@@ -85,7 +95,7 @@ class WorkflowService(Service):
 
     async def replace_workflow(self, workflow_id: str, definition: JsonObject) -> JsonObject:
         """Put another definition in its place; executions that exist keep theirs."""
-        kept = self.checked(definition)
+        kept = await self.checked(definition)
         while True:
             stored = await answered(lambda: self.store.get_document("workflow", workflow_id))
             if stored is None:
@@ -119,14 +129,19 @@ class WorkflowService(Service):
 
     # For the other services --------------------------------------------------------------------
 
-    def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
+    async def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
         """The definition as it is kept. Raises ValidationFailed."""
-        parse_definition(
+        schema = definition.get("input_schema")
+        of_schema = [] if schema is None else await self.schemas.of_schema(schema)
+        await apart(
             definition,
-            limits=self.definition_limits,
-            check_action=self._check_action,
-            check_schema=check_schema,
-            inputs_of=inputs_of,
+            lambda: parse_definition(
+                definition,
+                limits=self.definition_limits,
+                check_action=self._check_action,
+                check_schema=lambda _: of_schema,
+                inputs_of=inputs_of,
+            ),
         )
         kept = {key: value for key, value in definition.items() if key not in READ_ONLY_FIELDS}
         kept["tasks"] = {name: {"name": name, **task} for name, task in definition["tasks"].items()}
@@ -149,9 +164,10 @@ class WorkflowService(Service):
         body = await answered(lambda: self.store.get_definition(digest))
         if body is None:
             raise DefinitionMissing(f"definition {digest} is not stored")
-        definition = jsontext.decode(body)
-        workflow = build_workflow(definition)
-        found = KnownWorkflow(digest, definition, workflow, required_inputs(workflow))
+        if len(body) <= _AT_ONCE_BYTES:
+            found = _parse(digest, body)
+        else:
+            found = await asyncio.to_thread(_parse, digest, body)
         self._known[digest] = found
         while len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
@@ -210,6 +226,12 @@ class WorkflowService(Service):
                     check_template([word if isinstance(word, str) else "" for word in value])
             except CommandTemplateError as error:
                 yield f".input.{name}", str(error)
+
+
+def _parse(digest: str, body: bytes) -> KnownWorkflow:
+    definition = jsontext.decode(body)
+    workflow = build_workflow(definition)
+    return KnownWorkflow(digest, definition, workflow, required_inputs(workflow))
 
 
 def _holds_reference(value: Any) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harmonia_actors.components.argv import (
+    COMMAND_CHARS_MAX,
     WORD_BYTES_MAX,
     CommandTemplateError,
     check_template,
@@ -48,6 +49,12 @@ def test_templates_are_split_by_shell_rules_with_references_whole(
     template: str, words: list[str]
 ) -> None:
     assert split_command(template) == words
+
+
+def test_a_text_that_is_too_long_is_not_split() -> None:
+    assert len(split_command("a " * (COMMAND_CHARS_MAX // 20))) == COMMAND_CHARS_MAX // 20
+    with pytest.raises(CommandTemplateError, match="8000000 characters; at most 100000"):
+        split_command("a " * 4_000_000)
 
 
 @given(st.text(alphabet=st.sampled_from("ab '\"\\-=/.\n\t"), max_size=40))

@@ -160,3 +160,26 @@ def test_problems_of_a_template_leave_out_values_not_known_yet() -> None:
     assert [problem["field"] for problem in found] == ["unit", "colour"]
     assert action.problems({"length": "${x}"}, lambda _: True) == []
     assert [p["field"] for p in action.problems({}, lambda _: True)] == ["length"]
+
+
+def test_of_very_many_wrong_values_a_part_is_told() -> None:
+    component = Component("c")
+
+    @component.action
+    def take(words: list[str], table: dict[str, list[int]] | None = None) -> None: ...
+
+    action = component.actions["take"]
+    numbers = {"words": [7] * 100_000}
+    found = action.problems(numbers, lambda _: False)
+    assert 0 < len(found) <= 1_000
+    assert found[0]["field"] == "words.0"
+    with pytest.raises(ActionError) as refused:
+        action.parse(numbers)
+    assert 0 < len(refused.value.details["errors"]) <= 1_000
+    late = action.problems({"words": ["w"] * 1_000 + [7] * 100_000}, lambda _: False)
+    assert late == [{"field": "*", "message": "has 100000 wrong values, too many to tell which"}]
+    references: dict[str, object] = {"words": [], "table": {"a": [1] * 60 + ["${x}"] * 2_000}}
+    assert action.problems(references, lambda value: "${" in str(value)) == []
+    unknown = action.problems({f"w{n}": 1 for n in range(100_000)}, lambda _: False)
+    assert 0 < len(unknown) <= 1_000
+    assert "no such input" in unknown[-1]["message"]

@@ -94,7 +94,9 @@ def test_what_was_stored_is_built_without_limits() -> None:
     assert len(build_workflow(definition(chain(11_000))).tasks) == 11_000
 
 
-@pytest.mark.parametrize("name", ["with space", "nf.core:X (1)", "ünï", "a" * 128, "output", "1"])
+@pytest.mark.parametrize(
+    "name", ["with space", "nf.core:X (1)", "ünï", "a" * 128, "output", "1", "..a", "a."]
+)
 def test_names_may_hold_nearly_anything(name: str) -> None:
     raw = definition({name: {}, "next": {"depends_on": [name]}})
     assert parse_definition(raw).tasks[0].name == name
@@ -126,6 +128,9 @@ def test_names_may_hold_nearly_anything(name: str) -> None:
         (definition({"a": {"input": []}}), "tasks.a.input", "an object of the action's inputs"),
         (definition({"": {}}), "tasks.", "must not be empty"),
         (definition({"a\nb": {}}), "tasks.a\nb", "control characters"),
+        (definition({".": {}}), "tasks..", "must not consist of dots only"),
+        (definition({"..": {}}), "tasks...", "must not consist of dots only"),
+        (definition({"....": {}}), "tasks.....", "must not consist of dots only"),
         (definition({"a" * 129: {}}), "tasks." + "a" * 129, "has 129 characters; at most 128"),
         (definition({"a": {"depends_on": "b"}}), "tasks.a.depends_on", "an array of task names"),
         (definition({"a": {"depends_on": [1]}}), "tasks.a.depends_on", "an array of task names"),
@@ -379,6 +384,23 @@ def test_guessing_what_was_meant_costs_the_same_however_much_is_wrong(
     assert 0 < guesses <= ValidationFailed.SHOWN_MAX
 
 
+def test_only_likely_words_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    ratio = difflib.SequenceMatcher.ratio
+
+    def counted(self: Any) -> float:
+        nonlocal compared
+        compared += 1
+        return ratio(self)
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", counted)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    anagrams = [letters[i:] + letters[:i] + str(i) for i in range(26)] * 100
+    assert nearest(letters, [*anagrams, letters + "!"])
+    assert 0 < compared <= 40
+
+
 def test_the_nearest_name() -> None:
     assert nearest("fech", ["fetch", "store"]) == "; did you mean 'fetch'?"
     assert nearest("zzz", ["fetch"]) == ""
+    assert nearest("fetch" * 1_000_000, ["fetch" * 1_000_000]) == ""

@@ -184,6 +184,18 @@ async def test_only_what_comes_after_a_seq_is_sent(world: World) -> None:
     assert seqs(await world.receive(after=99)) == []
 
 
+async def test_a_client_that_names_a_seq_beyond_the_log_ends_with_the_execution(
+    world: World,
+) -> None:
+    await world.log.commit(2)
+    clients = [asyncio.ensure_future(world.receive(after)) for after in (2, 3, 99)]
+    await until(lambda: world.feed.pulls)
+    await world.log.commit(2, last=True)
+    async with asyncio.timeout(10):
+        found = [seqs(await client) for client in clients]
+    assert found == [[3, 4, 5], [4, 5], []]
+
+
 async def test_an_unknown_execution_is_said_to_be_unknown(world: World) -> None:
     with pytest.raises(ExecutionNotFound):
         await anext(aiter(world.hub.events("exec-2", after=0)))

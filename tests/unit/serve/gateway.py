@@ -23,6 +23,7 @@ from harmonia_actors.core.errors import (
     Problem,
     RateLimitExceeded,
     ResourceNotFound,
+    ServiceUnavailable,
     TemplateNotFound,
     ValidationFailed,
     WorkflowNotFound,
@@ -64,6 +65,7 @@ class MemoryGateway:
         self.subscribers = 0
         self.failure: Exception | None = None
         self.is_ready = True
+        self.keys_away = False
 
     def add_key(self, *scopes: str, name: str = "test") -> str:
         """A key with these scopes; returns its secret."""
@@ -108,6 +110,8 @@ class MemoryGateway:
     # Keys and limits
 
     async def authenticate(self, secret: str) -> Principal:
+        if self.keys_away:
+            raise ServiceUnavailable("the store is away")
         if secret not in self.keys:
             raise AuthenticationFailed("The API key is not known")
         key = self.keys[secret]

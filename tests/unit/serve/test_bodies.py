@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -11,15 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import Message
 
-from harmonia_actors.core.errors import InvalidRequest
+from harmonia_actors.core.errors import InvalidRequest, ValidationFailed
 from harmonia_actors.settings import Settings
+from harmonia_serve import queries
 from harmonia_serve.app import build_app
 from harmonia_serve.bodies import parse_object, read_object
-from harmonia_serve.request_schemas import WorkflowRequest
-from tests.unit.serve.conftest import API, Serve, eventually
+from harmonia_serve.request_schemas import TaskDefinition, WorkflowRequest
+from tests.unit.serve.conftest import API, Serve, connect, eventually
 from tests.unit.serve.gateway import MemoryGateway
 
 PATH = f"{API}/workflows"
@@ -249,6 +252,100 @@ async def test_wrong_types_are_400_and_wrong_fields_422(
     assert told in error["details"]["errors"][0]["message"]
 
 
+MANY = 200_000
+NUMBERED = {f"key{number}": 1 for number in range(MANY)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "first"),
+    [
+        (
+            "workflows",
+            {"name": "x", "tasks": {"a": {"depends_on": [7] * MANY}}},
+            400,
+            "tasks.a.depends_on[0]",
+        ),
+        ("workflows", {"name": "x", "tasks": NUMBERED}, 400, "tasks.key0"),
+        (
+            "workflows",
+            {"name": "x", "tasks": {f"t{n}": {"name": 1, "input": 1} for n in range(MANY // 4)}},
+            400,
+            "tasks.t0.name",
+        ),
+        (
+            "templates",
+            {"name": "x", "definition": {"name": "x", "tasks": NUMBERED}},
+            400,
+            "definition.tasks.key0",
+        ),
+        ("keys", {"name": "x", "scopes": ["root"] * MANY}, 422, "scopes[0]"),
+        ("keys", {"name": "x", "scopes": [1] * MANY}, 400, "scopes[0]"),
+    ],
+)
+async def test_of_many_wrong_values_only_the_first_are_looked_at(
+    app: FastAPI,
+    gateway: MemoryGateway,
+    path: str,
+    body: dict[str, Any],
+    status: int,
+    first: str,
+) -> None:
+    async with connect(app, gateway.add_key("admin")) as client:
+        answer = await client.post(f"{API}/{path}", json=body)
+    assert answer.status_code == status, answer.text[:500]
+    details = answer.json()["error"]["details"]
+    assert details["errors"][0]["field"] == first
+    assert details["total"] <= 100 * len(TaskDefinition.model_fields)
+    assert gateway.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("workflows", {"name": "x", "tasks": {"a": {}}, **NUMBERED}, ""),
+        ("templates", {"name": "x", "definition": {"tasks": {}, **NUMBERED}}, "definition."),
+        (
+            "executions",
+            {"workflow_id": "wf-1", "execution_options": {"retry_policy": NUMBERED}},
+            "execution_options.retry_policy.",
+        ),
+    ],
+)
+async def test_many_unknown_fields_are_counted_and_the_first_are_named(
+    client: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+    where: str,
+) -> None:
+    guesses = 0
+    find = difflib.get_close_matches
+
+    def counted(*arguments: Any, **options: Any) -> list[str]:
+        nonlocal guesses
+        guesses += 1
+        return find(*arguments, **options)
+
+    monkeypatch.setattr(queries, "get_close_matches", counted)
+    answer = await client.post(f"{API}/{path}", json=body)
+    assert answer.status_code == 422
+    details = answer.json()["error"]["details"]
+    assert details["total"] == MANY
+    assert len(details["errors"]) == ValidationFailed.SHOWN_MAX
+    assert details["errors"][0]["field"] == f"{where}key0"
+    assert 0 < guesses <= ValidationFailed.SHOWN_MAX
+
+
+async def test_a_number_beyond_all_floats_is_told_as_such(
+    client: httpx.AsyncClient, workflow_id: str
+) -> None:
+    options = {"timeout": int("9" * 400)}
+    body = {"workflow_id": workflow_id, "execution_options": options}
+    answer = await client.post(f"{API}/executions", json=body)
+    assert answer.status_code == 400
+    assert "must be a number that fits a float" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "field", "told"),
     [
@@ -296,6 +393,8 @@ async def test_a_cancel_takes_no_body(client: httpx.AsyncClient, execution_id: s
     path = f"{API}/executions/{execution_id}/cancel"
     assert (await client.post(path, json={"force": True})).status_code == 400
     assert (await client.post(path, content=b"[" * 99)).status_code == 400
+    long = await client.post(path, content=b" " * 5_000)
+    assert (long.status_code, long.json()["error"]["details"]) == (413, {"limit_bytes": 4_096})
     assert (await client.post(path, content=b"{}")).status_code == 200
 
 

@@ -8,12 +8,14 @@ import stat
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.ingress import (
     IngressError,
     choose_ingress,
+    own_url,
     private_directory,
     serve_environment,
 )
@@ -34,6 +36,22 @@ def _emptied(short: Path) -> object:
     for directory in short.iterdir():
         directory.rmdir()
     short.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8002"),
+        ("0.0.0.0", "http://127.0.0.1:8002"),  # noqa: S104 - nothing is bound
+        ("::1", "http://[::1]:8002"),
+        ("::", "http://[::1]:8002"),
+        ("2001:db8::7", "http://[2001:db8::7]:8002"),
+        ("example.test", "http://example.test:8002"),
+    ],
+)
+def test_an_address_of_ipv6_has_brackets_in_a_url(host: str, url: str) -> None:
+    assert own_url(host, 8002) == url
+    assert httpx.URL(f"{url}/health").port == 8002
 
 
 def settings(data_dir: Path, **given: object) -> Settings:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.unit.serve.conftest import API
+from harmonia_actors.settings import Settings
+from harmonia_serve.app import build_app
+from tests.unit.serve.conftest import API, connect
 from tests.unit.serve.gateway import MemoryGateway
 
 
@@ -18,6 +20,12 @@ from tests.unit.serve.gateway import MemoryGateway
         ("page=1e3", "page", "must be a valid integer"),
         ("page=99999999999999999999999999", "page", "must be less than or equal to"),
         ("page=", "page", "must be a valid integer"),
+        ("page=1_0", "page", "must be a valid integer, unable to parse string"),
+        ("page=1.0", "page", "must be a valid integer"),
+        ("page=%201", "page", "must be a valid integer"),
+        ("page=%2B1", "page", "must be a valid integer"),
+        ("page=%D9%A1", "page", "must be a valid integer"),
+        ("limit=1_0", "limit", "must be a valid integer"),
         ("sort_by=__class__", "sort_by", "'created_at', 'updated_at', 'name' or 'version'"),
         ("sort_order=down", "sort_order", "must be 'asc' or 'desc', not 'down'"),
         ("limt=5", "limt", "did you mean 'limit'?"),
@@ -56,6 +64,27 @@ async def test_each_route_knows_its_own_parameters(
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"]["details"]["errors"][0]["field"] == field
     assert gateway.calls == []
+
+
+async def test_a_page_is_no_larger_than_allowed_if_nobody_says_how_large(
+    gateway: MemoryGateway, key: str
+) -> None:
+    async with connect(build_app(gateway, Settings(page_limit_max=5)), key) as client:
+        answer = await client.get(f"{API}/workflows")
+        assert (answer.status_code, answer.json()["limit"]) == (200, 5)
+        assert (await client.get(f"{API}/workflows?limit=5")).status_code == 200
+        refused = await client.get(f"{API}/workflows?limit=6")
+        assert "must be from 1 to 5, not 6" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("after", ["1_0", "1.0", " 1", "-1"])
+async def test_a_stream_starts_after_a_whole_number(
+    client: httpx.AsyncClient, execution_id: str, after: str
+) -> None:
+    path = f"/events/harmonia/executions/{execution_id}"
+    answer = await client.get(path, params={"after": after})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["details"]["errors"][0]["field"] == "after"
 
 
 async def test_pages_and_order_reach_the_gateway(

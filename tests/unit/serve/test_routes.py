@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from harmonia_actors.core.errors import (
     ComponentFailed,
@@ -15,7 +16,7 @@ from harmonia_actors.core.errors import (
     ServiceUnavailable,
 )
 from harmonia_serve import schemas
-from tests.unit.serve.conftest import API, connect
+from tests.unit.serve.conftest import API, Serve, connect
 from tests.unit.serve.gateway import MemoryGateway
 
 WORKFLOW: dict[str, Any] = {
@@ -137,6 +138,27 @@ async def test_files_are_listed_and_downloaded(
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''t%C3%A4ble.csv"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert (await client.get(f"{path}/empty")).content == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("report.pdf", "application/pdf"),
+        ("table.csv", "text/csv"),
+        ("table.csv.gz", "application/gzip"),
+        ("table.csv.bz2", "application/x-bzip2"),
+        ("table.csv.Z", "application/octet-stream"),
+        ("page.html", "text/html"),
+        ("no_ending", "application/octet-stream"),
+    ],
+)
+async def test_a_file_is_what_its_name_says_and_no_more(
+    client: httpx.AsyncClient, execution_id: str, gateway: MemoryGateway, name: str, kind: str
+) -> None:
+    gateway.files[execution_id, name] = b"\xe4"
+    answer = await client.get(f"{API}/executions/{execution_id}/files/{name}")
+    assert answer.headers["content-type"] == kind
+    assert answer.headers["content-disposition"].startswith("attachment")
 
 
 @pytest.mark.parametrize(
@@ -283,12 +305,44 @@ async def test_unknown_paths_and_methods_have_the_envelope(client: httpx.AsyncCl
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "not_found")
     wrong = await client.patch(f"{API}/workflows")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"] == "GET, POST"
+    assert wrong.headers["allow"] == "GET, HEAD, POST"
     assert (await client.post("/health")).headers["allow"] == "GET, HEAD"
     for response in (unknown, wrong):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["content-type"] == "application/json"
+
+
+async def test_a_head_is_a_get_without_its_body(
+    app: FastAPI, gateway: MemoryGateway, execution_id: str, serve: Serve
+) -> None:
+    gateway.files[execution_id, "large"] = bytes(5_000_000)
+    gateway.outputs[execution_id, "a"] = b"{}"
+    names = {"execution_id": execution_id, "workflow_id": next(iter(gateway.workflows))}
+    names |= {"task_name": "a", "path": "large", "name": "ergon"}
+    gets = [
+        route.path_format.format_map({**dict.fromkeys(route.param_convertors, "none"), **names})
+        for route in app.routes
+        if isinstance(route, APIRoute) and "GET" in route.methods
+    ]
+    assert len(gets) > 20
+    key = gateway.add_key("admin")
+    async with serve(app) as served, httpx.AsyncClient(base_url=served.http) as client:
+        for path in [*gets, f"{API}/nothing"]:
+            if path.startswith("/events"):
+                continue
+            headers = {"X-API-Key": key}
+            whole = await client.get(path, headers=headers)
+            head = await client.head(path, headers=headers)
+            assert (head.status_code, head.content) == (whole.status_code, b""), path
+            same = ("content-length", "content-type", "cache-control")
+            assert [head.headers.get(name) for name in same] == [
+                whole.headers.get(name) for name in same
+            ] or path.endswith("/metrics")
+            nobody = await client.head(path)
+            assert nobody.status_code == (await client.get(path)).status_code
+        text = (await client.get("/metrics", headers={"X-API-Key": key})).text
+    assert 'method="HEAD",route="/health",status="200"' in text
 
 
 @pytest.mark.parametrize(

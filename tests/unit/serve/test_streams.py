@@ -274,6 +274,82 @@ async def test_a_busy_stream_is_asked_for_its_key_too(
         assert (await ended)[1] == 4401
 
 
+async def test_a_stream_outlives_an_outage_of_what_knows_its_key(
+    served: Served, gateway: MemoryGateway, execution_id: str
+) -> None:
+    key = gateway.add_key("read")
+    async with (
+        web_socket(served, execution_id, key) as socket,
+        sse_client(key) as client,
+        client.stream("GET", sse_url(served, execution_id)) as answer,
+    ):
+        chunks = answer.aiter_bytes()
+        gateway.keys_away = True
+        seen = b""
+        while seen.count(b": alive\n\n") < 4:
+            seen += await anext(chunks)
+        await gateway.append(execution_id, "task_progress", {})
+        assert json.loads(await socket.recv())["type"] == "task_progress"
+        gateway.revoke(key)
+        gateway.keys_away = False
+        text = b"".join([chunk async for chunk in chunks])
+        assert text.endswith(b": authentication_failed\n\n")
+        assert (await messages_of(socket))[1] == 4401
+
+
+async def test_a_stream_whose_key_cannot_be_confirmed_for_long_ends(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    short = Settings(stream_heartbeat_s=0.05, stream_unconfirmed_s_max=0.2)
+    async with (
+        serve(build_app(gateway, short)) as served,
+        sse_client(key) as client,
+        web_socket(served, execution_id, key) as socket,
+        client.stream("GET", sse_url(served, execution_id)) as answer,
+    ):
+        gateway.keys_away = True
+        text = b"".join([chunk async for chunk in answer.aiter_bytes()])
+        assert text.endswith(b": service_unavailable\n\n")
+        assert (await messages_of(socket))[1] == 1013
+
+
+async def test_a_head_of_a_stream_is_answered_at_once_and_opens_none(
+    served: Served, gateway: MemoryGateway, execution_id: str, key: str, slots: StreamSlots
+) -> None:
+    async with sse_client(key) as client:
+        answer = await client.head(sse_url(served, execution_id))
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        await eventually(lambda: gateway.subscribers == slots.open == 0)
+        await gateway.append(execution_id, "execution_completed", {})
+        ended = await client.head(sse_url(served, execution_id), params={"after": 1})
+        assert ended.status_code == 204
+
+
+async def test_websockets_are_counted_by_how_they_were_closed(
+    app: FastAPI, served: Served, gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    def counted(code: int) -> bool:
+        text = app.state.context.observation.render({}).decode()
+        return f'{{execution_id}}",status="{code}"' in text
+
+    async with web_socket(served, execution_id, key) as socket:
+        await socket.close(3_000)
+    await eventually(lambda: counted(3_000))
+    async with web_socket(served, execution_id, key) as socket:
+        await socket.send("x" * 5_000)
+        await messages_of(socket)
+    await eventually(lambda: counted(1009))
+    async with web_socket(served, UNKNOWN, key) as socket:
+        await messages_of(socket)
+    await eventually(lambda: counted(4404))
+    assert not counted(1000)
+    await gateway.append(execution_id, "execution_completed", {})
+    async with web_socket(served, execution_id, key) as socket:
+        await messages_of(socket)
+    await eventually(lambda: counted(1000))
+
+
 async def test_what_a_websocket_client_sends_is_ignored_within_bounds(
     served: Served, gateway: MemoryGateway, execution_id: str, key: str
 ) -> None:

@@ -13,7 +13,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound, ValidationFailed
 from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import PageRequest
-from tests.unit.service.conftest import MakeWorld, World
+from tests.unit.service.conftest import MakeWorld, World, problems
 
 MISSING = "cp-123e4567-e89b-12d3-a456-426614174000"
 ALL = PageRequest(page=1, limit=100)
@@ -32,6 +32,26 @@ async def at_b(world: World) -> str:
 
 async def checkpoint(world: World, execution_id: str, name: str = "cp") -> dict[str, Any]:
     return await world.gateway.create_checkpoint(execution_id, name=name, description="d")
+
+
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "  "}, "name"),
+        ({"name": "x" * 129}, "name"),
+        ({"name": "x", "description": "x" * 10_001}, "description"),
+    ],
+)
+async def test_names_and_descriptions_are_bounded(
+    world: World, texts: dict[str, str], field: str
+) -> None:
+    execution_id = await world.start()
+    with pytest.raises(ValidationFailed) as caught:
+        await world.gateway.create_checkpoint(execution_id, **{"description": "", **texts})
+    assert set(problems(caught)) == {field}
+    page = PageRequest(page=1, limit=10)
+    assert (await world.gateway.list_checkpoints(page, execution_id=None))["total"] == 0
 
 
 async def restored(world: World, made: dict[str, Any], **options: Any) -> dict[str, Any]:

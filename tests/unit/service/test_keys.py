@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import random
 import re
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.errors import (
     AuthenticationFailed,
+    Conflict,
     RateLimitExceeded,
     ResourceNotFound,
     ValidationFailed,
@@ -141,6 +144,58 @@ async def test_the_first_key_is_made_once() -> None:
     principal = await shop.replica().authenticate(key)
     assert principal.scopes == {"admin"}
     assert await make_first_key(shop.store, 2) is None
+
+
+async def test_a_first_key_is_made_if_none_is_an_admin() -> None:
+    shop = Shop()
+    await made(shop.replica(), None, "read")
+    assert await make_first_key(shop.store, 1) is not None
+    assert await make_first_key(shop.store, 2) is None
+
+
+async def test_the_last_admin_key_cannot_be_ended() -> None:
+    service = Shop().replica()
+    one, two = [(await made(service, None, "admin", "read"))["key_id"] for _ in range(2)]
+    reader = (await made(service))["key_id"]
+    await service.revoke_key(one)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="last key with the scope admin"):
+            await service.revoke_key(two)
+    await service.revoke_key(reader)
+    three = (await made(service, None, "admin"))["key_id"]
+    await service.revoke_key(two)
+    with pytest.raises(Conflict):
+        await service.revoke_key(three)
+    with pytest.raises(ResourceNotFound):
+        await service.revoke_key(one)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_however_many_admin_keys_end_each_other_one_stays(seed: int) -> None:
+    luck = random.Random(seed)
+    shop = Shop()
+    service = shop.replica()
+    keys = [(await made(service, None, "admin"))["key_id"] for _ in range(5)]
+    reading, writing = shop.store.get_document, shop.store.put_document
+
+    async def get_document(*arguments: Any) -> Any:
+        found = await reading(*arguments)
+        for _ in range(luck.randrange(4)):
+            await asyncio.sleep(0)
+        return found
+
+    async def put_document(*arguments: Any, **options: Any) -> Any:
+        for _ in range(luck.randrange(4)):
+            await asyncio.sleep(0)
+        return await writing(*arguments, **options)
+
+    shop.store.get_document = get_document  # type: ignore[method-assign]
+    shop.store.put_document = put_document  # type: ignore[method-assign]
+    ended = await asyncio.gather(
+        *(shop.replica().revoke_key(key) for key in keys), return_exceptions=True
+    )
+    assert sum(isinstance(one, Conflict) for one in ended) == 1
+    assert (await service.list_keys(ALL))["total"] == 1
 
 
 # Limits ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from harmonia_actors.core.errors import TemplateNotFound, ValidationFailed, WorkflowNotFound
 from harmonia_actors.core.requests import PageRequest
-from tests.unit.service.conftest import World, problems
+from tests.unit.service.conftest import MakeWorld, World, problems
 
 USING = {"a": {"input": {"value": {"x": "${workflow.input.x}", "y": "${workflow.input.y ?? 0}"}}}}
 SCHEMA = {
@@ -149,6 +149,8 @@ async def test_what_is_refused_leaves_no_workflow_behind(world: World) -> None:
         ({"name": " ", "workflow_id": "wf-1"}, "name"),
         ({"name": "x" * 129, "workflow_id": "wf-1"}, "name"),
         ({"name": "t", "description": 5, "workflow_id": "wf-1"}, "description"),
+        ({"name": "t", "description": "x" * 10_001, "workflow_id": "wf-1"}, "description"),
+        ({"name": "t", "workflow_id": None, "definition": None}, "workflow_id"),
     ],
 )
 async def test_requests_that_are_not_good(
@@ -171,6 +173,39 @@ async def test_what_is_not_there(world: World) -> None:
             await call
     with pytest.raises(WorkflowNotFound):
         await template(world, workflow_id="wf-123e4567-e89b-12d3-a456-426614174000")
+
+
+async def test_null_means_that_nothing_is_given(world: World) -> None:
+    workflow_id = await world.workflow(USING, input_schema=SCHEMA)
+    made = await template(world, workflow_id=workflow_id, definition=None, parameters=None)
+    assert made["parameters"] == SCHEMA
+    own = world.definition(USING, input_schema=SCHEMA)
+    made = await template(world, definition=own, workflow_id=None)
+    assert made["parameters"] == SCHEMA
+
+
+async def test_a_description_may_be_empty(world: World) -> None:
+    made = await template(world, description="")
+    assert made["description"] == ""
+    instantiated = await instance(world, made, parameter_values={"x": 1}, description="")
+    assert instantiated["description"] == ""
+
+
+async def test_a_list_of_templates_leaves_their_parameters_out(world: World) -> None:
+    made = await template(world, parameters={"x": {"type": "integer", "required": True}})
+    (item,) = (await world.gateway.list_templates(ALL))["items"]
+    assert item == {name: value for name, value in made.items() if name != "parameters"}
+
+
+async def test_parameters_of_a_template_are_bounded(make_world: MakeWorld) -> None:
+    world: World = await make_world(template_parameters_bytes_max=1_000)
+    parameters = {"x": {"type": "integer", "required": True, "description": "d" * 1_000}}
+    with pytest.raises(ValidationFailed) as caught:
+        await template(world, parameters=parameters)
+    assert "at most 1000" in problems(caught)["parameters"]
+    schema = {**SCHEMA, "x": {"type": "integer", "description": "d" * 1_000}}
+    of_workflow = await template(world, definition=world.definition(USING, input_schema=schema))
+    assert of_workflow["parameters"] == schema, "those of the workflow are not kept twice"
 
 
 async def test_templates_are_listed_and_deleted_without_their_workflows(world: World) -> None:

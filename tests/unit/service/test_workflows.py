@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -144,6 +146,29 @@ async def test_what_was_replaced_moves_in_the_lists_and_what_was_deleted_leaves(
     assert [item["workflow_id"] for item in found["items"]] == [one, two]
     await world.gateway.delete_workflow(one)
     assert (await world.gateway.list_workflows(ALL))["total"] == 1
+
+
+# Large ones --------------------------------------------------------------------------------------
+
+
+async def turns_meanwhile(work: Coroutine[Any, Any, Any]) -> int:
+    """How often the loop comes to something else until the work is done."""
+    task = asyncio.ensure_future(work)
+    turns = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    return turns
+
+
+async def test_others_are_served_while_a_large_definition_is_worked_on(world: World) -> None:
+    large = world.definition({f"t{n}": {"input": {"value": n}} for n in range(3_000)})
+    assert await turns_meanwhile(world.gateway.create_workflow(large)) > 20
+    (item,) = (await world.gateway.list_workflows(ALL))["items"]
+    other = world.installation.another_gateway()
+    assert await turns_meanwhile(other.get_workflow(item["workflow_id"])) > 20
+    assert await turns_meanwhile(world.gateway.create_workflow(world.definition())) < 20
 
 
 # What components say -----------------------------------------------------------------------------
