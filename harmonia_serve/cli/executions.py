@@ -306,7 +306,7 @@ def _show_audit(found: JsonObject) -> None:
             "status": status_text(found["status"]),
             "events": f"{found['events']}{'' if found['complete'] else ' so far'}",
             "tasks": found["tasks"],
-            "attempts": f"{found['attempts']}, of which {found['lost_attempts']} were lost",
+            "attempts": f"{found['attempts']} ({found['lost_attempts']} lost)",
             "audit": Text(verdict, style="bold red" if total else "bold green"),
         }
     )

@@ -130,7 +130,7 @@ def test_an_audit_that_finds_nothing_says_so(service: Service, harmonia: Harmoni
         "status completed",
         "events 1",
         "tasks 2",
-        "attempts 3, of which 1 were lost",
+        "attempts 3 (1 lost)",
         "audit no violations",
     }
 
