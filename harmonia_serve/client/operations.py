@@ -57,6 +57,11 @@ def _options_timeout(options: Mapping[str, Any] | None) -> float | None:
     return _SYNC_WAIT_S if options and options.get("async") is False else None
 
 
+def _described(body: JsonObject, description: str) -> JsonObject:
+    """A body with its description, if there is one: an empty one would be refused."""
+    return {**body, "description": description} if description else body
+
+
 def _page(page: int, limit: int, **filters: str | None) -> _Query:
     query: _Query = {"page": page, "limit": limit}
     query.update({name: value for name, value in filters.items() if value is not None})
@@ -209,18 +214,19 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         self,
         name: str,
         *,
-        parameters: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None = None,
         workflow_id: str | None = None,
         definition: Mapping[str, Any] | None = None,
         description: str = "",
         idempotency_key: str | None = None,
     ) -> DocumentT:
-        """Make a template from a stored workflow or from a definition."""
-        body: JsonObject = {
-            "name": name,
-            "description": description,
-            "parameters": dict(parameters),
-        }
+        """Make a template from a stored workflow or from a definition.
+
+        Without `parameters` they are the inputs of the workflow.
+        """
+        body = _described({"name": name}, description)
+        if parameters is not None:
+            body["parameters"] = dict(parameters)
         if workflow_id is not None:
             body["workflow_id"] = workflow_id
         if definition is not None:
@@ -249,11 +255,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         idempotency_key: str | None = None,
     ) -> DocumentT:
         """Make a workflow that has these values as defaults of its input."""
-        body = {
-            "name": name,
-            "description": description,
-            "parameter_values": dict(parameter_values),
-        }
+        body = _described({"name": name, "parameter_values": dict(parameter_values)}, description)
         return self._post_once(
             "templates", template_id, "instantiate", key=idempotency_key, body=body
         )
@@ -269,7 +271,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         idempotency_key: str | None = None,
     ) -> DocumentT:
         """Keep the present state of an execution."""
-        body = {"execution_id": execution_id, "name": name, "description": description}
+        body = _described({"execution_id": execution_id, "name": name}, description)
         return self._post_once("state", "checkpoints", key=idempotency_key, body=body)
 
     def get_checkpoint(self, checkpoint_id: str) -> DocumentT:

@@ -1,0 +1,88 @@
+"""Commands against the real service, which takes less than a gateway of the tests' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.local_service import LocalService, local_service
+from tests.unit.cli.conftest import Harmonia
+
+GREETING = {
+    "name": "greeting",
+    "tasks": {
+        "greet": {
+            "component": "harmonia",
+            "action": "echo",
+            "input": {"value": "Hello, ${workflow.input.name}!"},
+        }
+    },
+    "output": {"said": "${tasks.greet.output.value}"},
+}
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
+    with local_service(tmp_path_factory.mktemp("service")) as found:
+        yield found
+
+
+@pytest.fixture
+def real(installation: LocalService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory to work in, with a definition, from which the service is found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARMONIA_URL", installation.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", installation.api_key)
+    (tmp_path / "greeting.json").write_text(json.dumps(GREETING))
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["--definition", "--workflow"])
+def test_a_template_of_what_is_there_and_a_workflow_of_the_template(
+    real: Path, harmonia: Harmonia, source: str
+) -> None:
+    """Without a schema, the template's parameters are what the references need."""
+    made: Any = harmonia("workflows", "create", "greeting.json", "--json").json
+    origin = "greeting.json" if source == "--definition" else made["workflow_id"]
+    template: Any = harmonia("templates", "create", "--name", "t", source, origin, "--json").json
+    assert template["parameters"] == {"name": {"required": True}}
+    template_id = template["template_id"]
+    refused = harmonia("templates", "instantiate", template_id, "--name", "i")
+    assert (refused.code, "name" in refused.err) == (1, True)
+    instance: Any = harmonia(
+        "templates", "instantiate", template_id, "--name", "i", "--value", "name=Ada", "--json"
+    ).json
+    ran = harmonia("run", instance["workflow_id"])
+    assert (ran.code, json.loads(ran.out)) == (0, {"said": "Hello, Ada!"})
+
+
+def test_a_template_with_a_schema_and_a_description_of_its_own(
+    real: Path, harmonia: Harmonia
+) -> None:
+    (real / "schema.json").write_text('{"name": {"type": "string", "default": "you"}}')
+    template: Any = harmonia(
+        *("templates", "create", "--name", "t", "--definition", "greeting.json"),
+        *("--parameters", "schema.json", "--description", "d", "--json"),
+    ).json
+    assert template["parameters"] == {"name": {"type": "string", "default": "you"}}
+    template_id = template["template_id"]
+    assert "default" in harmonia("templates", "show", template_id).out
+    instance: Any = harmonia(
+        "templates", "instantiate", template_id, "--name", "i", "--description", "e", "--json"
+    ).json
+    assert (template["description"], instance["description"]) == ("d", "e")
+    assert harmonia("run", instance["workflow_id"]).code == 0
+    assert harmonia("templates", "delete", template_id).code == 0
+
+
+def test_a_checkpoint_without_a_description(real: Path, harmonia: Harmonia) -> None:
+    ran: Any = harmonia("run", "greeting.json", "-i", "name=Ada", "--json").json
+    execution_id = ran["execution_id"]
+    kept: Any = harmonia("checkpoints", "create", execution_id, "--name", "c", "--json").json
+    restored: Any = harmonia("checkpoints", "restore", kept["checkpoint_id"], "--json").json
+    again: Any = harmonia("executions", "follow", restored["execution_id"], "--json").json
+    assert again["output"] == {"said": "Hello, Ada!"}
