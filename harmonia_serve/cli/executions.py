@@ -36,7 +36,7 @@ from harmonia_serve.cli.output import (
     status_text,
 )
 from harmonia_serve.cli.problems import CommandFailed, CommandGroup
-from harmonia_serve.cli.run import execution_options, watch
+from harmonia_serve.cli.run import execution_options, note_parts, watch
 from harmonia_serve.client import HarmoniaClient
 from harmonia_serve.client.flows import JsonObject
 
@@ -219,13 +219,15 @@ def output(
     """
     with connect(url, data_dir) as client:
         if task is None:
-            execution = client.get_execution(execution_id)
+            execution = client.get_execution(execution_id, outputs=False)
             if execution["status"] != "completed":
                 raise CommandFailed(
                     f"execution {execution_id} is {execution['status']} and has no output",
                     f"See it: harmonia executions show {execution_id}",
                 )
-            show_json(execution.get("output"))
+            whole = json.loads(client.get_execution_output(execution_id))
+            show_json(whole)
+            note_parts(execution_id, whole)
         elif sys.stdout.isatty():
             show_json(json.loads(client.get_task_output(execution_id, task)))
         else:

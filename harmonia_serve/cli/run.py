@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,11 +25,13 @@ from harmonia_serve.cli.options import (
 )
 from harmonia_serve.cli.output import duration_text, elapsed_ms, out, plain, show_json
 from harmonia_serve.client import Conflict, HarmoniaClient
-from harmonia_serve.client.flows import JsonObject
+from harmonia_serve.client.flows import JsonObject, is_kept_apart
 
-__all__ = ["execution_options", "follow_to_end", "run", "watch"]
+__all__ = ["execution_options", "follow_to_end", "note_parts", "run", "watch"]
 
 _INTERRUPTED = 130
+#: Of the parts of an output that are kept apart, so many are named.
+_PARTS_SHOWN = 10
 
 
 def execution_options(
@@ -113,7 +117,7 @@ def follow_to_end(
     quiet: bool = False,
     cancel_on_interrupt: bool = False,
 ) -> JsonObject:
-    """Follow an execution, print how it ended, and return its final state.
+    """Follow an execution, print how it ended, and return its final state with its whole output.
 
     Ctrl-C leaves it running, says how to come back, and raises KeyboardInterrupt; or it cancels
     the execution, if that was asked for.
@@ -129,9 +133,27 @@ def follow_to_end(
         _say(console, f"  Follow it again: harmonia executions follow {execution_id}")
         _say(console, f"  Cancel it:       harmonia executions cancel {execution_id}")
         raise
+    if is_kept_apart(final.get("output")):
+        final = {**final, "output": json.loads(client.get_execution_output(execution_id))}
     if not quiet:
         _print_end(final, console)
+    note_parts(execution_id, final.get("output"))
     return final
+
+
+def note_parts(execution_id: str, output: object) -> None:
+    """Say on stderr which parts of an output are not in it, and how to get them."""
+    if not isinstance(output, dict):
+        return
+    names = [name for name, part in output.items() if is_kept_apart(part)]
+    if not names:
+        return
+    console = Console(stderr=True, highlight=False)
+    _say(console, "Large outputs of tasks are kept apart. To have them whole:", "yellow")
+    for name in names[:_PARTS_SHOWN]:
+        _say(console, f"  harmonia executions output {execution_id} {shlex.quote(plain(name))}")
+    if len(names) > _PARTS_SHOWN:
+        _say(console, f"  and {len(names) - _PARTS_SHOWN} more")
 
 
 def _follow_and_cancel(

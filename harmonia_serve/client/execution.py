@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from harmonia_serve.client.errors import ExecutionEndedBadly
 from harmonia_serve.client.events import Event
-from harmonia_serve.client.flows import Flow, JsonObject, wait_flow
+from harmonia_serve.client.flows import Flow, JsonObject, output_flow, wait_flow
 from harmonia_serve.client.operations import BytesT, DocumentT, Operations
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         return self._client._document(self._wait(timeout))
 
     def result(self, timeout: float | None = None) -> DocumentT:
-        """Wait for the execution's output.
+        """Wait for the execution's output, and fetch it whole, however large.
+
+        Without an `output` in the definition it is made up of the outputs of tasks, and those that
+        are large are kept apart: `{"$ref": …, "size": …, "preview": …}` stands for each, and
+        `task_output` has it.
 
         Raises ExecutionEndedBadly if it failed or was cancelled, WaitTimedOut after `timeout`
         seconds.
@@ -95,7 +99,7 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         final = yield from self._wait(timeout_s)
         if final["status"] != "completed":
             raise ExecutionEndedBadly(final)
-        output: Any = final.get("output")
+        output: Any = yield from output_flow(final)
         return output if isinstance(output, dict) else {"output": output}
 
 

@@ -33,7 +33,9 @@ __all__ = [
     "api_path",
     "content",
     "document",
+    "is_kept_apart",
     "once_key",
+    "output_flow",
     "pause_before_retry",
     "run_flow",
     "wait_flow",
@@ -180,6 +182,27 @@ def content(call: Call) -> Flow[bytes]:
     """Send a call whose answer is bytes."""
     reply = yield from _exchange(call)
     return reply.content
+
+
+def is_kept_apart(output: Any) -> bool:
+    """Whether this is what stands in for an output that is too large for an answer."""
+    return (
+        isinstance(output, dict)
+        and output.keys() == {"$ref", "size", "preview"}
+        and str(output["$ref"]).startswith("/executions/")
+    )
+
+
+def output_flow(final: JsonObject) -> Flow[Any]:
+    """The whole output of an execution, given its final state, which may only refer to it.
+
+    Outputs of tasks that the execution's output refers to stay references.
+    """
+    output = final.get("output")
+    if not is_kept_apart(output):
+        return output
+    path = api_path("executions", str(final["execution_id"]), "output")
+    return json.loads((yield from content(Call("GET", path))))
 
 
 def run_flow(

@@ -86,3 +86,46 @@ def test_a_checkpoint_without_a_description(real: Path, harmonia: Harmonia) -> N
     restored: Any = harmonia("checkpoints", "restore", kept["checkpoint_id"], "--json").json
     again: Any = harmonia("executions", "follow", restored["execution_id"], "--json").json
     assert again["output"] == {"said": "Hello, Ada!"}
+
+
+def large(**more: Any) -> str:
+    tasks = {
+        name: {"component": "harmonia", "action": "echo", "input": {"value": value}}
+        for name, value in (("big", "x" * 100_000), ("small", "y"))
+    }
+    return json.dumps({"name": "large", "tasks": tasks, **more})
+
+
+def test_a_large_output_is_printed_whole(real: Path, harmonia: Harmonia) -> None:
+    (real / "large.json").write_text(large(output={"said": "${tasks.big.output.value}"}))
+    ran = harmonia("run", "large.json")
+    assert json.loads(ran.out) == {"said": "x" * 100_000}
+    document: Any = harmonia("run", "large.json", "--json").json
+    assert document["output"] == {"said": "x" * 100_000}
+    shown = harmonia("executions", "output", document["execution_id"])
+    assert (shown.json, shown.err) == ({"said": "x" * 100_000}, "")
+
+
+def test_what_is_kept_apart_is_told(real: Path, harmonia: Harmonia) -> None:
+    (real / "large.json").write_text(large())
+    ran = harmonia("run", "large.json")
+    output = json.loads(ran.out)
+    assert output["small"] == {"value": "y"}
+    assert output["big"].keys() == {"$ref", "size", "preview"}
+    execution_id = output["big"]["$ref"].split("/")[2]
+    way = f"harmonia executions output {execution_id} big"
+    assert way in ran.err
+    assert "harmonia executions output exec-" in harmonia("run", "large.json", "--json").err
+    shown = harmonia("executions", "output", execution_id)
+    assert (shown.json, way in shown.err) == (output, True)
+    whole = harmonia("executions", "output", execution_id, "big")
+    assert (whole.json, whole.err) == ({"value": "x" * 100_000}, "")
+
+
+def test_no_output_is_an_error_that_says_so(real: Path, harmonia: Harmonia) -> None:
+    fails = {"a": {"component": "harmonia", "action": "fail", "input": {"message": "no"}}}
+    (real / "fails.json").write_text(json.dumps({"name": "fails", "tasks": fails}))
+    ran: Any = harmonia("run", "fails.json", "--json").json
+    shown = harmonia("executions", "output", ran["execution_id"])
+    assert (shown.code, shown.out) == (1, "")
+    assert "is failed and has no output" in shown.err
