@@ -39,6 +39,7 @@ __all__ = [
     "pause_before_retry",
     "run_flow",
     "wait_flow",
+    "wait_timeout_s",
 ]
 
 JsonObject = dict[str, Any]
@@ -55,6 +56,9 @@ _FIRST_PAUSE_S = 0.1
 
 #: What the service takes as an Idempotency-Key.
 _KEY = re.compile(r"[!-~]{1,255}")
+
+#: A request with "async": false is held by the service for so long; the client waits longer.
+_SYNC_WAIT_S = 330.0
 
 _WAIT_FIRST_S = 0.05
 _WAIT_S_MAX = 1.0
@@ -184,6 +188,11 @@ def content(call: Call) -> Flow[bytes]:
     return reply.content
 
 
+def wait_timeout_s(options: Mapping[str, Any]) -> float | None:
+    """How long a start with these options may take to answer; None: as long as any request."""
+    return _SYNC_WAIT_S if options.get("async") is False else None
+
+
 def is_kept_apart(output: Any) -> bool:
     """Whether this is what stands in for an output that is too large for an answer."""
     return (
@@ -222,7 +231,13 @@ def run_flow(
         call = Call("POST", path, body=workflow, idempotency_key=key_of_workflow)
         workflow_id = (yield from document(call))["workflow_id"]
     body = {"workflow_id": workflow_id, "input": input_values, "execution_options": options}
-    call = Call("POST", api_path("executions"), body=body, idempotency_key=key)
+    call = Call(
+        "POST",
+        api_path("executions"),
+        body=body,
+        timeout_s=wait_timeout_s(options),
+        idempotency_key=key,
+    )
     return (yield from document(call))
 
 

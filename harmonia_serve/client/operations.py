@@ -21,6 +21,7 @@ from harmonia_serve.client.flows import (
     content,
     document,
     once_key,
+    wait_timeout_s,
 )
 
 __all__ = ["BytesT", "DocumentT", "Operations", "definition_of"]
@@ -29,9 +30,6 @@ DocumentT = TypeVar("DocumentT")
 BytesT = TypeVar("BytesT")
 
 _Query = dict[str, str | int]
-
-#: A request with "async": false is held by the service for so long; the client waits longer.
-_SYNC_WAIT_S = 330.0
 
 
 def definition_of(workflow: str | os.PathLike[str] | Mapping[str, Any]) -> str | JsonObject:
@@ -51,10 +49,6 @@ def definition_of(workflow: str | os.PathLike[str] | Mapping[str, Any]) -> str |
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object, but a {type(found).__name__}")  # noqa: TRY004
     return found
-
-
-def _options_timeout(options: Mapping[str, Any] | None) -> float | None:
-    return _SYNC_WAIT_S if options and options.get("async") is False else None
 
 
 def _described(body: JsonObject, description: str) -> JsonObject:
@@ -158,7 +152,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
             "input": dict(input_values or {}),
             "execution_options": dict(options or {}),
         }
-        timeout_s = _options_timeout(options)
+        timeout_s = wait_timeout_s(options or {})
         return self._post_once("executions", key=idempotency_key, body=body, timeout_s=timeout_s)
 
     def get_execution(self, execution_id: str, *, outputs: bool = True) -> DocumentT:
@@ -298,7 +292,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
     ) -> DocumentT:
         """Make a new execution from a checkpoint and start it."""
         body = {"checkpoint_id": checkpoint_id, "execution_options": dict(options or {})}
-        timeout_s = _options_timeout(options)
+        timeout_s = wait_timeout_s(options or {})
         return self._post_once(
             "state", "restore", key=idempotency_key, body=body, timeout_s=timeout_s
         )
