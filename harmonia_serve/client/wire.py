@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from harmonia_serve.client.errors import ServiceUnreachable
+from harmonia_serve.client.errors import NotConfigured, ServiceUnreachable
 from harmonia_serve.client.flows import Call, Reply
 from harmonia_serve.client.location import Location
 
@@ -34,7 +34,14 @@ _SILENCE_S = 60.0
 
 
 def client_options(location: Location, timeout_s: float) -> dict[str, Any]:
-    """Arguments of an httpx client. The key goes into a header and nowhere else."""
+    """Arguments of an httpx client. The key goes into a header and nowhere else.
+
+    Raises NotConfigured for a URL that httpx does not take.
+    """
+    try:
+        httpx.URL(location.url)
+    except httpx.InvalidURL as error:
+        raise NotConfigured(f"the URL of the service cannot be used: {error}") from None
     headers = {"X-API-Key": location.api_key} if location.api_key else {}
     return {
         "base_url": location.url,
