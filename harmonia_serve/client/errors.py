@@ -1,6 +1,7 @@
 """The errors that the client raises, as one tree.
 
     ClientError
+    ├── CannotBeSent             what was asked for fits into no request (also a ValueError)
     ├── NotConfigured            no service to talk to: neither arguments, environment nor data dir
     ├── ServiceUnreachable       nothing answers at the URL, or the connection broke
     ├── WaitTimedOut             the execution is still going on after the time the caller gave
@@ -23,6 +24,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ApiError",
     "AuthenticationFailed",
+    "CannotBeSent",
     "CheckpointNotFound",
     "ClientError",
     "ComponentFailed",
@@ -50,6 +52,10 @@ _FOREIGN_BODY_SHOWN = 200
 
 class ClientError(Exception):
     """Root of the tree."""
+
+
+class CannotBeSent(ClientError, ValueError):
+    """What was asked for fits into no request: a name like `..`, text that is no Unicode, NaN."""
 
 
 class NotConfigured(ClientError):

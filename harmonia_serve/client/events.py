@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from typing import Any, TypedDict
-from urllib.parse import quote
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
+from harmonia_serve.client.flows import path_segment
 
 __all__ = ["Event", "EventCursor"]
 
@@ -46,7 +46,7 @@ class EventCursor:
     @property
     def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        return f"/events/harmonia/executions/{quote(self.execution_id, safe='')}?envelope=true"
+        return f"/events/harmonia/executions/{path_segment(self.execution_id)}?envelope=true"
 
     def headers(self) -> dict[str, str]:
         """What to send with it: from where on."""

@@ -11,11 +11,13 @@ import json
 import re
 import uuid
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import (
+    CannotBeSent,
     ServiceUnreachable,
     WaitTimedOut,
     api_error,
@@ -36,6 +38,7 @@ __all__ = [
     "is_kept_apart",
     "once_key",
     "output_flow",
+    "path_segment",
     "pause_before_retry",
     "run_flow",
     "wait_flow",
@@ -104,8 +107,19 @@ Flow = Generator[Call | Pause, Answer, _T]
 
 
 def api_path(*segments: str) -> str:
-    """A path below the API's root; each segment is escaped whole, a slash in it included."""
-    return "/".join([API, *(quote(segment, safe="") for segment in segments)])
+    """A path below the API's root. Raises CannotBeSent."""
+    return "/".join([API, *map(path_segment, segments)])
+
+
+def path_segment(text: str) -> str:
+    """A name as one segment of a path, escaped whole, a slash in it included.
+
+    Raises CannotBeSent for one that would vanish on the way, so that something else is asked for.
+    """
+    if text not in ("", ".", ".."):
+        with suppress(UnicodeEncodeError):
+            return quote(text, safe="")
+    raise CannotBeSent(f"{text!r} cannot be part of a path: neither an id nor a file is called so")
 
 
 def once_key(given: str | None) -> str:

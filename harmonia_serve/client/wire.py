@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from harmonia_serve.client.errors import NotConfigured, ServiceUnreachable
+from harmonia_serve.client.errors import CannotBeSent, NotConfigured, ServiceUnreachable
 from harmonia_serve.client.flows import Call, Reply
 from harmonia_serve.client.location import Location
 
@@ -64,19 +65,38 @@ def _is_loopback(url: str) -> bool:
 
 
 def request_options(call: Call) -> dict[str, Any]:
-    """Arguments of `request` for a call."""
-    options: dict[str, Any] = {
-        "method": call.method,
-        "url": call.path,
-        "params": dict(call.query),
-    }
+    """Arguments of `request` for a call. Raises CannotBeSent."""
+    headers: dict[str, str] = {}
+    options: dict[str, Any] = {"method": call.method, "url": call.path, "headers": headers}
+    options["params"] = {name: _query_text(value) for name, value in call.query.items()}
     if call.body is not None:
-        options["json"] = call.body
+        options["content"] = _json(call.body)
+        headers["Content-Type"] = "application/json"
     if call.idempotency_key is not None:
-        options["headers"] = {"Idempotency-Key": call.idempotency_key}
+        headers["Idempotency-Key"] = call.idempotency_key
     if call.timeout_s is not None:
         options["timeout"] = httpx.Timeout(call.timeout_s, connect=_CONNECT_S)
     return options
+
+
+def _query_text(value: str | int) -> str:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CannotBeSent(f"{text!r} is no text: it holds half a character") from None
+    return text
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise CannotBeSent(f"JSON cannot say half a character, like {half!r}") from None
+    except (ValueError, RecursionError) as error:
+        raise CannotBeSent(f"JSON cannot say this: {error}") from None
 
 
 def stream_timeout(idle_s: float | None) -> httpx.Timeout:

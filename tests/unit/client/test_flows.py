@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from harmonia_serve.client import (
     ApiError,
+    CannotBeSent,
     ClientError,
     ServiceUnreachable,
     ValidationFailed,
@@ -13,6 +16,7 @@ from harmonia_serve.client import (
     WorkflowNotFound,
 )
 from harmonia_serve.client.errors import api_error
+from harmonia_serve.client.events import EventCursor
 from harmonia_serve.client.flows import (
     Answer,
     Call,
@@ -27,11 +31,15 @@ from harmonia_serve.client.flows import (
     run_flow,
     wait_flow,
 )
+from harmonia_serve.client.wire import request_options
+from tests.unit.client.test_once import SAID
 
 GET = Call("GET", "/x")
 POST = Call("POST", "/x", body={})
 ONCE = Call("POST", "/x", body={}, idempotency_key="k")
 DELETE = Call("DELETE", "/x")
+#: Deeper than Python's own recursion goes.
+DEEP: object = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
 
 
 def reply(status: int, body: bytes = b"{}", **headers: str) -> Reply:
@@ -55,6 +63,35 @@ def drive(flow: Flow, answers: list[Answer]) -> tuple[object, list[Call | Pause]
 def test_a_path_segment_is_escaped_whole() -> None:
     path = api_path("executions", "exec-1", "tasks", "a/b c", "output")
     assert path == "/api/harmonia/executions/exec-1/tasks/a%2Fb%20c/output"
+
+
+@pytest.mark.parametrize("segment", ["", ".", "..", "\ud800"])
+def test_a_path_segment_that_leads_elsewhere_is_refused(segment: str) -> None:
+    """A dot would be resolved on its way, and name something else than what was asked for."""
+    with pytest.raises(ValueError, match="cannot be part of a path") as caught:
+        api_path("executions", segment)
+    assert isinstance(caught.value, CannotBeSent)
+    with pytest.raises(CannotBeSent):
+        SAID.get_task_output("exec-1", segment)
+    with pytest.raises(CannotBeSent):
+        SAID.read_file("exec-1", f"a/{segment}/b")
+    with pytest.raises(CannotBeSent):
+        EventCursor(segment, 0).path  # noqa: B018 - what it raises is what is asked
+
+
+def test_dots_within_a_segment_stay() -> None:
+    assert SAID.read_file("exec-1", "a.b/..c/...").path.endswith("/files/a.b/..c/...")
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, float("nan"), [float("inf")], DEEP])
+def test_what_json_cannot_say_is_refused_before_it_is_sent(value: object) -> None:
+    with pytest.raises(CannotBeSent, match="JSON"):
+        request_options(SAID.execute("wf-1", {"v": value}))
+
+
+def test_a_query_that_is_no_text_is_refused() -> None:
+    with pytest.raises(CannotBeSent):
+        request_options(SAID.list_executions(status="\udcff"))
 
 
 def test_a_good_answer_is_returned_after_one_call() -> None:
