@@ -48,9 +48,6 @@ app = typer.Typer(
     help="Start, follow, look into and cancel executions.",
 )
 
-#: Without --follow the list of events ends when nothing has come for so long.
-_IDLE_S = 2.0
-
 ExecutionId = Annotated[str, typer.Argument(metavar="EXECUTION_ID", show_default=False)]
 
 
@@ -252,9 +249,10 @@ def events(
     """
     with connect(url, data_dir) as client:
         console = out()
-        idle_s = None if follow else _IDLE_S
+        # Without --follow, those that there are now: more may come all the time.
+        state = {} if follow else client.get_execution(execution_id, outputs=False)
         try:
-            for event in client.events(execution_id, after=after, idle_s=idle_s):
+            for event in client.events(execution_id, after=after, until=state.get("last_seq")):
                 if as_json:
                     sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
                     sys.stdout.flush()

@@ -36,12 +36,16 @@ class Event(TypedDict):
 class EventCursor:
     """Where a subscriber stands. Feed it what the stream sends; ask it what to do on a break."""
 
-    def __init__(self, execution_id: str, after: int) -> None:
+    def __init__(self, execution_id: str, after: int, until: int | None = None) -> None:
         self.execution_id = execution_id
         self.after = after
-        self.ended = False
+        self._until = until
+        self.ended = self._is_enough()
         self._breaks = 0
         self._taken_since_open = 0
+
+    def _is_enough(self) -> bool:
+        return self._until is not None and self.after >= self._until
 
     @property
     def path(self) -> str:
@@ -71,7 +75,7 @@ class EventCursor:
         self.after = seq
         self._breaks = 0
         self._taken_since_open += 1
-        self.ended = event_type in _LAST_TYPES
+        self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
         return Event(
             seq=seq,

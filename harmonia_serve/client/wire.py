@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +19,10 @@ from harmonia_serve.client.flows import Call, Reply
 from harmonia_serve.client.location import Location
 
 __all__ = [
+    "FellIdle",
+    "Patience",
     "client_options",
     "destination_file",
-    "fell_silent",
     "reply_of",
     "request_options",
     "stream_timeout",
@@ -99,14 +101,82 @@ def _json(body: Mapping[str, Any]) -> bytes:
         raise CannotBeSent(f"JSON cannot say this: {error}") from None
 
 
-def stream_timeout(idle_s: float | None) -> httpx.Timeout:
-    """How long a stream may be silent: until it counts as broken, or as having no more to say."""
-    return httpx.Timeout(_CONNECT_S, read=_SILENCE_S if idle_s is None else idle_s)
+def stream_timeout() -> httpx.Timeout:
+    """How long a stream may be silent until it counts as broken."""
+    return httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
 
 
-def fell_silent(error: ServiceUnreachable) -> bool:
-    """Whether a stream was left because nothing came, not because it broke."""
-    return isinstance(error.__cause__, httpx.ReadTimeout)
+class FellIdle(Exception):
+    """No event has come for as long as the follower wanted to wait."""
+
+
+class Patience:
+    """How long a follower waits for the next event, whatever signs of life the service sends.
+
+    Time runs from the first bytes of the stream, for a service may take long to answer, and from
+    each event that was handed over, for a follower may take long as well.
+    """
+
+    def __init__(self, idle_s: float | None) -> None:
+        self._idle_s = idle_s
+        self._since_s = time.monotonic()
+
+    def attend(self, response: httpx.Response) -> None:
+        """Look at the time whenever something comes, and when nothing comes for so long."""
+        if self._idle_s is None:
+            return
+        self.renew()
+        # From here on it is the time between two reads that counts, not that until the answer.
+        response.request.extensions["timeout"]["read"] = min(self._idle_s, _SILENCE_S)
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.stream = _Attended(response.stream, self)
+        else:
+            response.stream = _AsyncAttended(response.stream, self)
+
+    def renew(self) -> None:
+        """An event has come, and the follower is done with it."""
+        self._since_s = time.monotonic()
+
+    def spend(self) -> None:
+        """Raise FellIdle if there is none left."""
+        if self._idle_s is not None and time.monotonic() - self._since_s >= self._idle_s:
+            raise FellIdle
+
+
+class _Attended(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream, patience: Patience) -> None:
+        self._stream = stream
+        self._patience = patience
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._stream:
+                yield chunk
+                self._patience.spend()
+        except httpx.ReadTimeout:
+            self._patience.spend()
+            raise
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _AsyncAttended(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, patience: Patience) -> None:
+        self._stream = stream
+        self._patience = patience
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+                self._patience.spend()
+        except httpx.ReadTimeout:
+            self._patience.spend()
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def reply_of(response: httpx.Response) -> Reply:

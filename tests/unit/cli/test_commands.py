@@ -109,7 +109,7 @@ def test_a_command_with_a_key_starts_one_execution(
     ran: list[Any] = [
         harmonia("run", workflow_file, "--json", "--idempotency-key", "cli-2").json for _ in "ab"
     ]
-    assert ran[0] == ran[1]
+    assert ran[0]["execution_id"] == ran[1]["execution_id"]
     unusable = harmonia("run", workflow_file, "--idempotency-key", "two words")
     assert unusable.code == 2
     assert "visible ASCII" in unusable.err
@@ -149,6 +149,32 @@ def test_events_are_one_to_a_line(service: Service, harmonia: Harmonia) -> None:
     assert "1 min 15 s" in lines[2]
     raw = harmonia("executions", "events", execution_id, "--json", "--after", "1").out
     assert [json.loads(line)["seq"] for line in raw.splitlines()] == [2, 3]
+
+
+def test_events_without_follow_are_those_so_far(
+    service: Service, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come meanwhile, and however long the first of them takes."""
+    execution_id = started(service)
+    for done in (0.1, 0.2):
+        service.emit(execution_id, "task_progress", task_name="first", progress=done)
+    original = service.gateway.events
+
+    async def busy(execution_id: str, *, after: int) -> Any:
+        async for batch in original(execution_id, after=after):
+            yield batch
+            await service.gateway.append(execution_id, "task_progress", {"task_name": "first"})
+
+    monkeypatch.setattr(service.gateway, "events", busy)
+    shown = harmonia("executions", "events", execution_id, "--json")
+    assert [json.loads(line)["seq"] for line in shown.out.splitlines()] == [1, 2]
+    assert harmonia("executions", "events", execution_id, "--after", "1000").out == ""
+    monkeypatch.undo()
+
+
+def test_an_execution_without_events_has_none(service: Service, harmonia: Harmonia) -> None:
+    shown = harmonia("executions", "events", started(service))
+    assert (shown.code, shown.out) == (0, "")
 
 
 def test_templates(service: Service, harmonia: Harmonia, workflow_file: str) -> None:

@@ -172,10 +172,15 @@ def test_events_come_with_history_then_live_and_end(
     assert [event["seq"] for event in execution.events(after=1)] == [2, 3]
 
 
-def test_events_so_far_end_when_nothing_comes(service: Service, client: HarmoniaClient) -> None:
+def test_events_end_with_the_one_that_was_named(service: Service, client: HarmoniaClient) -> None:
     execution = client.run(SMALL_WORKFLOW)
-    service.emit(execution.id, "execution_started")
-    assert [event["seq"] for event in client.events(execution.id, idle_s=0.2)] == [1]
+    for _ in range(3):
+        service.emit(execution.id, "task_progress", task_name="first")
+    assert client.get_execution(execution.id)["last_seq"] == 3
+    assert [event["seq"] for event in client.events(execution.id, until=2)] == [1, 2]
+    assert [event["seq"] for event in client.events(execution.id, after=1, until=3)] == [2, 3]
+    for until in (0, 1, 2):
+        assert list(client.events(execution.id, after=2, until=until)) == []
 
 
 def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) -> None:

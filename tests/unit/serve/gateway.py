@@ -220,7 +220,8 @@ class MemoryGateway:
 
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         self._note("get_execution")
-        return {**_found(self.executions, execution_id, ExecutionNotFound), "outputs": outputs}
+        found = _found(self.executions, execution_id, ExecutionNotFound)
+        return {**found, "outputs": outputs, "last_seq": len(self.logs[execution_id])}
 
     async def list_executions(
         self, page: PageRequest, *, workflow_id: str | None, status: str | None
