@@ -49,6 +49,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
     ) -> None:
         location = locate(url, api_key, data_dir)
         self.url = location.url
+        self._timeout_s = timeout
         self._http = httpx.AsyncClient(**client_options(location, timeout))
 
     async def __aenter__(self) -> AsyncHarmoniaClient:
@@ -178,6 +179,6 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
             return None
         try:
             with unreachable(self.url):
-                return reply_of(await self._http.request(**request_options(step)))
+                return reply_of(await self._http.request(**request_options(step, self._timeout_s)))
         except ServiceUnreachable as error:
             return error

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ __all__ = [
     "api_path",
     "content",
     "document",
+    "execution_flow",
     "is_kept_apart",
     "once_key",
     "output_flow",
@@ -65,6 +67,8 @@ _SYNC_WAIT_S = 330.0
 
 _WAIT_FIRST_S = 0.05
 _WAIT_S_MAX = 1.0
+#: However little time is left of a wait, a look at the execution may take this long.
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Call:
     body: JsonObject | None = None
     #: Seconds to wait for the answer; None: the client's own timeout.
     timeout_s: float | None = None
+    #: Seconds that it may take at most, if that is less than the above; None: no less.
+    most_s: float | None = None
     #: By which the service knows a POST that it gets again.
     idempotency_key: str | None = None
 
@@ -165,14 +171,19 @@ def _is_refused(call: Call, answer: Reply) -> bool:
     return answer.status == 429
 
 
-def _exchange(call: Call) -> Flow[Reply]:
-    """Send a call, again if that is safe, and return the good answer or raise the bad one."""
+def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Reply]:
+    """Send a call, again if that is safe, and return the good answer or raise the bad one.
+
+    With `left_s`, which tells the seconds that are left, it is done by then.
+    """
     attempt = 0
     while True:
         attempt += 1
+        if left_s is not None:
+            call = replace(call, most_s=max(left_s(), _LOOK_S))
         answer = yield call
         pause = pause_before_retry(call, answer, attempt)
-        if pause is None:
+        if pause is None or (left_s is not None and left_s() <= pause):
             break
         yield Pause(pause)
     if isinstance(answer, ServiceUnreachable):
@@ -184,9 +195,9 @@ def _exchange(call: Call) -> Flow[Reply]:
     return answer
 
 
-def document(call: Call) -> Flow[JsonObject]:
+def document(call: Call, left_s: Callable[[], float] | None = None) -> Flow[JsonObject]:
     """Send a call whose answer is a JSON object."""
-    reply = yield from _exchange(call)
+    reply = yield from _exchange(call, left_s)
     try:
         found = json.loads(reply.content)
     except ValueError:
@@ -200,6 +211,12 @@ def content(call: Call) -> Flow[bytes]:
     """Send a call whose answer is bytes."""
     reply = yield from _exchange(call)
     return reply.content
+
+
+def execution_flow(execution_id: str, *, outputs: bool) -> Flow[JsonObject]:
+    """The state of an execution; without `outputs`, those of its tasks and its own are left out."""
+    query: dict[str, str | int] = {} if outputs else {"outputs": "none"}
+    return document(Call("GET", api_path("executions", execution_id), query))
 
 
 def wait_timeout_s(options: Mapping[str, Any]) -> float | None:
@@ -255,22 +272,46 @@ def run_flow(
     return (yield from document(call))
 
 
-def wait_flow(execution_id: str, timeout_s: float | None) -> Flow[JsonObject]:
+def wait_flow(
+    execution_id: str, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
+) -> Flow[JsonObject]:
     """Ask until the execution has ended, ever less often; returns its final state, whole.
 
-    Time is counted by the pauses, so that no clock is needed. Raises WaitTimedOut.
+    Raises WaitTimedOut, also if it is the service that takes so long.
     """
-    status_only: dict[str, str | int] = {"outputs": "none"}
     path = api_path("executions", execution_id)
-    waited, pause = 0.0, _WAIT_FIRST_S
+    look, whole = Call("GET", path, query={"outputs": "none"}), Call("GET", path)
+    if timeout_s is None:
+        return (yield from _wait_for_end(look, whole, None))
+    deadline = clock() + timeout_s
+
+    def left_s() -> float:
+        return deadline - clock()
+
+    try:
+        return (yield from _wait_for_end(look, whole, left_s))
+    except _TimeIsUp:
+        raise WaitTimedOut(execution_id, timeout_s) from None
+    except ServiceUnreachable as error:
+        if error.sent and left_s() <= _LOOK_S:
+            raise WaitTimedOut(execution_id, timeout_s) from error
+        raise
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _wait_for_end(look: Call, whole: Call, left_s: Callable[[], float] | None) -> Flow[JsonObject]:
+    pause = _WAIT_FIRST_S
     while True:
-        state = yield from document(Call("GET", path, query=status_only))
+        state = yield from document(look, left_s)
         if state["status"] in ENDED:
-            return (yield from document(Call("GET", path)))
-        if timeout_s is not None:
-            if waited >= timeout_s:
-                raise WaitTimedOut(execution_id, timeout_s)
-            pause = min(pause, timeout_s - waited)
+            return (yield from document(whole, left_s))
+        if left_s is not None:
+            left = left_s()
+            if left <= 0:
+                raise _TimeIsUp
+            pause = min(pause, left)
         yield Pause(pause)
-        waited += pause
         pause = min(pause * 1.5, _WAIT_S_MAX)

@@ -20,6 +20,7 @@ from harmonia_serve.client.flows import (
     api_path,
     content,
     document,
+    execution_flow,
     once_key,
     wait_timeout_s,
 )
@@ -157,8 +158,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
 
     def get_execution(self, execution_id: str, *, outputs: bool = True) -> DocumentT:
         """The state of an execution; `outputs=False` leaves the tasks' outputs out."""
-        query: _Query = {} if outputs else {"outputs": "none"}
-        return self._send("GET", "executions", execution_id, query=query)
+        return self._document(execution_flow(execution_id, outputs=outputs))
 
     def list_executions(
         self,

@@ -53,6 +53,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
     ) -> None:
         location = locate(url, api_key, data_dir)
         self.url = location.url
+        self._timeout_s = timeout
         self._http = httpx.Client(**client_options(location, timeout))
 
     def __enter__(self) -> HarmoniaClient:
@@ -176,6 +177,6 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
             return None
         try:
             with unreachable(self.url):
-                return reply_of(self._http.request(**request_options(step)))
+                return reply_of(self._http.request(**request_options(step, self._timeout_s)))
         except ServiceUnreachable as error:
             return error

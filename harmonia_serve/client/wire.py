@@ -66,8 +66,8 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def request_options(call: Call) -> dict[str, Any]:
-    """Arguments of `request` for a call. Raises CannotBeSent."""
+def request_options(call: Call, timeout_s: float) -> dict[str, Any]:
+    """Arguments of `request` for a call of a client with this timeout. Raises CannotBeSent."""
     headers: dict[str, str] = {}
     options: dict[str, Any] = {"method": call.method, "url": call.path, "headers": headers}
     options["params"] = {name: _query_text(value) for name, value in call.query.items()}
@@ -76,8 +76,10 @@ def request_options(call: Call) -> dict[str, Any]:
         headers["Content-Type"] = "application/json"
     if call.idempotency_key is not None:
         headers["Idempotency-Key"] = call.idempotency_key
-    if call.timeout_s is not None:
-        options["timeout"] = httpx.Timeout(call.timeout_s, connect=_CONNECT_S)
+    most_s = timeout_s if call.timeout_s is None else call.timeout_s
+    if call.most_s is not None:
+        most_s = min(most_s, call.most_s)
+    options["timeout"] = httpx.Timeout(most_s, connect=min(most_s, _CONNECT_S))
     return options
 
 

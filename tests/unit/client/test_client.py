@@ -18,6 +18,7 @@ from harmonia_serve.client import (
     AuthenticationFailed,
     ComponentFailed,
     Conflict,
+    Execution,
     ExecutionEndedBadly,
     ExecutionNotFound,
     HarmoniaClient,
@@ -26,6 +27,7 @@ from harmonia_serve.client import (
     RateLimitExceeded,
     ServiceUnreachable,
     ValidationFailed,
+    WaitTimedOut,
 )
 from tests.unit.service_thread import SMALL_WORKFLOW, Service, running_service
 
@@ -251,6 +253,25 @@ def test_result_gives_the_output_or_says_why_there_is_none(
     assert caught.value.document["status"] == "failed"
 
 
+def test_a_refresh_is_what_the_execution_says_of_itself(
+    service: Service, client: HarmoniaClient
+) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    assert execution.status == "pending"
+    service.gateway.executions[execution.id]["status"] = "running"
+    assert execution.refresh(outputs=False)["status"] == "running"
+    assert execution.status == "running"
+
+
+def test_a_wait_ends_in_time_if_the_service_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with HarmoniaClient(f"http://127.0.0.1:{port}", "k") as client:
+            execution = Execution(client, {"execution_id": "exec-1", "status": "running"})
+            with pytest.raises(WaitTimedOut):
+                execution.wait(timeout=0.1)
+
+
 def test_files_are_listed_read_and_streamed_to_disk(
     service: Service, client: HarmoniaClient, tmp_path: Path
 ) -> None:
@@ -282,7 +303,9 @@ async def test_the_async_client_does_the_same(service: Service, tmp_path: Path) 
         execution = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
         again = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
         assert again.id == execution.id
+        service.gateway.executions[execution.id]["status"] = "running"
         assert (await execution.refresh())["input"] == {"a": 1}
+        assert execution.status == "running"
         service.gateway.files[execution.id, "a.txt"] = b"text"
         await asyncio.to_thread(service.emit, execution.id, "execution_started")
         seen = []
