@@ -190,8 +190,8 @@ def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Rep
         raise answer
     if not isinstance(answer, Reply):
         raise TypeError(f"a transport answered a call with {answer!r}")
-    if answer.status >= 400:
-        raise api_error(answer.status, answer.content)
+    if not 200 <= answer.status < 300:
+        raise api_error(answer.status, answer.content, answer.headers.get("location", ""))
     return answer
 
 

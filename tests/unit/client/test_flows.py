@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -199,6 +199,20 @@ def test_an_answer_that_is_no_envelope_is_still_an_error(body: bytes) -> None:
     error = api_error(502, body)
     assert error.error_code == "http_error"
     assert "502" in error.message
+
+
+@pytest.mark.parametrize("status", [199, 301, 302, 304, 308, 399])
+@pytest.mark.parametrize("flow", [document, content])
+def test_only_2xx_is_a_success(status: int, flow: Callable[[Call], Flow]) -> None:
+    with pytest.raises(ApiError, match=str(status)) as caught:
+        drive(flow(DELETE), [reply(status, b'{"a": 1}')])
+    assert caught.value.status == status
+
+
+def test_an_answer_that_leads_elsewhere_says_where() -> None:
+    with pytest.raises(ApiError, match="https://elsewhere/x") as caught:
+        drive(content(GET), [reply(301, b"", location="https://elsewhere/x")])
+    assert caught.value.error_code == "http_error"
 
 
 def test_an_answer_that_is_no_object_is_an_error() -> None:
