@@ -329,7 +329,12 @@ def _download(client: HarmoniaClient, execution_id: str, path: str, directory: P
     target = (directory / path.lstrip("/")).resolve()
     if not target.is_relative_to(directory.resolve()):
         raise CommandFailed(f"the path '{path}' leads out of {directory}")
-    saved = client.download_file(execution_id, path, target)
+    try:
+        saved = client.download_file(execution_id, path, target)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot write {target}: {error.strerror}", "Choose another directory with --to."
+        ) from error
     typer.echo(plain(saved), err=True)
     return saved
 

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ from harmonia_serve.client.location import Location
 __all__ = [
     "FellIdle",
     "Patience",
+    "check_json",
     "client_options",
     "destination_file",
     "reply_of",
@@ -92,7 +93,12 @@ def _query_text(value: str | int) -> str:
     return text
 
 
-def _json(body: Mapping[str, Any]) -> bytes:
+def check_json(value: Any) -> None:
+    """Raise CannotBeSent for what a request's body cannot hold."""
+    _json(value)
+
+
+def _json(body: Any) -> bytes:
     try:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode()

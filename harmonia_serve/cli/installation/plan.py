@@ -165,7 +165,18 @@ def _check(plan: Plan) -> None:
 
 
 def _check_redis(url: SecretStr) -> None:
-    parts = urlsplit(url.get_secret_value())
+    try:
+        parts = urlsplit(url.get_secret_value())
+        # An @ behind the host's place is one of a password, and so is what was taken for the host.
+        valid = (parts.port or 1) > 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageProblem(
+            "the URL of Redis cannot be read",
+            "It has the form redis://[[user]:password@]host[:port][/db]; characters such as "
+            "/ @ : # ? % [ in the password must be percent-encoded.",
+        )
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise UsageProblem(
             "the URL of Redis does not begin with redis://, rediss:// or unix://",
