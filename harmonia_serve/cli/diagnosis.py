@@ -23,9 +23,10 @@ from harmonia_serve.cli.installation.ports import holder_of_port, is_free
 from harmonia_serve.cli.output import size_text
 from harmonia_serve.cli.problems import CommandFailed, UsageProblem
 
-__all__ = ["Finding", "diagnose"]
+__all__ = ["PYTHON_VERSIONS", "Finding", "diagnose"]
 
-_PYTHON = ((3, 11), (3, 15))
+#: The first version that will do, and the first above that will not.
+PYTHON_VERSIONS = ((3, 11), (3, 15))
 _RAY = "2.60."
 _DISK_FAIL_BYTES = 200_000_000
 _DISK_WARN_BYTES = 2_000_000_000
@@ -76,7 +77,7 @@ def _plan(options: Mapping[str, Any]) -> tuple[Plan | None, Finding | None]:
 
 def _python() -> Finding:
     found = platform.python_version()
-    lowest, above = _PYTHON
+    lowest, above = PYTHON_VERSIONS
     if lowest <= sys.version_info[:2] < above:
         return Finding("Python", "ok", found)
     wanted = f"{lowest[0]}.{lowest[1]} to {above[0]}.{above[1] - 1}"
