@@ -222,6 +222,7 @@ class FileList(_Answer):
 
     items: list[WorkspaceFile]
     total: int
+    truncated: bool = Field(False, description="Whether there are more than are listed")
 
 
 class Template(_Answer):

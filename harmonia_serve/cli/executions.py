@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from harmonia_serve.cli.follow import event_line
 from harmonia_serve.cli.options import (
@@ -302,13 +304,24 @@ def files(
     """
     with connect(url, data_dir) as client:
         listed = client.list_files(execution_id) if download_all or not download else {"items": []}
+        if listed.get("truncated"):
+            _note_more_files(len(listed["items"]))
         if not download and not download_all:
             _show_files(listed, as_json)
             return
         paths = [item["path"] for item in listed["items"]] if download_all else download or []
         saved = [_download(client, execution_id, path, to) for path in paths]
     if as_json:
-        show_json({"files": [str(path) for path in saved]})
+        found = {"files": [str(path) for path in saved]}
+        show_json({**found, "truncated": bool(listed.get("truncated"))})
+
+
+def _note_more_files(count: int) -> None:
+    text = (
+        f"There are more files: the service lists {count:,} at most. Others can be fetched with "
+        "--download, by their paths."
+    )
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="yellow"))
 
 
 def _show_files(listed: JsonObject, as_json: bool) -> None:

@@ -132,6 +132,46 @@ def test_files_are_listed_and_downloaded_below_a_directory(
     assert "leads out" in outside.err
 
 
+def test_files_that_are_not_listed_are_told(
+    service: Service, harmonia: Harmonia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = started(service)
+    for number in range(3):
+        service.gateway.files[execution_id, f"{number}.txt"] = b"x"
+    complete = harmonia("executions", "files", execution_id)
+    assert complete.err == ""
+    shown_max = service.gateway.files_shown_max
+    monkeypatch.setattr(service.gateway, "files_shown_max", 2)
+    listed = harmonia("executions", "files", execution_id)
+    assert (listed.out.count(".txt"), "more files" in listed.err) == (2, True)
+    document: Any = harmonia("executions", "files", execution_id, "--json").json
+    assert document["truncated"] is True
+    fetch = ("executions", "files", execution_id, "--all", "--to", str(tmp_path), "--json")
+    fetched = harmonia(*fetch)
+    saved: Any = fetched.json
+    assert (len(saved["files"]), saved["truncated"]) == (2, True)
+    assert "more files" in fetched.err
+    monkeypatch.setattr(service.gateway, "files_shown_max", shown_max)
+    whole: Any = harmonia(*fetch).json
+    assert (len(whole["files"]), whole["truncated"]) == (3, False)
+
+
+def test_a_workflow_without_a_version_has_none(
+    service: Service, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = service.perform(service.gateway.create_workflow(SMALL_WORKFLOW))
+    workflow |= {"version": None, "description": None}
+    try:
+        line = next(
+            line
+            for line in harmonia("workflows", "list", "--limit", "100").out.splitlines()
+            if workflow["workflow_id"] in line
+        )
+    finally:
+        del service.gateway.workflows[workflow["workflow_id"]]
+    assert "None" not in line
+
+
 def test_events_are_one_to_a_line(service: Service, harmonia: Harmonia) -> None:
     execution_id = started(service)
     service.emit(execution_id, "execution_started", workflow_name="small")
@@ -169,7 +209,6 @@ def test_events_without_follow_are_those_so_far(
     shown = harmonia("executions", "events", execution_id, "--json")
     assert [json.loads(line)["seq"] for line in shown.out.splitlines()] == [1, 2]
     assert harmonia("executions", "events", execution_id, "--after", "1000").out == ""
-    monkeypatch.undo()
 
 
 def test_an_execution_without_events_has_none(service: Service, harmonia: Harmonia) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from tests.support.local_service import LocalService, local_service
 from tests.unit.cli.conftest import Harmonia
+from tests.unit.components.test_wfcommons import INSTANCE, SCRIPT
 
 GREETING = {
     "name": "greeting",
@@ -129,3 +132,20 @@ def test_no_output_is_an_error_that_says_so(real: Path, harmonia: Harmonia) -> N
     shown = harmonia("executions", "output", ran["execution_id"])
     assert (shown.code, shown.out) == (1, "")
     assert "is failed and has no output" in shown.err
+
+
+def test_a_recorded_workflow_runs_in_an_order_that_its_files_allow(
+    real: Path, harmonia: Harmonia
+) -> None:
+    """The example script makes the workflow, and judges the events as the command prints them."""
+    (real / "recorded.json").write_text(json.dumps(INSTANCE))
+    script = [sys.executable, str(SCRIPT), "recorded.json"]
+    subprocess.run([*script, "--action", "noop", "--output", "made.json"], check=True)
+    ran: Any = harmonia("run", "made.json", "--json").json
+    events = harmonia("executions", "events", ran["execution_id"], "--json")
+    assert len(events.out.splitlines()) == ran["last_seq"]
+    (real / "events.jsonl").write_text(events.out)
+    judged = subprocess.run(
+        [*script, "--check", "events.jsonl"], capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stderr) == (0, ""), judged.stdout

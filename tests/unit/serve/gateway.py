@@ -57,6 +57,7 @@ class MemoryGateway:
         self.checkpoints: dict[str, JsonObject] = {}
         self.outputs: dict[tuple[str, str], bytes] = {}
         self.files: dict[tuple[str, str], bytes] = {}
+        self.files_shown_max = 100
         self.logs: dict[str, list[StreamEvent]] = {}
         self.changed = asyncio.Condition()
         self.subscribers = 0
@@ -274,7 +275,8 @@ class MemoryGateway:
             for (owner, path), content in self.files.items()
             if owner == execution_id
         ]
-        return {"items": items, "total": len(items)}
+        shown = items[: self.files_shown_max]
+        return {"items": shown, "total": len(shown), "truncated": len(items) > len(shown)}
 
     async def open_file(self, execution_id: str, path: str) -> FileContent:
         self._note("open_file")
