@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import SettingsError
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.cli.installation.ports import is_loopback
@@ -89,7 +88,8 @@ def make_plan(
         settings = Settings(**given)
     except ValidationError as error:
         raise _not_valid(error) from error
-    except SettingsError as error:
+    except ValueError as error:
+        # A setting with a structure that could not even be read to be validated.
         raise _not_json(error) from error
     changes: dict[str, Any] = {"data_dir": settings.data_dir.expanduser().resolve()}
     if settings.workspace_dir and "://" not in settings.workspace_dir:
@@ -128,8 +128,8 @@ def _not_valid(error: ValidationError) -> UsageProblem:
     )
 
 
-def _not_json(error: SettingsError) -> UsageProblem:
-    """About a setting that has a structure. Its message names the field, and holds no value."""
+def _not_json(error: ValueError) -> UsageProblem:
+    """About a setting that has a structure. The message names its field, and holds no value."""
     found = re.search(r'field "(\w+)"', str(error))
     name = found[1] if found else "of a structure"
     return UsageProblem(
