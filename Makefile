@@ -5,6 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Whether a Python is one that Harmonia runs on.
+WILL_DO := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
+
+# Make .venv, unless it is there already with a Python that will do.
+define MAKE_VENV
+$(BIN)/python -c '$(WILL_DO)' 2>/dev/null || { \
+  $(PYTHON) -c '$(WILL_DO)' 2>/dev/null || { \
+    found=$$($(PYTHON) --version 2>&1 || :); \
+    echo "Harmonia needs Python 3.11 to 3.14, which '$(PYTHON)' is not ($$found)." >&2; \
+    echo "Name one that will do: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+endef
+
 export RAY_USAGE_STATS_ENABLED := 0
 # Bytecode is compiled once, at install: without it every process that Ray starts compiles again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,7 +29,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(MAKE_VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	@echo "Installing Harmonia and what it needs into $(VENV) …"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
@@ -45,7 +58,8 @@ docs: $(STAMP) ## Write the README's tables again from the code
 	@$(BIN)/python -m tests.support.readme_tables
 
 lock: ## Resolve requirements.lock again from the ranges in pyproject.toml
-	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet 'uv>=0.9,<1')
+	@$(MAKE_VENV)
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	  --no-emit-find-links --no-header --group dev -o requirements.lock pyproject.toml
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from harmonia_serve.examples import RESPONSES
 
@@ -167,6 +167,7 @@ class ExecutionState(_Answer):
     started_at: Timestamp | None
     completed_at: Timestamp | None
     task_status: dict[str, TaskState]
+    last_seq: int | None = Field(None, description="Seq of the last event so far")
 
 
 class ExecutionSummary(_Answer):
@@ -247,6 +248,7 @@ class FileList(_Answer):
 
     items: list[WorkspaceFile]
     total: int
+    truncated: bool = Field(False, description="Whether there are more than are listed")
 
 
 class Template(_Answer):

@@ -44,6 +44,8 @@ class TaskView:
 class Board:
     """All that is shown of a followed execution."""
 
+    #: Seq of the last event that was taken in.
+    seq: int = 0
     total: int = 0
     status: str = "pending"
     error: str = ""
@@ -63,6 +65,7 @@ class Board:
     def take(self, event: Event, now_s: float) -> TaskView | None:
         """Take in an event; returns the task it was about, if any."""
         data, kind = event["data"], event["type"]
+        self.seq = event["seq"]
         if "total_tasks" in data:
             self.total = max(self.total, int(data["total_tasks"]))
         if "task_name" not in data:

@@ -11,20 +11,22 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harmonia_serve.cli.installation.lock import holder_of
-from harmonia_serve.cli.installation.plan import Plan
+from harmonia_serve.cli.installation.plan import Plan, make_plan
 from harmonia_serve.cli.installation.ports import holder_of_port, is_free
 from harmonia_serve.cli.output import size_text
+from harmonia_serve.cli.problems import CommandFailed, UsageProblem
 
-__all__ = ["Finding", "diagnose"]
+__all__ = ["PYTHON_VERSIONS", "Finding", "diagnose"]
 
-_PYTHON = ((3, 11), (3, 15))
+#: The first version that will do, and the first above that will not.
+PYTHON_VERSIONS = ((3, 11), (3, 15))
 _RAY = "2.60."
 _DISK_FAIL_BYTES = 200_000_000
 _DISK_WARN_BYTES = 2_000_000_000
@@ -48,24 +50,41 @@ class Finding:
         return asdict(self)
 
 
-def diagnose(plan: Plan) -> list[Finding]:
-    """All checks, in the order in which `up` would stumble over them."""
-    checks: list[Callable[[Plan], Finding]] = [
-        _python, _ray, _curl, _memory, _shared_memory, _open_files, _data_dir, _disk, _port, _store,
+def diagnose(options: Mapping[str, Any]) -> list[Finding]:
+    """All checks, in the order in which `up` with these options would stumble over them."""
+    machine: list[Callable[[], Finding]] = [
+        _python, _ray, _curl, _memory, _shared_memory, _open_files,
     ]  # fmt: skip
-    return [check(plan) for check in checks]
+    installation: list[Callable[[Plan], Finding]] = [_data_dir, _disk, _port, _store]
+    findings = [check() for check in machine]
+    plan, unusable = _plan(options)
+    if unusable is not None:
+        findings.append(unusable)
+    return findings if plan is None else [*findings, *(check(plan) for check in installation)]
 
 
-def _python(_: Plan) -> Finding:
+def _plan(options: Mapping[str, Any]) -> tuple[Plan | None, Finding | None]:
+    """What `up` would do, and why it would not; without a plan there is nothing to look at."""
+    try:
+        return make_plan(options), None
+    except UsageProblem as problem:
+        finding = Finding("settings", "fail", problem.message, problem.way_out)
+    try:
+        return make_plan(options, checked=False), finding
+    except UsageProblem:
+        return None, finding
+
+
+def _python() -> Finding:
     found = platform.python_version()
-    lowest, above = _PYTHON
+    lowest, above = PYTHON_VERSIONS
     if lowest <= sys.version_info[:2] < above:
         return Finding("Python", "ok", found)
     wanted = f"{lowest[0]}.{lowest[1]} to {above[0]}.{above[1] - 1}"
     return Finding("Python", "fail", f"{found} is not supported", f"Use Python {wanted}.")
 
 
-def _ray(_: Plan) -> Finding:
+def _ray() -> Finding:
     try:
         found = version("ray")
     except PackageNotFoundError:
@@ -75,7 +94,7 @@ def _ray(_: Plan) -> Finding:
     return Finding("Ray", "fail", f"{found} is not supported", f"Install Ray {_RAY}x.")
 
 
-def _curl(_: Plan) -> Finding:
+def _curl() -> Finding:
     found = shutil.which("curl")
     if found:
         return Finding("curl", "ok", found)
@@ -87,7 +106,7 @@ def _curl(_: Plan) -> Finding:
     )
 
 
-def _memory(_: Plan) -> Finding:
+def _memory() -> Finding:
     import psutil
 
     free = psutil.virtual_memory().available
@@ -101,7 +120,7 @@ def _memory(_: Plan) -> Finding:
     )
 
 
-def _shared_memory(_: Plan) -> Finding:
+def _shared_memory() -> Finding:
     path = Path("/dev/shm")  # noqa: S108 - looked at, not written to
     if not path.is_dir():
         return Finding("shared memory", "ok", "not used on this system")
@@ -116,7 +135,7 @@ def _shared_memory(_: Plan) -> Finding:
     )
 
 
-def _open_files(_: Plan) -> Finding:
+def _open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= _FILES_WARN:
         return Finding("open files", "ok", f"at most {soft}")
@@ -156,7 +175,11 @@ def _disk(plan: Plan) -> Finding:
 
 def _port(plan: Plan) -> Finding:
     settings = plan.settings
-    if is_free(settings.host, settings.port):
+    try:
+        free = is_free(settings.host, settings.port)
+    except CommandFailed as error:
+        return Finding("port", "fail", error.message, error.way_out)
+    if free:
         return Finding("port", "ok", f"{settings.port} is free")
     who = holder_of_port(settings.port)
     if holder_of(settings.data_dir) is not None:

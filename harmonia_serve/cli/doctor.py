@@ -8,7 +8,6 @@ import typer
 from rich.text import Text
 
 from harmonia_serve.cli.diagnosis import Finding, diagnose
-from harmonia_serve.cli.installation.plan import make_plan
 from harmonia_serve.cli.options import AsJson, DataDir
 from harmonia_serve.cli.output import out, plain, show_json
 
@@ -29,8 +28,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check this machine, the store and the data directory; exit code 1 if anything fails."""
-    plan = make_plan({"redis_url": redis_url, "data_dir": data_dir})
-    findings = diagnose(plan)
+    findings = diagnose({"redis_url": redis_url, "data_dir": data_dir})
     if as_json:
         show_json({"checks": [finding.to_json() for finding in findings]})
     else:

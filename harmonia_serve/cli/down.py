@@ -14,7 +14,7 @@ import typer
 from harmonia_serve.cli.installation import records, reports
 from harmonia_serve.cli.installation.child import Child
 from harmonia_serve.cli.installation.lock import Holder, hold, holder_of
-from harmonia_serve.cli.installation.plan import Plan, data_dir_of, make_plan
+from harmonia_serve.cli.installation.plan import Plan, data_dir_of, make_plan, stop_s_max
 from harmonia_serve.cli.installation.processes import end_all, marked, runs
 from harmonia_serve.cli.installation.ray_environment import ray_environment, remove_scratch
 from harmonia_serve.cli.installation.terminal import Presenter
@@ -22,7 +22,7 @@ from harmonia_serve.cli.options import AsJson, DataDir
 from harmonia_serve.cli.output import out, show_json
 from harmonia_serve.cli.problems import CommandFailed
 
-__all__ = ["down"]
+__all__ = ["down", "stop"]
 
 _LOOK_S = 0.1
 
@@ -40,13 +40,15 @@ def down(
 ) -> None:
     """Stop the service of a data directory and wait until it has ended. Its data stays.
 
+    If it was started on a running Ray cluster, it is ended there.
     Executions that were running go on at the next `harmonia up`.
     """
     directory = data_dir_of(data_dir)
     if address:
-        ended = _take_down(make_plan({"data_dir": directory}, address=address))
+        plan = make_plan({"data_dir": directory}, address=address, checked=False)
+        ended = _take_down(plan)
     else:
-        ended = _stop(directory)
+        ended = stop(directory)
     if as_json:
         show_json(ended)
     elif not ended["ended"]:
@@ -55,13 +57,29 @@ def down(
         out().print("; ".join(ended["ended"]), markup=False)
 
 
-def _stop(data_dir: Path) -> dict[str, list[str]]:
+def stop(data_dir: Path, *, ray_process: str = "") -> dict[str, list[str]]:
+    """End what an `up` on this directory has started, here or on the cluster it went to.
+
+    `ray_process` is the module that ends it on a cluster, by default the one of `up`.
+    """
     holder = holder_of(data_dir)
-    if holder is None:
+    if holder is not None:
+        _ask(holder, data_dir, stop_s_max() * 2)
+        return {"ended": [f"harmonia up (process {holder.pid}) has stopped", *_sweep(data_dir)]}
+    running = records.read_running(data_dir)
+    if running is None or not running.address:
         return {"ended": _sweep(data_dir)}
-    timeout_s = make_plan({"data_dir": data_dir}).settings.up_stop_s_max * 2
-    _ask(holder, data_dir, timeout_s)
-    return {"ended": [f"harmonia up (process {holder.pid}) has stopped", *_sweep(data_dir)]}
+    settings = {"data_dir": data_dir, "namespace": running.namespace}
+    plan = make_plan(settings, address=running.address, checked=False)
+    try:
+        ended = _take_down(plan, ray_process)
+    except CommandFailed as error:
+        raise CommandFailed(
+            error.message,
+            f"{error.way_out} If the cluster is gone, so is Harmonia on it: remove "
+            f"{data_dir / records.RUNNING_FILE}.".lstrip(),
+        ) from error
+    return {"ended": [*ended["ended"], *_sweep(data_dir)]}
 
 
 def _ask(holder: Holder, data_dir: Path, timeout_s: float) -> None:
@@ -103,14 +121,15 @@ def _sweep(data_dir: Path) -> list[str]:
     return [f"{count} processes that a killed `harmonia up` had left have ended"] if count else []
 
 
-def _take_down(plan: Plan) -> dict[str, list[str]]:
+def _take_down(plan: Plan, ray_process: str = "") -> dict[str, list[str]]:
     """End Harmonia on somebody else's cluster."""
     data_dir = plan.settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     order = {"task": "take_down", "plan": plan.to_json()}
     from harmonia_serve.cli.installation.watchdog import RAY_PROCESS
 
-    child = Child(RAY_PROCESS, order, data_dir, ray_environment(plan), cwd=data_dir)
+    module = ray_process or RAY_PROCESS
+    child = Child(module, order, data_dir, ray_environment(plan), cwd=data_dir)
     show = Presenter(data_dir)
     try:
         while True:
@@ -126,5 +145,7 @@ def _take_down(plan: Plan) -> dict[str, list[str]]:
         child.kill()
     if child.exit_code:
         raise CommandFailed("Harmonia could not be ended", f"See {data_dir / 'harmonia.log'}.")
-    records.remove_running(data_dir)
+    running = records.read_running(data_dir)
+    if running is not None and running.address:
+        records.remove_running(data_dir)
     return {"ended": [f"Harmonia on the cluster at {plan.address} has stopped"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from harmonia_serve.cli.follow import event_line
@@ -37,7 +38,7 @@ from harmonia_serve.cli.output import (
     status_text,
 )
 from harmonia_serve.cli.problems import CommandFailed, CommandGroup
-from harmonia_serve.cli.run import execution_options, watch
+from harmonia_serve.cli.run import execution_options, note_parts, watch
 from harmonia_serve.client import HarmoniaClient
 from harmonia_serve.client.flows import JsonObject
 
@@ -48,9 +49,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Start, follow, look into and cancel executions.",
 )
-
-#: Without --follow the list of events ends when nothing has come for so long.
-_IDLE_S = 2.0
 
 ExecutionId = Annotated[str, typer.Argument(metavar="EXECUTION_ID", show_default=False)]
 
@@ -220,13 +218,15 @@ def output(
     """
     with connect(url, data_dir) as client:
         if task is None:
-            execution = client.get_execution(execution_id)
+            execution = client.get_execution(execution_id, outputs=False)
             if execution["status"] != "completed":
                 raise CommandFailed(
                     f"execution {execution_id} is {execution['status']} and has no output",
                     f"See it: harmonia executions show {execution_id}",
                 )
-            show_json(execution.get("output"))
+            whole = json.loads(client.get_execution_output(execution_id))
+            show_json(whole)
+            note_parts(execution_id, whole)
         elif sys.stdout.isatty():
             show_json(json.loads(client.get_task_output(execution_id, task)))
         else:
@@ -251,9 +251,10 @@ def events(
     """
     with connect(url, data_dir) as client:
         console = out()
-        idle_s = None if follow else _IDLE_S
+        # Without --follow, those that there are now: more may come all the time.
+        state = {} if follow else client.get_execution(execution_id, outputs=False)
         try:
-            for event in client.events(execution_id, after=after, idle_s=idle_s):
+            for event in client.events(execution_id, after=after, until=state.get("last_seq")):
                 if as_json:
                     sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
                     sys.stdout.flush()
@@ -346,13 +347,24 @@ def files(
     """
     with connect(url, data_dir) as client:
         listed = client.list_files(execution_id) if download_all or not download else {"items": []}
+        if listed.get("truncated"):
+            _note_more_files(len(listed["items"]))
         if not download and not download_all:
             _show_files(listed, as_json)
             return
         paths = [item["path"] for item in listed["items"]] if download_all else download or []
         saved = [_download(client, execution_id, path, to) for path in paths]
     if as_json:
-        show_json({"files": [str(path) for path in saved]})
+        found = {"files": [str(path) for path in saved]}
+        show_json({**found, "truncated": bool(listed.get("truncated"))})
+
+
+def _note_more_files(count: int) -> None:
+    text = (
+        f"There are more files: the service lists {count:,} at most. Others can be fetched with "
+        "--download, by their paths."
+    )
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="yellow"))
 
 
 def _show_files(listed: JsonObject, as_json: bool) -> None:
@@ -373,7 +385,12 @@ def _download(client: HarmoniaClient, execution_id: str, path: str, directory: P
     target = (directory / path.lstrip("/")).resolve()
     if not target.is_relative_to(directory.resolve()):
         raise CommandFailed(f"the path '{path}' leads out of {directory}")
-    saved = client.download_file(execution_id, path, target)
+    try:
+        saved = client.download_file(execution_id, path, target)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot write {target}: {error.strerror}", "Choose another directory with --to."
+        ) from error
     typer.echo(plain(saved), err=True)
     return saved
 

@@ -19,7 +19,7 @@ from harmonia_serve.cli.board import Board, TaskView
 from harmonia_serve.cli.output import STATUS_STYLES, duration_text, plain
 from harmonia_serve.client import Event, HarmoniaClient
 
-__all__ = ["event_line", "follow"]
+__all__ = ["board_of", "event_line", "follow"]
 
 #: More tasks than this do not get a bar each.
 _BARS_MAX = 20
@@ -32,22 +32,26 @@ _MESSAGE_WIDTH = 60
 _MARKS = {"completed": "✓", "failed": "✗", "skipped": "-", "cancelled": "-", "pending": "·"}
 
 
-def follow(client: HarmoniaClient, execution_id: str, console: Console, *, after: int = 0) -> Board:
-    """Show an execution's events until it ends; returns what was seen of it last."""
+def board_of(client: HarmoniaClient, execution_id: str) -> Board:
+    """What is to be shown of an execution, before any of its events."""
     page = client.list_tasks(execution_id, limit=_BARS_MAX)
     few = int(page["total"]) <= _BARS_MAX
     board = Board.for_tasks(task["task_name"] for task in page["items"]) if few else Board()
     board.total = int(page["total"])
-    events = client.events(execution_id, after=after)
+    return board
+
+
+def follow(client: HarmoniaClient, execution_id: str, console: Console, board: Board) -> None:
+    """Show an execution's events that the board has not seen, until it ends."""
+    events = client.events(execution_id, after=board.seq)
     if not console.is_terminal:
         _print_lines(events, board, console)
-        return board
+        return
     with Live(_View(board), console=console, refresh_per_second=_REFRESHES_PER_S):
         for event in events:
             board.take(event, time.monotonic())
-        if few:
+        if board.total <= _BARS_MAX:
             board.settle(client.list_tasks(execution_id, limit=_BARS_MAX)["items"])
-    return board
 
 
 def _print_lines(events: Iterable[Event], board: Board, console: Console) -> None:

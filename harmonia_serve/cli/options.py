@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from harmonia_serve.cli.problems import UsageProblem
-from harmonia_serve.client import HarmoniaClient
+from harmonia_serve.client import CannotBeSent, HarmoniaClient
 from harmonia_serve.client.flows import once_key
+from harmonia_serve.client.wire import check_json
 
 __all__ = [
     "AsJson",
@@ -104,15 +105,24 @@ def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not name or not equals:
             raise UsageProblem(f"'{pair}' is not NAME=VALUE", "Example: --input count=3")
-        values[name] = _value(text)
+        values |= _sendable({name: _value(text)}, f"input {name}")
     return values
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _sendable(values: dict[str, Any], what: str) -> dict[str, Any]:
+    """The values, if a request can hold them. Raises UsageProblem that says which it cannot."""
+    try:
+        check_json(values)
+    except CannotBeSent as error:
+        raise UsageProblem(f"{what}: {error}") from None
+    return values
 
 
 def _refuse_constant(name: str) -> None:
@@ -129,11 +139,13 @@ def read_json_object(path: str) -> dict[str, Any]:
     """The JSON object in a file, or on standard input for `-`."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise UsageProblem(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageProblem(f"{path} is not JSON: {error}") from error
+    except RecursionError:
+        raise UsageProblem(f"{path} is nested too deeply") from None
     if not isinstance(found, dict):
         raise UsageProblem(f"{path} must hold a JSON object, not a {type(found).__name__}")
-    return found
+    return _sendable(found, path)

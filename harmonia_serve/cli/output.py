@@ -125,8 +125,14 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     for position, header in enumerate(headers):
         table.add_column(header, no_wrap=position == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+        table.add_row(*map(_cell, row))
     _print_table(table)
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("" if value is None else plain(value))
 
 
 def _print_table(table: Table) -> None:

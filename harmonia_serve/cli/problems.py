@@ -17,6 +17,7 @@ from harmonia_serve.cli.output import plain
 from harmonia_serve.client import (
     ApiError,
     AuthenticationFailed,
+    CannotBeSent,
     ClientError,
     NotConfigured,
     PermissionDenied,
@@ -58,12 +59,17 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except ClientError as error:
             _report(_message(error), _way_out(error))
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, CannotBeSent) else 1) from None
         except BrokenPipeError:
             # Whoever read our output has seen enough (`harmonia … | head`). What is still
             # buffered must not raise again when the interpreter flushes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(0) from None
+        except OSError as error:
+            # A full disk, a place that is not ours: nothing that a traceback would explain.
+            place = f": {error.filename}" if error.filename else ""
+            _report(f"{error.strerror or error}{place}", "")
+            raise typer.Exit(1) from None
 
 
 def _report(message: str, way_out: str) -> None:

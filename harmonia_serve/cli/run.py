@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -9,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harmonia_serve.cli.follow import follow
+from harmonia_serve.cli.follow import board_of, follow
 from harmonia_serve.cli.options import (
     AsJson,
     DataDir,
@@ -23,11 +25,13 @@ from harmonia_serve.cli.options import (
 )
 from harmonia_serve.cli.output import duration_text, elapsed_ms, out, plain, show_json
 from harmonia_serve.client import Conflict, HarmoniaClient
-from harmonia_serve.client.flows import JsonObject
+from harmonia_serve.client.flows import JsonObject, is_kept_apart
 
-__all__ = ["execution_options", "follow_to_end", "run", "watch"]
+__all__ = ["execution_options", "follow_to_end", "note_parts", "run", "watch"]
 
 _INTERRUPTED = 130
+#: Of the parts of an output that are kept apart, so many are named.
+_PARTS_SHOWN = 10
 
 
 def execution_options(
@@ -87,7 +91,13 @@ def run(
     definition: str | JsonObject = workflow if is_id else read_json_object(workflow)
     options = execution_options(timeout, max_retries, retry_interval)
     with connect(url, data_dir) as client:
-        execution = client.run(definition, values, options, idempotency_key=idempotency_key)
+        try:
+            execution = client.run(definition, values, options, idempotency_key=idempotency_key)
+        except KeyboardInterrupt:
+            console = Console(stderr=True, highlight=False)
+            _say(console, "\nInterrupted before it was known to have started.")
+            _say(console, "  See whether it has: harmonia executions list")
+            raise typer.Exit(_INTERRUPTED) from None
         watch(client, execution.id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
 
 
@@ -113,42 +123,66 @@ def follow_to_end(
     quiet: bool = False,
     cancel_on_interrupt: bool = False,
 ) -> JsonObject:
-    """Follow an execution, print how it ended, and return its final state.
+    """Follow an execution, print how it ended, and return its final state with its whole output.
 
     Ctrl-C leaves it running, says how to come back, and raises KeyboardInterrupt; or it cancels
     the execution, if that was asked for.
     """
-    # What a program reads from stdout is the output alone; progress goes to stderr then.
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    _say(console, f"Execution {plain(execution_id)}", "dim")
+    # What a program reads from stdout is the output alone; all else goes to stderr, and to whom
+    # wants it quiet, what has to be known.
+    console = Console(stderr=True, highlight=False)
+    progress = Console(stderr=True, highlight=False, quiet=quiet)
     try:
-        _follow_and_cancel(client, execution_id, console, cancel_on_interrupt)
+        _say(progress, f"Execution {plain(execution_id)}", "dim")
+        _follow_and_cancel(client, execution_id, progress, cancel_on_interrupt)
         final = client.execution(execution_id).wait()
     except KeyboardInterrupt:
         _say(console, f"\nExecution {plain(execution_id)} goes on without you.")
         _say(console, f"  Follow it again: harmonia executions follow {execution_id}")
         _say(console, f"  Cancel it:       harmonia executions cancel {execution_id}")
         raise
+    if is_kept_apart(final.get("output")):
+        final = {**final, "output": json.loads(client.get_execution_output(execution_id))}
     if not quiet:
         _print_end(final, console)
+    note_parts(execution_id, final.get("output"))
     return final
 
 
+def note_parts(execution_id: str, output: object) -> None:
+    """Say on stderr which parts of an output are not in it, and how to get them."""
+    if not isinstance(output, dict):
+        return
+    names = [name for name, part in output.items() if is_kept_apart(part)]
+    if not names:
+        return
+    console = Console(stderr=True, highlight=False)
+    _say(console, "Large outputs of tasks are kept apart. To have them whole:", "yellow")
+    for name in names[:_PARTS_SHOWN]:
+        _say(console, f"  harmonia executions output {execution_id} {shlex.quote(plain(name))}")
+    if len(names) > _PARTS_SHOWN:
+        _say(console, f"  and {len(names) - _PARTS_SHOWN} more")
+
+
 def _follow_and_cancel(
-    client: HarmoniaClient, execution_id: str, console: Console, cancel_on_interrupt: bool
+    client: HarmoniaClient, execution_id: str, progress: Console, cancel_on_interrupt: bool
 ) -> None:
+    board = board_of(client, execution_id)
     try:
-        follow(client, execution_id, console)
+        follow(client, execution_id, progress, board)
     except KeyboardInterrupt:
         if not cancel_on_interrupt:
             raise
-        _say(console, "Cancelling; Ctrl-C again leaves it to itself.", "yellow")
+        console = Console(stderr=True, highlight=False)
+        _say(console, f"Cancelling {plain(execution_id)}; Ctrl-C again leaves it to itself.")
         try:
             client.cancel_execution(execution_id)
         except Conflict:
             # It ended in the meantime: there is nothing to cancel, and its end is shown.
             return
-        follow(client, execution_id, console)
+        # Another console: what the interrupted one was just writing, it would write again.
+        progress = Console(stderr=True, highlight=False, quiet=progress.quiet)
+        follow(client, execution_id, progress, board)
 
 
 def _print_end(final: dict[str, Any], console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from harmonia_serve.cli.output import (
     size_text,
 )
 from harmonia_serve.cli.problems import CommandFailed
-from harmonia_serve.client import ClientError
+from harmonia_serve.client import ClientError, NotConfigured, locate
 
 __all__ = ["status"]
 
@@ -37,16 +38,18 @@ def status(url: Url = None, data_dir: DataDir = None, as_json: AsJson = False) -
     Exit code 1 if the service does not answer.
     """
     directory = data_dir_of(data_dir)
-    running = records.read_running(directory) if url is None else None
-    holder = holder_of(directory) if url is None else None
-    service, problem = _service(url, data_dir)
+    asked, service, problem = _service(url, data_dir)
+    running = records.read_running(directory)
+    # The service that was asked may be another one, of which this machine knows nothing more.
+    is_here = asked in (None, running.url if running else _known_url(directory))
+    holder = holder_of(directory) if is_here else None
     processes = _processes(directory, running) if running is not None and holder else []
     document = {
         "service": service,
         "problem": str(problem) if problem else None,
-        "data_dir": str(directory),
+        "data_dir": str(directory) if is_here else None,
         "up": {"pid": holder.pid, "since_s": holder.since_s} if holder else None,
-        "url": running.url if running else url,
+        "url": asked,
         "processes": processes,
     }
     if as_json:
@@ -63,12 +66,24 @@ def status(url: Url = None, data_dir: DataDir = None, as_json: AsJson = False) -
         raise problem
 
 
-def _service(url: str | None, data_dir: Any) -> tuple[dict[str, Any] | None, ClientError | None]:
+def _service(
+    url: str | None, data_dir: Path | None
+) -> tuple[str | None, dict[str, Any] | None, ClientError | None]:
+    """Where the service is that is asked, what it says of itself, and why it does not."""
+    asked = None
     try:
         with connect(url, data_dir) as client:
-            return client.service(), None
+            asked = client.url
+            return asked, client.service(), None
     except ClientError as error:
-        return None, error
+        return asked, None, error
+
+
+def _known_url(directory: Path) -> str | None:
+    """Where the service of a data directory was when it was last up."""
+    with suppress(NotConfigured):
+        return locate(data_dir=directory, environ={}).url
+    return None
 
 
 def _processes(directory: Any, running: records.Running) -> list[dict[str, Any]]:

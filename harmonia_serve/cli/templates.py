@@ -84,7 +84,7 @@ def create(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file with the parameters' schema. Default: the inputs of --definition.",
+            help="JSON file with the parameters' schema. Default: the workflow's inputs.",
             show_default=False,
         ),
     ] = None,
@@ -100,12 +100,8 @@ def create(
     if (workflow is None) == (definition is None):
         raise UsageProblem("a template is made from --workflow ID or from --definition FILE")
     source = read_json_object(definition) if definition else None
+    schema = read_json_object(parameters) if parameters else None
     with connect(url, data_dir) as client:
-        if parameters:
-            schema = read_json_object(parameters)
-        else:
-            known = source if source is not None else client.get_workflow(str(workflow))
-            schema = known.get("input_schema") or {}
         template = client.create_template(
             name,
             parameters=schema,

@@ -15,6 +15,7 @@ from harmonia_serve.client.asynchronous import AsyncHarmoniaClient
 from harmonia_serve.client.errors import (
     ApiError,
     AuthenticationFailed,
+    CannotBeSent,
     CheckpointNotFound,
     ClientError,
     ComponentFailed,
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncExecution",
     "AsyncHarmoniaClient",
     "AuthenticationFailed",
+    "CannotBeSent",
     "CheckpointNotFound",
     "ClientError",
     "ComponentFailed",

@@ -1,6 +1,7 @@
 """The errors that the client raises, as one tree.
 
     ClientError
+    ├── CannotBeSent             what was asked for fits into no request (also a ValueError)
     ├── NotConfigured            no service to talk to: neither arguments, environment nor data dir
     ├── ServiceUnreachable       nothing answers at the URL, or the connection broke
     ├── WaitTimedOut             the execution is still going on after the time the caller gave
@@ -23,6 +24,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ApiError",
     "AuthenticationFailed",
+    "CannotBeSent",
     "CheckpointNotFound",
     "ClientError",
     "ComponentFailed",
@@ -50,6 +52,10 @@ _FOREIGN_BODY_SHOWN = 200
 
 class ClientError(Exception):
     """Root of the tree."""
+
+
+class CannotBeSent(ClientError, ValueError):
+    """What was asked for fits into no request: a name like `..`, text that is no Unicode, NaN."""
 
 
 class NotConfigured(ClientError):
@@ -206,11 +212,12 @@ def _subclasses(kind: type[ApiError]) -> list[type[ApiError]]:
 _BY_CODE: dict[str, type[ApiError]] = {kind.code: kind for kind in _subclasses(ApiError)}
 
 
-def api_error(status: int, body: bytes) -> ApiError:
-    """The error that an answer with this status (400 or more) and body means.
+def api_error(status: int, body: bytes, location: str = "") -> ApiError:
+    """The error that an answer with this status (none of 2xx) and body means.
 
     A body that is not the reference's envelope comes from something between client and service;
-    it is shown, shortened, under the code `http_error`.
+    it is shown, shortened, under the code `http_error`. So is where it leads, for the client does
+    not go there: its key may be meant for nobody there.
     """
     try:
         error = json.loads(body)["error"]
@@ -218,5 +225,6 @@ def api_error(status: int, body: bytes) -> ApiError:
         details = dict(error.get("details") or {})
     except (ValueError, KeyError, TypeError):
         text = body[:_FOREIGN_BODY_SHOWN].decode("utf-8", "replace").strip()
+        text = f"it leads to {location[:_FOREIGN_BODY_SHOWN]}" if location else text
         code, message, details = "http_error", f"HTTP {status}: {text or 'empty answer'}", {}
     return _BY_CODE.get(code, ApiError)(code, message, details, status)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from typing import Any, TypedDict
-from urllib.parse import quote
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
+from harmonia_serve.client.flows import path_segment
 
 __all__ = ["Event", "EventCursor"]
 
@@ -36,17 +36,21 @@ class Event(TypedDict):
 class EventCursor:
     """Where a subscriber stands. Feed it what the stream sends; ask it what to do on a break."""
 
-    def __init__(self, execution_id: str, after: int) -> None:
+    def __init__(self, execution_id: str, after: int, until: int | None = None) -> None:
         self.execution_id = execution_id
         self.after = after
-        self.ended = False
+        self._until = until
+        self.ended = self._is_enough()
         self._breaks = 0
         self._taken_since_open = 0
+
+    def _is_enough(self) -> bool:
+        return self._until is not None and self.after >= self._until
 
     @property
     def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        return f"/events/harmonia/executions/{quote(self.execution_id, safe='')}?envelope=true"
+        return f"/events/harmonia/executions/{path_segment(self.execution_id)}?envelope=true"
 
     def headers(self) -> dict[str, str]:
         """What to send with it: from where on."""
@@ -71,7 +75,7 @@ class EventCursor:
         self.after = seq
         self._breaks = 0
         self._taken_since_open += 1
-        self.ended = event_type in _LAST_TYPES
+        self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
         return Event(
             seq=seq,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from harmonia_serve.client.errors import ExecutionEndedBadly
 from harmonia_serve.client.events import Event
-from harmonia_serve.client.flows import Flow, JsonObject, wait_flow
+from harmonia_serve.client.flows import Flow, JsonObject, execution_flow, output_flow, wait_flow
 from harmonia_serve.client.operations import BytesT, DocumentT, Operations
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
     _client: Operations[DocumentT, BytesT]
 
     def __init__(self, document: JsonObject) -> None:
-        #: The execution as it was when it was started or last waited for.
+        #: The execution as it was when it was started, or last waited for or refreshed.
         self.document = document
 
     @property
@@ -41,8 +41,8 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         return str(self.document["status"])
 
     def refresh(self, *, outputs: bool = True) -> DocumentT:
-        """The state of the execution now."""
-        return self._client.get_execution(self.id, outputs=outputs)
+        """The state of the execution now, which `document` and `status` then show, too."""
+        return self._client._document(self._refresh(outputs))
 
     def wait(self, timeout: float | None = None) -> DocumentT:
         """Wait until the execution has ended, however it ends; its final state.
@@ -52,7 +52,11 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         return self._client._document(self._wait(timeout))
 
     def result(self, timeout: float | None = None) -> DocumentT:
-        """Wait for the execution's output.
+        """Wait for the execution's output, and fetch it whole, however large.
+
+        Without an `output` in the definition it is made up of the outputs of tasks, and those that
+        are large are kept apart: `{"$ref": …, "size": …, "preview": …}` stands for each, and
+        `task_output` has it.
 
         Raises ExecutionEndedBadly if it failed or was cancelled, WaitTimedOut after `timeout`
         seconds.
@@ -91,6 +95,10 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
             self.id, name, description=description, idempotency_key=idempotency_key
         )
 
+    def _refresh(self, outputs: bool) -> Flow[JsonObject]:
+        self.document = yield from execution_flow(self.id, outputs=outputs)
+        return self.document
+
     def _wait(self, timeout_s: float | None) -> Flow[JsonObject]:
         self.document = yield from wait_flow(self.id, timeout_s)
         return self.document
@@ -99,7 +107,7 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         final = yield from self._wait(timeout_s)
         if final["status"] != "completed":
             raise ExecutionEndedBadly(final)
-        output: Any = final.get("output")
+        output: Any = yield from output_flow(final)
         return output if isinstance(output, dict) else {"output": output}
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import (
+    CannotBeSent,
     ServiceUnreachable,
     WaitTimedOut,
     api_error,
@@ -33,10 +36,15 @@ __all__ = [
     "api_path",
     "content",
     "document",
+    "execution_flow",
+    "is_kept_apart",
     "once_key",
+    "output_flow",
+    "path_segment",
     "pause_before_retry",
     "run_flow",
     "wait_flow",
+    "wait_timeout_s",
 ]
 
 JsonObject = dict[str, Any]
@@ -54,8 +62,13 @@ _FIRST_PAUSE_S = 0.1
 #: What the service takes as an Idempotency-Key.
 _KEY = re.compile(r"[!-~]{1,255}")
 
+#: A request with "async": false is held by the service for so long; the client waits longer.
+_SYNC_WAIT_S = 330.0
+
 _WAIT_FIRST_S = 0.05
 _WAIT_S_MAX = 1.0
+#: However little time is left of a wait, a look at the execution may take this long.
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Call:
     body: JsonObject | None = None
     #: Seconds to wait for the answer; None: the client's own timeout.
     timeout_s: float | None = None
+    #: Seconds that it may take at most, if that is less than the above; None: no less.
+    most_s: float | None = None
     #: By which the service knows a POST that it gets again.
     idempotency_key: str | None = None
 
@@ -98,8 +113,19 @@ Flow = Generator[Call | Pause, Answer, _T]
 
 
 def api_path(*segments: str) -> str:
-    """A path below the API's root; each segment is escaped whole, a slash in it included."""
-    return "/".join([API, *(quote(segment, safe="") for segment in segments)])
+    """A path below the API's root. Raises CannotBeSent."""
+    return "/".join([API, *map(path_segment, segments)])
+
+
+def path_segment(text: str) -> str:
+    """A name as one segment of a path, escaped whole, a slash in it included.
+
+    Raises CannotBeSent for one that would vanish on the way, so that something else is asked for.
+    """
+    if text not in ("", ".", ".."):
+        with suppress(UnicodeEncodeError):
+            return quote(text, safe="")
+    raise CannotBeSent(f"{text!r} cannot be part of a path: neither an id nor a file is called so")
 
 
 def once_key(given: str | None) -> str:
@@ -145,28 +171,33 @@ def _is_refused(call: Call, answer: Reply) -> bool:
     return answer.status == 429
 
 
-def _exchange(call: Call) -> Flow[Reply]:
-    """Send a call, again if that is safe, and return the good answer or raise the bad one."""
+def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Reply]:
+    """Send a call, again if that is safe, and return the good answer or raise the bad one.
+
+    With `left_s`, which tells the seconds that are left, it is done by then.
+    """
     attempt = 0
     while True:
         attempt += 1
+        if left_s is not None:
+            call = replace(call, most_s=max(left_s(), _LOOK_S))
         answer = yield call
         pause = pause_before_retry(call, answer, attempt)
-        if pause is None:
+        if pause is None or (left_s is not None and left_s() <= pause):
             break
         yield Pause(pause)
     if isinstance(answer, ServiceUnreachable):
         raise answer
     if not isinstance(answer, Reply):
         raise TypeError(f"a transport answered a call with {answer!r}")
-    if answer.status >= 400:
-        raise api_error(answer.status, answer.content)
+    if not 200 <= answer.status < 300:
+        raise api_error(answer.status, answer.content, answer.headers.get("location", ""))
     return answer
 
 
-def document(call: Call) -> Flow[JsonObject]:
+def document(call: Call, left_s: Callable[[], float] | None = None) -> Flow[JsonObject]:
     """Send a call whose answer is a JSON object."""
-    reply = yield from _exchange(call)
+    reply = yield from _exchange(call, left_s)
     try:
         found = json.loads(reply.content)
     except ValueError:
@@ -180,6 +211,38 @@ def content(call: Call) -> Flow[bytes]:
     """Send a call whose answer is bytes."""
     reply = yield from _exchange(call)
     return reply.content
+
+
+def execution_flow(execution_id: str, *, outputs: bool) -> Flow[JsonObject]:
+    """The state of an execution; without `outputs`, those of its tasks and its own are left out."""
+    query: dict[str, str | int] = {} if outputs else {"outputs": "none"}
+    return document(Call("GET", api_path("executions", execution_id), query))
+
+
+def wait_timeout_s(options: Mapping[str, Any]) -> float | None:
+    """How long a start with these options may take to answer; None: as long as any request."""
+    return _SYNC_WAIT_S if options.get("async") is False else None
+
+
+def is_kept_apart(output: Any) -> bool:
+    """Whether this is what stands in for an output that is too large for an answer."""
+    return (
+        isinstance(output, dict)
+        and output.keys() == {"$ref", "size", "preview"}
+        and str(output["$ref"]).startswith("/executions/")
+    )
+
+
+def output_flow(final: JsonObject) -> Flow[Any]:
+    """The whole output of an execution, given its final state, which may only refer to it.
+
+    Outputs of tasks that the execution's output refers to stay references.
+    """
+    output = final.get("output")
+    if not is_kept_apart(output):
+        return output
+    path = api_path("executions", str(final["execution_id"]), "output")
+    return json.loads((yield from content(Call("GET", path))))
 
 
 def run_flow(
@@ -199,26 +262,56 @@ def run_flow(
         call = Call("POST", path, body=workflow, idempotency_key=key_of_workflow)
         workflow_id = (yield from document(call))["workflow_id"]
     body = {"workflow_id": workflow_id, "input": input_values, "execution_options": options}
-    call = Call("POST", api_path("executions"), body=body, idempotency_key=key)
+    call = Call(
+        "POST",
+        api_path("executions"),
+        body=body,
+        timeout_s=wait_timeout_s(options),
+        idempotency_key=key,
+    )
     return (yield from document(call))
 
 
-def wait_flow(execution_id: str, timeout_s: float | None) -> Flow[JsonObject]:
+def wait_flow(
+    execution_id: str, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
+) -> Flow[JsonObject]:
     """Ask until the execution has ended, ever less often; returns its final state, whole.
 
-    Time is counted by the pauses, so that no clock is needed. Raises WaitTimedOut.
+    Raises WaitTimedOut, also if it is the service that takes so long.
     """
-    status_only: dict[str, str | int] = {"outputs": "none"}
     path = api_path("executions", execution_id)
-    waited, pause = 0.0, _WAIT_FIRST_S
+    look, whole = Call("GET", path, query={"outputs": "none"}), Call("GET", path)
+    if timeout_s is None:
+        return (yield from _wait_for_end(look, whole, None))
+    deadline = clock() + timeout_s
+
+    def left_s() -> float:
+        return deadline - clock()
+
+    try:
+        return (yield from _wait_for_end(look, whole, left_s))
+    except _TimeIsUp:
+        raise WaitTimedOut(execution_id, timeout_s) from None
+    except ServiceUnreachable as error:
+        if error.sent and left_s() <= _LOOK_S:
+            raise WaitTimedOut(execution_id, timeout_s) from error
+        raise
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+def _wait_for_end(look: Call, whole: Call, left_s: Callable[[], float] | None) -> Flow[JsonObject]:
+    pause = _WAIT_FIRST_S
     while True:
-        state = yield from document(Call("GET", path, query=status_only))
+        state = yield from document(look, left_s)
         if state["status"] in ENDED:
-            return (yield from document(Call("GET", path)))
-        if timeout_s is not None:
-            if waited >= timeout_s:
-                raise WaitTimedOut(execution_id, timeout_s)
-            pause = min(pause, timeout_s - waited)
+            return (yield from document(whole, left_s))
+        if left_s is not None:
+            left = left_s()
+            if left <= 0:
+                raise _TimeIsUp
+            pause = min(pause, left)
         yield Pause(pause)
-        waited += pause
         pause = min(pause * 1.5, _WAIT_S_MAX)

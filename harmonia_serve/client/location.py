@@ -44,12 +44,15 @@ def locate(
     Naming a data directory in the argument puts it before the environment.
     Raises NotConfigured if none of them says where the service is.
     """
-    directory = Path(data_dir or environ.get("HARMONIA_DATA_DIR") or DEFAULT_DATA_DIR)
-    stored = _read_connection(directory)
+    chosen = Path(data_dir or environ.get("HARMONIA_DATA_DIR") or DEFAULT_DATA_DIR)
+    directory = chosen.expanduser()
     from_environ = environ if data_dir is None else {}
     found_url = url or from_environ.get("HARMONIA_URL")
-    found_key = api_key or from_environ.get("HARMONIA_API_KEY")
-    if found_url is None:
+    found_key = _key(api_key) or _key(from_environ.get("HARMONIA_API_KEY"))
+    if found_url and found_key:
+        return Location(_normalised(found_url), found_key)
+    stored = _read_connection(directory)
+    if not found_url:
         if stored is not None:
             found_url = stored.url
         elif found_key:
@@ -62,14 +65,35 @@ def locate(
     found_url = _normalised(found_url)
     if not found_key and stored is not None and stored.url == found_url:
         found_key = stored.api_key
-    return Location(found_url, found_key or None)
+    return Location(found_url, found_key)
+
+
+def _key(text: str | None) -> str | None:
+    """A key without the line break that a file or a paste has put behind it.
+
+    It travels as a header, and what no header can hold must not end up in somebody's error.
+    """
+    key = (text or "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise NotConfigured(
+            "the API key holds a space, a line break or a character beyond ASCII, which no key "
+            "has; copy it again"
+        )
+    return key or None
 
 
 def _normalised(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # A port that is no number, brackets that do not close.
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        shown = "the URL" if "@" in url or "?" in url else f"'{url}'"
         raise NotConfigured(
-            f"'{url}' is not the URL of a service; it should look like {DEFAULT_URL}"
+            f"{shown} is not the URL of a service; it should look like {DEFAULT_URL}"
         )
     if parts.username or parts.password:
         raise NotConfigured("the URL holds a user or password; pass the key as HARMONIA_API_KEY")
@@ -81,10 +105,10 @@ def _read_connection(directory: Path) -> Location | None:
     path = directory / CONNECTION_FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Location(_normalised(str(document["url"])), document.get("api_key"))
+        return Location(_normalised(str(document["url"])), _key(document.get("api_key")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotConfigured) as error:
         raise NotConfigured(
             f"{path} cannot be read ({error}); `harmonia up` writes it anew"
         ) from error

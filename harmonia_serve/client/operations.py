@@ -20,7 +20,9 @@ from harmonia_serve.client.flows import (
     api_path,
     content,
     document,
+    execution_flow,
     once_key,
+    wait_timeout_s,
 )
 
 __all__ = ["BytesT", "DocumentT", "Operations", "definition_of"]
@@ -30,8 +32,6 @@ BytesT = TypeVar("BytesT")
 
 _Query = dict[str, str | int]
 
-#: A request with "async": false is held by the service for so long; the client waits longer.
-_SYNC_WAIT_S = 330.0
 #: An audit reads the whole log, and may have to wait for its turn.
 _AUDIT_S = 330.0
 
@@ -55,8 +55,9 @@ def definition_of(workflow: str | os.PathLike[str] | Mapping[str, Any]) -> str |
     return found
 
 
-def _options_timeout(options: Mapping[str, Any] | None) -> float | None:
-    return _SYNC_WAIT_S if options and options.get("async") is False else None
+def _described(body: JsonObject, description: str) -> JsonObject:
+    """A body with its description, if there is one: an empty one would be refused."""
+    return {**body, "description": description} if description else body
 
 
 def _page(page: int, limit: int, **filters: str | None) -> _Query:
@@ -155,13 +156,12 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
             "input": dict(input_values or {}),
             "execution_options": dict(options or {}),
         }
-        timeout_s = _options_timeout(options)
+        timeout_s = wait_timeout_s(options or {})
         return self._post_once("executions", key=idempotency_key, body=body, timeout_s=timeout_s)
 
     def get_execution(self, execution_id: str, *, outputs: bool = True) -> DocumentT:
         """The state of an execution; `outputs=False` leaves the tasks' outputs out."""
-        query: _Query = {} if outputs else {"outputs": "none"}
-        return self._send("GET", "executions", execution_id, query=query)
+        return self._document(execution_flow(execution_id, outputs=outputs))
 
     def list_executions(
         self,
@@ -215,18 +215,19 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         self,
         name: str,
         *,
-        parameters: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None = None,
         workflow_id: str | None = None,
         definition: Mapping[str, Any] | None = None,
         description: str = "",
         idempotency_key: str | None = None,
     ) -> DocumentT:
-        """Make a template from a stored workflow or from a definition."""
-        body: JsonObject = {
-            "name": name,
-            "description": description,
-            "parameters": dict(parameters),
-        }
+        """Make a template from a stored workflow or from a definition.
+
+        Without `parameters` they are the inputs of the workflow.
+        """
+        body = _described({"name": name}, description)
+        if parameters is not None:
+            body["parameters"] = dict(parameters)
         if workflow_id is not None:
             body["workflow_id"] = workflow_id
         if definition is not None:
@@ -255,11 +256,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         idempotency_key: str | None = None,
     ) -> DocumentT:
         """Make a workflow that has these values as defaults of its input."""
-        body = {
-            "name": name,
-            "description": description,
-            "parameter_values": dict(parameter_values),
-        }
+        body = _described({"name": name, "parameter_values": dict(parameter_values)}, description)
         return self._post_once(
             "templates", template_id, "instantiate", key=idempotency_key, body=body
         )
@@ -275,7 +272,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         idempotency_key: str | None = None,
     ) -> DocumentT:
         """Keep the present state of an execution."""
-        body = {"execution_id": execution_id, "name": name, "description": description}
+        body = _described({"execution_id": execution_id, "name": name}, description)
         return self._post_once("state", "checkpoints", key=idempotency_key, body=body)
 
     def get_checkpoint(self, checkpoint_id: str) -> DocumentT:
@@ -302,7 +299,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
     ) -> DocumentT:
         """Make a new execution from a checkpoint and start it."""
         body = {"checkpoint_id": checkpoint_id, "execution_options": dict(options or {})}
-        timeout_s = _options_timeout(options)
+        timeout_s = wait_timeout_s(options or {})
         return self._post_once(
             "state", "restore", key=idempotency_key, body=body, timeout_s=timeout_s
         )

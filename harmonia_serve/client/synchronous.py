@@ -19,9 +19,10 @@ from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, r
 from harmonia_serve.client.location import locate
 from harmonia_serve.client.operations import Operations, definition_of
 from harmonia_serve.client.wire import (
+    FellIdle,
+    Patience,
     client_options,
     destination_file,
-    fell_silent,
     reply_of,
     request_options,
     stream_timeout,
@@ -52,6 +53,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
     ) -> None:
         location = locate(url, api_key, data_dir)
         self.url = location.url
+        self._timeout_s = timeout
         self._http = httpx.Client(**client_options(location, timeout))
 
     def __enter__(self) -> HarmoniaClient:
@@ -91,43 +93,51 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         return Execution(self, self.get_execution(execution_id))
 
     def events(
-        self, execution_id: str, *, after: int = 0, idle_s: float | None = None
+        self,
+        execution_id: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        idle_s: float | None = None,
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
         A broken stream is resumed after the last event; after several breaks in a row the
-        error is raised. With `idle_s` it also ends once nothing has happened for so long.
+        error is raised. It also ends with the event of seq `until` (the `last_seq` of a state is
+        that of the last event so far), and with `idle_s` once no event has come for so long, or
+        with the service's next sign of life after that.
         """
-        cursor = EventCursor(execution_id, after)
+        cursor = EventCursor(execution_id, after, until)
+        patience = Patience(idle_s)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
             opened = time.monotonic()
             try:
                 with unreachable(self.url):
-                    yield from self._stream(cursor, idle_s)
-            except ServiceUnreachable as caught:
-                if idle_s is not None and fell_silent(caught):
-                    return
-                error = caught
-            except ApiError as caught:
+                    yield from self._stream(cursor, patience)
+            except FellIdle:
+                return
+            except (ServiceUnreachable, ApiError) as caught:
                 error = caught
             if not cursor.ended:
                 time.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
 
-    def _stream(self, cursor: EventCursor, idle_s: float | None) -> Iterator[Event]:
+    def _stream(self, cursor: EventCursor, patience: Patience) -> Iterator[Event]:
         with connect_sse(
-            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout(idle_s)
+            self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout()
         ) as source:
             if source.response.status_code == 204:
                 cursor.note_nothing_more()
                 return
             if source.response.status_code != 200:
                 raise api_error(source.response.status_code, source.response.read())
+            patience.attend(source.response)
             try:
                 for sent in source.iter_sse():
                     event = cursor.take(sent.id, sent.event, sent.data)
                     if event is not None:
                         yield event
+                        patience.renew()
                     if cursor.ended:
                         return
             except SSEError as error:
@@ -167,6 +177,6 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
             return None
         try:
             with unreachable(self.url):
-                return reply_of(self._http.request(**request_options(step)))
+                return reply_of(self._http.request(**request_options(step, self._timeout_s)))
         except ServiceUnreachable as error:
             return error

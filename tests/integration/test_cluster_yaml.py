@@ -94,6 +94,21 @@ def test_harmonia_is_started_as_its_command_line_has_it(written: dict[str, Any])
     assert (given["address"], given["host"], given["detach"]) == ("auto", "127.0.0.1", True)
 
 
+def test_the_commands_that_its_head_names_work_as_they_are_written(
+    written: dict[str, Any],
+) -> None:
+    group = typer.main.get_command(app)
+    (line,) = re.findall(r"^# +(harmonia keys create.*)$", TEXT, re.MULTILINE)
+    program, *words = shlex.split(line)
+    assert program == "harmonia"
+    keys: click.Group = group.commands[words[0]]  # type: ignore[attr-defined]
+    # What a command requires is asked for here, as when it is run.
+    given = keys.commands[words[1]].make_context(words[1], words[2:]).params
+    (up,) = arguments(written["head_start_ray_commands"], "harmonia")
+    assert str(given["data_dir"]) == up[up.index("--data-dir") + 1]
+    assert "harmonia keys" not in TEXT.replace(line, "")
+
+
 def test_everything_that_starts_ray_demands_the_token(written: dict[str, Any]) -> None:
     starting = [
         command

@@ -56,7 +56,7 @@ class Service:
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
+def running_service(settings: Settings | None = None) -> Iterator[Service]:
     """A service on a free port, until the context ends."""
     found: list[Service] = []
     ready = threading.Event()
@@ -65,7 +65,7 @@ def running_service() -> Iterator[Service]:
     async def serve() -> None:
         gateway = MemoryGateway()
         end = holder["end"] = asyncio.Event()
-        async with serve_app(build_app(gateway, Settings())) as served:
+        async with serve_app(build_app(gateway, settings or Settings())) as served:
             found.append(Service(asyncio.get_running_loop(), gateway, served.http))
             ready.set()
             await end.wait()

@@ -186,5 +186,21 @@ def test_definitions_could_be_created(service: LocalService) -> None:
             assert client.create_workflow(json.loads(block.text))["workflow_id"]
 
 
+def test_a_reader_who_types_it_all_in_order_has_a_service_when_it_takes_one() -> None:
+    """And none when it is to be started, for a second `up` on the same directory is refused."""
+    is_up = False
+    told = TEXT[: TEXT.index("## Operations")]
+    for block in blocks("commands", "walkthrough", "component"):
+        if block.text not in told:
+            # Other ways to start it, one of which a reader chooses; what follows asks it something.
+            assert is_up
+        elif block.kind != "commands":
+            assert is_up, block.text
+        else:
+            for command in re.findall(r"^harmonia (\w+)", block.text, re.MULTILINE):
+                assert is_up is (command != "up"), block.text
+                is_up = command != "down"
+
+
 def test_a_reader_can_follow_every_step(service: LocalService, tmp_path: Path) -> None:
     run_blocks(["walkthrough", "component"], tmp_path, service.url, service.api_key)

@@ -371,6 +371,8 @@ class ExecutionService(WorkflowService):
             "error": head.error,
             "output": await self._execution_output(head, outputs=outputs),
             "task_status": await self._task_views(head.execution_id, rows, outputs=outputs),
+            # So that whoever wants the events so far knows when there are no more.
+            "last_seq": snapshot.seq,
         }
         if head.checkpoint_id:
             document["checkpoint_id"] = head.checkpoint_id

@@ -6,7 +6,9 @@ the store's password once that is known: it travels by pipe, never in arguments 
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from harmonia_actors.settings import Settings
 from harmonia_serve.cli.installation.ports import is_loopback
 from harmonia_serve.cli.problems import UsageProblem
 
-__all__ = ["Plan", "data_dir_of", "make_plan"]
+__all__ = ["Plan", "data_dir_of", "make_plan", "stop_s_max"]
+
+_STOP_S_MAX = "HARMONIA_UP_STOP_S_MAX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,22 @@ def make_plan(
     num_cpus: float | None = None,
     detach: bool = False,
     new_key: bool = False,
+    checked: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
     """The plan for the given settings (None: not given) over those of the environment.
 
-    Raises UsageProblem for what cannot work.
+    Raises UsageProblem for what cannot work. Unless it is `checked`, that is only what no setting
+    can be: who ends something, or looks into it, need not be kept from it by what would be unsafe.
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = Settings(**given)
     except ValidationError as error:
         raise _not_valid(error) from error
+    except ValueError as error:
+        # A setting with a structure that could not even be read to be validated.
+        raise _not_json(error) from error
     changes: dict[str, Any] = {"data_dir": settings.data_dir.expanduser().resolve()}
     if settings.workspace_dir and "://" not in settings.workspace_dir:
         changes["workspace_dir"] = str(Path(settings.workspace_dir).expanduser().resolve())
@@ -99,7 +108,8 @@ def make_plan(
         detach=detach,
         new_key=new_key,
     )
-    _check(plan)
+    if checked:
+        _check(plan)
     return plan
 
 
@@ -115,6 +125,16 @@ def _not_valid(error: ValidationError) -> UsageProblem:
     return UsageProblem(
         f"setting {name}: {first['msg']} (it is {first['input']!r})",
         f"Settings come from options and from the environment (HARMONIA_{name.upper()}).",
+    )
+
+
+def _not_json(error: ValueError) -> UsageProblem:
+    """About a setting that has a structure. The message names its field, and holds no value."""
+    found = re.search(r'field "(\w+)"', str(error))
+    name = found[1] if found else "of a structure"
+    return UsageProblem(
+        f"setting {name}: is not JSON",
+        f"Settings come from the environment (HARMONIA_{name.upper()}).",
     )
 
 
@@ -145,7 +165,18 @@ def _check(plan: Plan) -> None:
 
 
 def _check_redis(url: SecretStr) -> None:
-    parts = urlsplit(url.get_secret_value())
+    try:
+        parts = urlsplit(url.get_secret_value())
+        # An @ behind the host's place is one of a password, and so is what was taken for the host.
+        valid = (parts.port or 1) > 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageProblem(
+            "the URL of Redis cannot be read",
+            "It has the form redis://[[user]:password@]host[:port][/db]; characters such as "
+            "/ @ : # ? % [ in the password must be percent-encoded.",
+        )
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise UsageProblem(
             "the URL of Redis does not begin with redis://, rediss:// or unix://",
@@ -164,6 +195,17 @@ def _check_redis(url: SecretStr) -> None:
 def _has_password(url: SecretStr) -> bool:
     parts = urlsplit(url.get_secret_value())
     return bool(parts.password) or "password=" in parts.query or "ssl_certfile=" in parts.query
+
+
+def stop_s_max(environ: Mapping[str, str] = os.environ) -> float:
+    """How long a service may take to stop: the setting, whatever is wrong with all others."""
+    try:
+        asked = float(environ.get(_STOP_S_MAX, ""))
+    except ValueError:
+        asked = 0.0
+    if 0 < asked < math.inf:
+        return asked
+    return float(Settings.model_fields["up_stop_s_max"].default)
 
 
 def data_dir_of(option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:

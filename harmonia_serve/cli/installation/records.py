@@ -17,6 +17,7 @@ from typing import Any
 from harmonia_serve.client.location import CONNECTION_FILE
 
 __all__ = [
+    "RUNNING_FILE",
     "Running",
     "read_running",
     "remove_running",
@@ -25,7 +26,7 @@ __all__ = [
     "write_running",
 ]
 
-_RUNNING_FILE = "up.json"
+RUNNING_FILE = "up.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,13 @@ def write_connection(data_dir: Path, url: str, api_key: str | None, *, store: st
 
 def write_running(data_dir: Path, running: Running) -> None:
     """Write what runs now."""
-    write_private(data_dir / _RUNNING_FILE, asdict(running))
+    write_private(data_dir / RUNNING_FILE, asdict(running))
 
 
 def read_running(data_dir: Path) -> Running | None:
     """What the last `up` wrote; None if it ended cleanly. It may have died since."""
     try:
-        return Running(**json.loads((data_dir / _RUNNING_FILE).read_text(encoding="utf-8")))
+        return Running(**json.loads((data_dir / RUNNING_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -91,4 +92,4 @@ def read_running(data_dir: Path) -> Running | None:
 def remove_running(data_dir: Path) -> None:
     """Nothing runs any more."""
     with suppress(FileNotFoundError):
-        (data_dir / _RUNNING_FILE).unlink()
+        (data_dir / RUNNING_FILE).unlink()

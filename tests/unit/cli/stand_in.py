@@ -2,7 +2,8 @@
 
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
 as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
-ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load.
+ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load. Told to
+take down a Harmonia on a cluster, it writes down which.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ class Health(BaseHTTPRequestHandler):
 
 def main() -> None:
     report = reports.ReportWriter(int(sys.argv[1]))
-    plan = Plan.from_json(json.loads(sys.stdin.buffer.readline())["plan"])
+    order = json.loads(sys.stdin.buffer.readline())
+    plan = Plan.from_json(order["plan"])
     settings = plan.settings
     if settings.namespace == "broken":
         report(reports.Failed("the stand-in is broken", "mend it"))
         sys.exit(1)
+    if order["task"] == "take_down":
+        taken_down = {"address": plan.address, "namespace": settings.namespace}
+        (settings.data_dir / "taken_down").write_text(json.dumps(taken_down))
+        return
     report(reports.Step("starting the stand-in"))
     raylet = subprocess.Popen(
         [sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL

@@ -110,7 +110,7 @@ def test_a_command_with_a_key_starts_one_execution(
     ran: list[Any] = [
         harmonia("run", workflow_file, "--json", "--idempotency-key", "cli-2").json for _ in "ab"
     ]
-    assert ran[0] == ran[1]
+    assert ran[0]["execution_id"] == ran[1]["execution_id"]
     unusable = harmonia("run", workflow_file, "--idempotency-key", "two words")
     assert unusable.code == 2
     assert "visible ASCII" in unusable.err
@@ -175,6 +175,46 @@ def test_files_are_listed_and_downloaded_below_a_directory(
     assert "leads out" in outside.err
 
 
+def test_files_that_are_not_listed_are_told(
+    service: Service, harmonia: Harmonia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = started(service)
+    for number in range(3):
+        service.gateway.files[execution_id, f"{number}.txt"] = b"x"
+    complete = harmonia("executions", "files", execution_id)
+    assert complete.err == ""
+    shown_max = service.gateway.files_shown_max
+    monkeypatch.setattr(service.gateway, "files_shown_max", 2)
+    listed = harmonia("executions", "files", execution_id)
+    assert (listed.out.count(".txt"), "more files" in listed.err) == (2, True)
+    document: Any = harmonia("executions", "files", execution_id, "--json").json
+    assert document["truncated"] is True
+    fetch = ("executions", "files", execution_id, "--all", "--to", str(tmp_path), "--json")
+    fetched = harmonia(*fetch)
+    saved: Any = fetched.json
+    assert (len(saved["files"]), saved["truncated"]) == (2, True)
+    assert "more files" in fetched.err
+    monkeypatch.setattr(service.gateway, "files_shown_max", shown_max)
+    whole: Any = harmonia(*fetch).json
+    assert (len(whole["files"]), whole["truncated"]) == (3, False)
+
+
+def test_a_workflow_without_a_version_has_none(
+    service: Service, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = service.perform(service.gateway.create_workflow(SMALL_WORKFLOW))
+    workflow |= {"version": None, "description": None}
+    try:
+        line = next(
+            line
+            for line in harmonia("workflows", "list", "--limit", "100").out.splitlines()
+            if workflow["workflow_id"] in line
+        )
+    finally:
+        del service.gateway.workflows[workflow["workflow_id"]]
+    assert "None" not in line
+
+
 def test_events_are_one_to_a_line(service: Service, harmonia: Harmonia) -> None:
     execution_id = started(service)
     service.emit(execution_id, "execution_started", workflow_name="small")
@@ -192,6 +232,31 @@ def test_events_are_one_to_a_line(service: Service, harmonia: Harmonia) -> None:
     assert "1 min 15 s" in lines[2]
     raw = harmonia("executions", "events", execution_id, "--json", "--after", "1").out
     assert [json.loads(line)["seq"] for line in raw.splitlines()] == [2, 3]
+
+
+def test_events_without_follow_are_those_so_far(
+    service: Service, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come meanwhile, and however long the first of them takes."""
+    execution_id = started(service)
+    for done in (0.1, 0.2):
+        service.emit(execution_id, "task_progress", task_name="first", progress=done)
+    original = service.gateway.events
+
+    async def busy(execution_id: str, *, after: int) -> Any:
+        async for batch in original(execution_id, after=after):
+            yield batch
+            await service.gateway.append(execution_id, "task_progress", {"task_name": "first"})
+
+    monkeypatch.setattr(service.gateway, "events", busy)
+    shown = harmonia("executions", "events", execution_id, "--json")
+    assert [json.loads(line)["seq"] for line in shown.out.splitlines()] == [1, 2]
+    assert harmonia("executions", "events", execution_id, "--after", "1000").out == ""
+
+
+def test_an_execution_without_events_has_none(service: Service, harmonia: Harmonia) -> None:
+    shown = harmonia("executions", "events", started(service))
+    assert (shown.code, shown.out) == (0, "")
 
 
 def test_templates(service: Service, harmonia: Harmonia, workflow_file: str) -> None:

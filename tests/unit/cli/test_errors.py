@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Harmonia
-from tests.unit.service_thread import Service
+from tests.unit.service_thread import SMALL_WORKFLOW, Service
 
 
 @pytest.fixture
@@ -72,17 +72,89 @@ def test_what_is_not_there_is_named(service: Service, harmonia: Harmonia) -> Non
         (("up", "--host", "0.0.0.0"), "--allow-commands"),  # noqa: S104
         (("up", "--redis-url", "http://x"), "redis://"),
         (("up", "--address", "auto", "--detach"), "--redis-url"),
+        (("up", "--redis-url", "redis://:zq[xv@h:1/0"), "percent-encoded"),
+        (("up", "--redis-url", "redis://:zq/xv@127.0.0.1:1/0"), "percent-encoded"),
+        (("up", "--redis-url", "redis://zqxv/x@h:1/0"), "percent-encoded"),
+        (("up", "--redis-url", "redis://127.0.0.1:zqxv/0"), "percent-encoded"),
+        (("run", "good.json", "-i", 'v="\\ud800"'), "input v: "),
+        (("run", "good.json", "-i", "v=\udcff"), "input v: "),
+        (("run", "good.json", "-i", "\udcff=1"), "half a character"),
+        (("run", "good.json", "-i", "v=1e999"), "input v: "),
+        (("run", "good.json", "--input-file", "nan.json"), "nan.json"),
+        (("run", "good.json", "--input-file", "half.json"), "half.json"),
+        (("run", "good.json", "--input-file", "deep.json"), "deep.json"),
+        (("executions", "show", ""), "part of a path"),
+        (("workflows", "show", ".."), "part of a path"),
+        (("templates", "create", "--name", "\udcff", "--workflow", "wf-1"), "half a character"),
     ],
 )
 def test_unusable_input_is_refused_with_exit_code_2(
-    nowhere: None, harmonia: Harmonia, arguments: tuple[str, ...], expected: str, tmp_path: Path
+    nowhere: None,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    expected: str,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "good.json").write_text("{}")
+    (tmp_path / "nan.json").write_text('{"v": NaN}')
+    (tmp_path / "half.json").write_text('{"v": "\\ud800"}')
+    (tmp_path / "deep.json").write_text('{"v": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    monkeypatch.setenv("HARMONIA_URL", "http://127.0.0.1:1")
     found = harmonia(*arguments)
     assert (found.code, found.out) == (2, "")
     assert expected in found.err
+    assert "zq" not in found.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc", "http://[x", "http://:canary@h:x"])
+def test_a_url_that_is_none_is_said_to_be_none(nowhere: None, harmonia: Harmonia, url: str) -> None:
+    for command in (["status"], ["workflows", "list"]):
+        found = harmonia(*command, "--url", url)
+        assert (found.code, "URL" in found.err) == (1, True)
+        assert "canary" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("HARMONIA_NODE_TYPES", "[{", "HARMONIA_NODE_TYPES"),
+        ("HARMONIA_PORT", "abc", "HARMONIA_PORT"),
+        ("HARMONIA_REDIS_URL", "redis://:zq[xv@h:1/0", "percent-encoded"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(
+    nowhere: None,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    found = harmonia("up")
+    assert (found.code, found.out) == (2, "")
+    assert expected in found.err
+    assert "zq" not in found.err
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    service: Service, harmonia: Harmonia, tmp_path: Path
+) -> None:
+    workflow = service.perform(service.gateway.create_workflow(SMALL_WORKFLOW))
+    reply = service.perform(service.gateway.execute(workflow["workflow_id"], {}, {}))
+    execution_id = reply.document["execution_id"]
+    service.gateway.files[execution_id, "out/report.pdf"] = b"x"
+    (tmp_path / "file").write_text("kept")
+    for place in ("/proc/xx", str(tmp_path / "file")):
+        found = harmonia("executions", "files", execution_id, "--all", "--to", place)
+        assert (found.code, found.out) == (1, "")
+        assert place in found.err
+        assert "--to" in found.err
+    assert (tmp_path / "file").read_text() == "kept"
+    assert "/proc/xx" in harmonia("up", "--detach", "--data-dir", "/proc/xx").err
 
 
 def test_unknown_options_are_usage_errors(harmonia: Harmonia) -> None:
@@ -93,8 +165,6 @@ def test_unknown_options_are_usage_errors(harmonia: Harmonia) -> None:
 def test_terminal_codes_of_the_service_are_not_passed_on(
     service: Service, harmonia: Harmonia
 ) -> None:
-    from tests.unit.service_thread import SMALL_WORKFLOW
-
     evil = {**SMALL_WORKFLOW, "name": "a\x1b]0;owned\x07b", "description": "[red]x[/red]"}
     service.perform(service.gateway.create_workflow(evil))
     shown = harmonia("workflows", "list").out

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
+from tests.architecture.source import ROOT
 from tests.unit.service_thread import Service
 
 DEADLINE_S = 30.0
@@ -23,7 +29,8 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # The tests' directory is none of these sources: they are named.
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
     )
     try:
         yield process
@@ -39,6 +46,12 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def known(service: Service) -> set[str]:
+    """The executions that there are, once nobody listens to any of them."""
+    until(lambda: service.gateway.subscribers == 0)
+    return set(service.gateway.executions)
+
+
 def followed(service: Service, before: set[str]) -> str:
     """The execution that the command has started, once it listens to its events."""
     until(lambda: bool(set(service.gateway.executions) - before))
@@ -47,11 +60,12 @@ def followed(service: Service, before: set[str]) -> str:
     return execution_id
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
 def test_an_interrupt_leaves_the_execution_and_says_how_to_come_back(
-    service: Service, workflow_file: str
+    service: Service, workflow_file: str, options: list[str]
 ) -> None:
-    before = set(service.gateway.executions)
-    with running(workflow_file) as process:
+    before = known(service)
+    with running(workflow_file, *options) as process:
         execution_id = followed(service, before)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
@@ -64,12 +78,51 @@ def test_an_interrupt_leaves_the_execution_and_says_how_to_come_back(
 
 
 def test_an_interrupt_cancels_if_that_was_asked_for(service: Service, workflow_file: str) -> None:
-    before = set(service.gateway.executions)
+    before = known(service)
     with running(workflow_file, "--cancel-on-interrupt", "--json") as process:
         execution_id = followed(service, before)
         process.send_signal(signal.SIGINT)
         until(lambda: service.gateway.executions[execution_id]["status"] == "cancelling")
         service.finish(execution_id, "cancelled")
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
-    assert '"status": "cancelled"' in out
+    assert json.loads(out)["status"] == "cancelled"
+    assert "Cancelling" in err
+
+
+def test_what_was_told_before_an_interrupt_is_not_told_again(
+    service: Service, workflow_file: str
+) -> None:
+    before = known(service)
+    with running(workflow_file, "--cancel-on-interrupt") as process:
+        execution_id = followed(service, before)
+        assert process.stderr is not None
+        service.emit(execution_id, "execution_started")
+        told = ""
+        while "execution_started" not in told:
+            told += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        until(lambda: service.gateway.executions[execution_id]["status"] == "cancelling")
+        service.finish(execution_id, "cancelled")
+        _, err = process.communicate(timeout=DEADLINE_S)
+    told += err
+    assert [told.count(f"execution_{what}") for what in ("started", "cancelled")] == [1, 1]
+
+
+def test_an_interrupt_before_there_is_an_execution_says_where_to_look(
+    service: Service, workflow_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        asked.set()
+        await answer.wait()
+
+    monkeypatch.setattr(service.gateway, "execute", never)
+    with running(workflow_file, "--json") as process:
+        assert asked.wait(DEADLINE_S)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    service.loop.call_soon_threadsafe(answer.set)
+    assert (process.returncode, out) == (130, "")
+    assert "harmonia executions list" in err

@@ -18,6 +18,7 @@ from harmonia_serve.client import (
     AuthenticationFailed,
     ComponentFailed,
     Conflict,
+    Execution,
     ExecutionEndedBadly,
     ExecutionNotFound,
     HarmoniaClient,
@@ -26,6 +27,7 @@ from harmonia_serve.client import (
     RateLimitExceeded,
     ServiceUnreachable,
     ValidationFailed,
+    WaitTimedOut,
 )
 from tests.unit.service_thread import SMALL_WORKFLOW, Service, running_service
 
@@ -173,10 +175,15 @@ def test_events_come_with_history_then_live_and_end(
     assert [event["seq"] for event in execution.events(after=1)] == [2, 3]
 
 
-def test_events_so_far_end_when_nothing_comes(service: Service, client: HarmoniaClient) -> None:
+def test_events_end_with_the_one_that_was_named(service: Service, client: HarmoniaClient) -> None:
     execution = client.run(SMALL_WORKFLOW)
-    service.emit(execution.id, "execution_started")
-    assert [event["seq"] for event in client.events(execution.id, idle_s=0.2)] == [1]
+    for _ in range(3):
+        service.emit(execution.id, "task_progress", task_name="first")
+    assert client.get_execution(execution.id)["last_seq"] == 3
+    assert [event["seq"] for event in client.events(execution.id, until=2)] == [1, 2]
+    assert [event["seq"] for event in client.events(execution.id, after=1, until=3)] == [2, 3]
+    for until in (0, 1, 2):
+        assert list(client.events(execution.id, after=2, until=until)) == []
 
 
 def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) -> None:
@@ -247,6 +254,25 @@ def test_result_gives_the_output_or_says_why_there_is_none(
     assert caught.value.document["status"] == "failed"
 
 
+def test_a_refresh_is_what_the_execution_says_of_itself(
+    service: Service, client: HarmoniaClient
+) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    assert execution.status == "pending"
+    service.gateway.executions[execution.id]["status"] = "running"
+    assert execution.refresh(outputs=False)["status"] == "running"
+    assert execution.status == "running"
+
+
+def test_a_wait_ends_in_time_if_the_service_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with HarmoniaClient(f"http://127.0.0.1:{port}", "k") as client:
+            execution = Execution(client, {"execution_id": "exec-1", "status": "running"})
+            with pytest.raises(WaitTimedOut):
+                execution.wait(timeout=0.1)
+
+
 def test_files_are_listed_read_and_streamed_to_disk(
     service: Service, client: HarmoniaClient, tmp_path: Path
 ) -> None:
@@ -278,7 +304,9 @@ async def test_the_async_client_does_the_same(service: Service, tmp_path: Path) 
         execution = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
         again = await client.run(SMALL_WORKFLOW, {"a": 1}, idempotency_key="async-1")
         assert again.id == execution.id
+        service.gateway.executions[execution.id]["status"] = "running"
         assert (await execution.refresh())["input"] == {"a": 1}
+        assert execution.status == "running"
         service.gateway.files[execution.id, "a.txt"] = b"text"
         await asyncio.to_thread(service.emit, execution.id, "execution_started")
         seen = []

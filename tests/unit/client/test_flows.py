@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Iterator
+
 import pytest
 
 from harmonia_serve.client import (
     ApiError,
+    CannotBeSent,
     ClientError,
     ServiceUnreachable,
     ValidationFailed,
@@ -13,6 +17,7 @@ from harmonia_serve.client import (
     WorkflowNotFound,
 )
 from harmonia_serve.client.errors import api_error
+from harmonia_serve.client.events import EventCursor
 from harmonia_serve.client.flows import (
     Answer,
     Call,
@@ -27,19 +32,36 @@ from harmonia_serve.client.flows import (
     run_flow,
     wait_flow,
 )
+from harmonia_serve.client.wire import request_options
+from tests.unit.client.test_once import SAID
 
 GET = Call("GET", "/x")
 POST = Call("POST", "/x", body={})
 ONCE = Call("POST", "/x", body={}, idempotency_key="k")
 DELETE = Call("DELETE", "/x")
+#: Deeper than Python's own recursion goes.
+DEEP: object = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
 
 
 def reply(status: int, body: bytes = b"{}", **headers: str) -> Reply:
     return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
-def drive(flow: Flow, answers: list[Answer]) -> tuple[object, list[Call | Pause]]:
+class Clock:
+    """Time that goes by only where it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def drive(
+    flow: Flow, answers: Iterable[Answer], clock: Clock | None = None
+) -> tuple[object, list[Call | Pause]]:
     """Answer the flow's calls in turn; its result and all that it yielded."""
+    clock = clock or Clock()
     steps: list[Call | Pause] = []
     left = iter(answers)
     answer: Answer = None
@@ -47,6 +69,8 @@ def drive(flow: Flow, answers: list[Answer]) -> tuple[object, list[Call | Pause]
         while True:
             step = flow.send(answer)
             steps.append(step)
+            if isinstance(step, Pause):
+                clock.now_s += step.seconds
             answer = None if isinstance(step, Pause) else next(left)
     except StopIteration as stop:
         return stop.value, steps
@@ -55,6 +79,35 @@ def drive(flow: Flow, answers: list[Answer]) -> tuple[object, list[Call | Pause]
 def test_a_path_segment_is_escaped_whole() -> None:
     path = api_path("executions", "exec-1", "tasks", "a/b c", "output")
     assert path == "/api/harmonia/executions/exec-1/tasks/a%2Fb%20c/output"
+
+
+@pytest.mark.parametrize("segment", ["", ".", "..", "\ud800"])
+def test_a_path_segment_that_leads_elsewhere_is_refused(segment: str) -> None:
+    """A dot would be resolved on its way, and name something else than what was asked for."""
+    with pytest.raises(ValueError, match="cannot be part of a path") as caught:
+        api_path("executions", segment)
+    assert isinstance(caught.value, CannotBeSent)
+    with pytest.raises(CannotBeSent):
+        SAID.get_task_output("exec-1", segment)
+    with pytest.raises(CannotBeSent):
+        SAID.read_file("exec-1", f"a/{segment}/b")
+    with pytest.raises(CannotBeSent):
+        EventCursor(segment, 0).path  # noqa: B018 - what it raises is what is asked
+
+
+def test_dots_within_a_segment_stay() -> None:
+    assert SAID.read_file("exec-1", "a.b/..c/...").path.endswith("/files/a.b/..c/...")
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, float("nan"), [float("inf")], DEEP])
+def test_what_json_cannot_say_is_refused_before_it_is_sent(value: object) -> None:
+    with pytest.raises(CannotBeSent, match="JSON"):
+        request_options(SAID.execute("wf-1", {"v": value}), 30.0)
+
+
+def test_a_query_that_is_no_text_is_refused() -> None:
+    with pytest.raises(CannotBeSent):
+        request_options(SAID.list_executions(status="\udcff"), 30.0)
 
 
 def test_a_good_answer_is_returned_after_one_call() -> None:
@@ -148,6 +201,20 @@ def test_an_answer_that_is_no_envelope_is_still_an_error(body: bytes) -> None:
     assert "502" in error.message
 
 
+@pytest.mark.parametrize("status", [199, 301, 302, 304, 308, 399])
+@pytest.mark.parametrize("flow", [document, content])
+def test_only_2xx_is_a_success(status: int, flow: Callable[[Call], Flow]) -> None:
+    with pytest.raises(ApiError, match=str(status)) as caught:
+        drive(flow(DELETE), [reply(status, b'{"a": 1}')])
+    assert caught.value.status == status
+
+
+def test_an_answer_that_leads_elsewhere_says_where() -> None:
+    with pytest.raises(ApiError, match="https://elsewhere/x") as caught:
+        drive(content(GET), [reply(301, b"", location="https://elsewhere/x")])
+    assert caught.value.error_code == "http_error"
+
+
 def test_an_answer_that_is_no_object_is_an_error() -> None:
     with pytest.raises(ApiError):
         drive(document(GET), [reply(200, b"[1]")])
@@ -221,7 +288,75 @@ def test_waiting_asks_ever_less_often_and_returns_the_final_state() -> None:
     assert (first.query, last.query) == ({"outputs": "none"}, {})
 
 
+RUNNING = reply(200, b'{"status": "running"}')
+HANGS = ServiceUnreachable("http://x", "timed out", sent=True)
+
+
 def test_waiting_gives_up_in_time() -> None:
+    clock = Clock()
     with pytest.raises(WaitTimedOut) as caught:
-        drive(wait_flow("exec-1", 2.0), [reply(200, b'{"status": "running"}')] * 100)
+        drive(wait_flow("exec-1", 2.0, clock), [RUNNING] * 100, clock)
     assert caught.value.execution_id == "exec-1"
+    assert clock.now_s == 1_002.0
+
+
+def test_waiting_once_looks_once() -> None:
+    for answers in ([RUNNING], [HANGS]):
+        with pytest.raises(WaitTimedOut):
+            drive(wait_flow("exec-1", 0.0, Clock()), answers)
+
+
+@pytest.mark.parametrize("answers", [[], [RUNNING] * 5, [HANGS], [reply(503)] * 3])
+def test_no_look_takes_longer_than_the_time_that_is_left(answers: list[Answer]) -> None:
+    """Whether the service hangs at once or later, or is away before it hangs."""
+    clock, asked = Clock(), [0.0]
+
+    def given() -> Iterator[Answer]:
+        yield from answers
+        while True:
+            clock.now_s += asked[-1]
+            yield HANGS
+
+    with pytest.raises(WaitTimedOut):
+        drive(noting(wait_flow("exec-1", 20.0, clock), asked), given(), clock)
+    assert 1_020.0 <= clock.now_s <= 1_021.0
+    assert max(asked) <= 20.0
+
+
+def noting(flow: Flow, asked: list[float]) -> Flow:
+    """A flow, with the most that each of its calls may take."""
+    answer: Answer = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        if isinstance(step, Call):
+            assert step.most_s is not None
+            asked.append(step.most_s)
+        answer = yield step
+
+
+def test_a_service_that_is_gone_is_not_waited_for() -> None:
+    refused = ServiceUnreachable("http://x", "refused", sent=False)
+    with pytest.raises(ServiceUnreachable):
+        drive(wait_flow("exec-1", 60.0, Clock()), [refused, refused])
+
+
+def test_waiting_for_ever_leaves_each_look_the_usual_time() -> None:
+    done = reply(200, b'{"status": "completed"}')
+    _, steps = drive(wait_flow("exec-1", None), [RUNNING, done, done])
+    assert {step.most_s for step in steps if isinstance(step, Call)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "most_s", "expected"),
+    [(None, None, 30), (330, None, 330), (None, 4, 4), (None, 90, 30), (330, 90, 90)],
+)
+def test_a_call_takes_at_most_the_least_of_its_times(
+    timeout_s: float | None, most_s: float | None, expected: float
+) -> None:
+    call = Call("GET", "/x", timeout_s=timeout_s, most_s=most_s)
+    found = request_options(call, 30.0)["timeout"]
+    assert (found.read, found.write, found.pool) == (expected, expected, expected)
+    assert found.connect == min(expected, 5.0)

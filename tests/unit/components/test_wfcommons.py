@@ -135,19 +135,222 @@ def test_missing_events_are_told(tmp_path: Path) -> None:
     assert check(tmp_path, GOOD, without=[-1])[0] == 1
 
 
+def old_task(name: str, links: dict[str, list[str]], **more: Any) -> dict[str, Any]:
+    """A task as WfFormat 1.4 has it: with its files and its runtime, and others by their names."""
+    files = [
+        {"link": link, "name": file, "sizeInBytes": 1} for link in links for file in links[link]
+    ]
+    return {"name": name, "type": "compute", "parents": [], "files": files, **more}
+
+
+#: The same workflow as above. Dependencies are told by either end.
+OLD_INSTANCE = {
+    "name": "sample",
+    "schemaVersion": "1.4",
+    "workflow": {
+        "makespanInSeconds": 30,
+        "executedAt": "20200401T035039Z",
+        "tasks": [
+            old_task(
+                "split.v1",
+                {"input": ["outside.txt"], "output": ["a", "b"]},
+                id="ID01",
+                children=["left"],
+                runtimeInSeconds=2.5,
+            ),
+            old_task("left", {"input": ["a"], "output": ["c"]}, id="ID02", runtimeInSeconds=10),
+            old_task(
+                "right",
+                {"input": ["b"], "output": ["d"]},
+                id="ID03",
+                parents=["split.v1"],
+                runtimeInSeconds=20,
+            ),
+            old_task(
+                JOIN,
+                {"input": ["c", "d", "outside.txt"], "output": ["e"]},
+                id="ID04",
+                parents=["left", "ID03"],
+                runtimeInSeconds=None,
+            ),
+        ],
+    },
+}
+
+
+def written(path: Path, document: object) -> str:
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def test_the_older_format_says_the_same(tmp_path: Path, instance: str) -> None:
+    old = written(tmp_path / "old.json", OLD_INSTANCE)
+    assert json.loads(call(old).stdout) == json.loads(call(instance).stdout)
+
+
+def test_an_execution_is_checked_against_the_files_of_the_older_format(tmp_path: Path) -> None:
+    for order, code in ((GOOD, 0), ([GOOD[0], GOOD[2], GOOD[1], *GOOD[3:]], 1)):
+        assert check(tmp_path, order)[0] == code
+        ran = call(
+            *(written(tmp_path / "old.json", OLD_INSTANCE), "--check"),
+            str(tmp_path / "events.json"),
+        )
+        assert ran.returncode == code, ran.stdout + ran.stderr
+
+
+def test_tasks_of_the_older_format_whose_names_repeat_are_told_apart_by_id(tmp_path: Path) -> None:
+    tasks = [old_task("work", {}, id=f"ID{number}") for number in range(3)]
+    tasks[2]["parents"] = ["ID0", "ID1"]
+    old = {**OLD_INSTANCE, "workflow": {"tasks": tasks}}
+    made = json.loads(call(written(tmp_path / "old.json", old)).stdout)["tasks"]
+    assert {name: task["depends_on"] for name, task in made.items()} == {
+        "ID0": [],
+        "ID1": [],
+        "ID2": ["ID0", "ID1"],
+    }
+
+
+def test_the_newest_format_is_read_as_the_one_before(tmp_path: Path, instance: str) -> None:
+    new = written(tmp_path / "new.json", {**INSTANCE, "schemaVersion": "1.6"})
+    assert call(new).stdout == call(instance).stdout
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """The instance with a first task that has other fields."""
+    document = json.loads(json.dumps(INSTANCE))
+    document["workflow"]["specification"]["tasks"][0] |= fields
+    return dict(document)
+
+
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("document", "says"),
     [
-        ("{", "error"),
-        ("{}", "not WfFormat"),
-        ("[]", "not WfFormat"),
-        (json.dumps({**INSTANCE, "schemaVersion": "1.4"}), "reads 1.5"),
+        ({}, "not WfFormat"),
+        ([], "not WfFormat"),
+        ({**INSTANCE, "schemaVersion": "1.3"}, "1.4"),
+        ({**INSTANCE, "schemaVersion": ["1.5"]}, "1.4"),
+        ({**INSTANCE, "schemaVersion": "1.4"}, "not WfFormat"),
+        ({**INSTANCE, "workflow": None}, "not WfFormat"),
+        ({**INSTANCE, "workflow": {"specification": {"tasks": [1]}}}, "not WfFormat"),
+        (changed(id=None), "not WfFormat"),
+        (changed(id=["x"]), "not WfFormat"),
+        (changed(id="left"), "'left' repeats"),
+        (changed(parents="left"), "parents"),
+        (changed(parents=[1]), "parents"),
+        (changed(parents=["nobody"]), "'nobody'"),
+        (changed(inputFiles=[{}]), "inputFiles"),
+        ({**INSTANCE, "name": 1}, "name"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, document: object, says: str) -> None:
+    ran = call(written(tmp_path / "other.json", document))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert says in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(tmp_path: Path, instance: str, text: bytes) -> None:
     path = tmp_path / "other.json"
-    path.write_text(text)
-    ran = call(str(path))
-    assert ran.returncode == 2
+    path.write_bytes(text)
+    for arguments in ([str(path)], [instance, "--check", str(path)]):
+        ran = call(*arguments)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(("recorded", "seconds"), [(None, 0), ("absent", 0), (2, 0.002)])
+def test_a_runtime_may_be_missing(tmp_path: Path, recorded: object, seconds: float) -> None:
+    document = changed()
+    first = document["workflow"]["execution"]["tasks"][0]
+    first["runtimeInSeconds"] = recorded
+    if recorded == "absent":
+        del first["runtimeInSeconds"]
+    made = json.loads(call(written(tmp_path / "some.json", document)).stdout)
+    assert made["tasks"]["split.v1"]["input"] == {"seconds": seconds}
+
+
+@pytest.mark.parametrize("runtime", ["soon", float("nan"), float("inf"), -1, [], True])
+def test_a_runtime_that_is_none_is_refused(tmp_path: Path, runtime: object) -> None:
+    document = changed()
+    document["workflow"]["execution"]["tasks"][0]["runtimeInSeconds"] = runtime
+    ran = call(written(tmp_path / "some.json", document))
+    assert (ran.returncode, "runtimeInSeconds" in ran.stderr) == (2, True)
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_recording_without_an_execution_is_read(tmp_path: Path) -> None:
+    for execution in ({}, {"execution": None}, {"execution": {"tasks": None}}):
+        workflow = {"specification": changed()["workflow"]["specification"], **execution}
+        ran = call(written(tmp_path / "some.json", {**INSTANCE, "workflow": workflow}))
+        assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "-1", "much"])
+def test_a_scale_that_is_none_is_refused(instance: str, scale: str) -> None:
+    ran = call(instance, f"--scale={scale}")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "--scale" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_place_that_cannot_be_written_is_named(instance: str, tmp_path: Path) -> None:
+    ran = call(instance, "--output", str(tmp_path / "nowhere" / "workflow.json"))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ")
+    assert "nowhere" in ran.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    tasks = [task(f"t{number}", [], [], []) for number in range(5_000)]
+    many = {**INSTANCE, "workflow": {"specification": {"tasks": tasks}}}
+    path = written(tmp_path / "many.json", many)
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_events_are_read_as_the_command_line_prints_them(tmp_path: Path, instance: str) -> None:
+    check(tmp_path, GOOD)
+    events = json.loads((tmp_path / "events.json").read_text())
+    lines = tmp_path / "events.jsonl"
+    lines.write_text("".join(json.dumps(event) + "\n" for event in events))
+    ran = call(instance, "--check", str(lines))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    lines.write_text(json.dumps(events[0]) + "\n")
+    ran = call(instance, "--check", str(lines))
+    assert (ran.returncode, "'left' never completed" in ran.stdout) == (1, True)
+    lines.write_text("".join(f"{json.dumps(event)}\n" for event in events[:3]) + "{\n")
+    ran = call(instance, "--check", str(lines))
+    assert (ran.returncode, "line 4" in ran.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ([], "no events"),
+        ({}, "no list of events"),
+        ({"items": {}}, "no list of events"),
+        ([1], "event 1"),
+        ([{"seq": 1, "type": "x"}, None], "event 2"),
+        ([{"type": "task_started"}], "seq"),
+        ([{"seq": "1", "type": "task_started"}], "seq"),
+        ([{"seq": 1}], "type"),
+        ([{"seq": 1, "type": 5}], "type"),
+        ([{"seq": 1, "type": "task_started", "data": [1]}], "data"),
+        ([{"seq": 1, "type": "task_started", "data": {"task_name": []}}], "task_name"),
+        ([{"seq": 1, "type": "task_started"}], "task_name"),
+    ],
+)
+def test_what_is_no_list_of_events_is_refused(
+    tmp_path: Path, instance: str, events: object, says: str
+) -> None:
+    ran = call(instance, "--check", written(tmp_path / "events.json", events))
+    assert (ran.returncode, ran.stdout) == (2, "")
     assert says in ran.stderr
     assert "Traceback" not in ran.stderr

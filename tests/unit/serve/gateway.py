@@ -58,6 +58,7 @@ class MemoryGateway:
         self.checkpoints: dict[str, JsonObject] = {}
         self.outputs: dict[tuple[str, str], bytes] = {}
         self.files: dict[tuple[str, str], bytes] = {}
+        self.files_shown_max = 100
         self.logs: dict[str, list[StreamEvent]] = {}
         #: What an audit of an execution finds.
         self.violations: dict[str, list[JsonObject]] = {}
@@ -226,7 +227,8 @@ class MemoryGateway:
 
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         self._note("get_execution")
-        return {**_found(self.executions, execution_id, ExecutionNotFound), "outputs": outputs}
+        found = _found(self.executions, execution_id, ExecutionNotFound)
+        return {**found, "outputs": outputs, "last_seq": len(self.logs[execution_id])}
 
     async def list_executions(
         self, page: PageRequest, *, workflow_id: str | None, status: str | None
@@ -296,7 +298,8 @@ class MemoryGateway:
             for (owner, path), content in self.files.items()
             if owner == execution_id
         ]
-        return {"items": items, "total": len(items)}
+        shown = items[: self.files_shown_max]
+        return {"items": shown, "total": len(shown), "truncated": len(items) > len(shown)}
 
     async def open_file(self, execution_id: str, path: str) -> FileContent:
         self._note("open_file")

@@ -87,7 +87,7 @@ def test_executions(api: Api) -> None:
     assert b"execution_completed" in events
     for query in ({}, {"outputs": "none"}):
         api.get(path, **query)
-    for page in ("/tasks", "/output", "/tasks/a/output", "/files"):
+    for page in ("/tasks", "/output", "/tasks/a/output", "/files", "/audit"):
         api.get(path + page)
     api.get("/executions", workflow_id=workflow_id, status="completed")
     api.post(f"{path}/cancel", {}, 409)

@@ -268,6 +268,17 @@ async def test_tasks_are_paged_in_the_order_of_definition(world: World) -> None:
         await world.gateway.list_tasks(MISSING, ALL)
 
 
+async def test_the_status_tells_how_many_events_there_are(world: World) -> None:
+    execution_id = await world.start({"a": {"action": "hold"}})
+    await world.began(execution_id, "a")
+    before = len(await world.events(execution_id))
+    found = await world.gateway.get_execution(execution_id, outputs=False)
+    assert before <= found["last_seq"] <= len(await world.events(execution_id))
+    world.gates.open("a")
+    assert (await world.ended(execution_id))["last_seq"] == 4
+    assert len(await world.events(execution_id)) == 4
+
+
 async def test_outputs_can_be_left_out(world: World) -> None:
     found = await world.run({"a": {"input": {"value": {"x": 1}}}})
     bare = await world.gateway.get_execution(found["execution_id"], outputs=False)
