@@ -167,7 +167,7 @@ def test_terminal_codes_of_the_service_are_not_passed_on(
 ) -> None:
     evil = {**SMALL_WORKFLOW, "name": "a\x1b]0;owned\x07b", "description": "[red]x[/red]"}
     service.perform(service.gateway.create_workflow(evil))
-    shown = harmonia("workflows", "list").out
+    shown = harmonia("workflows", "list", "--limit", "100").out
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "[red]x[/red]" in shown
