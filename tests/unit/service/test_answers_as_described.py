@@ -87,7 +87,7 @@ def test_executions(api: Api) -> None:
     assert b"execution_completed" in events
     for query in ({}, {"outputs": "none"}):
         api.get(path, **query)
-    for page in ("/tasks", "/output", "/tasks/a/output", "/files"):
+    for page in ("/tasks", "/output", "/tasks/a/output", "/files", "/audit"):
         api.get(path + page)
     api.get("/executions", workflow_id=workflow_id, status="completed")
     api.post(f"{path}/cancel", {}, 409)
@@ -105,6 +105,8 @@ def test_an_execution_that_fails_or_is_cancelled(api: Api) -> None:
     failed = api.run(failing, 500)["error"]["details"]["execution_id"]
     api.get(f"/executions/{failed}")
     api.get(f"/executions/{failed}/tasks")
+    api.get(f"/executions/{failed}/audit")
+    api.get(f"/executions/exec-{MISSING}/audit", 404)
     api.get(f"/executions/{failed}/output", 404)
     api.get("/executions", status="failed")
     waits = {"component": "harmonia", "action": "sleep", "input": {"seconds": 600}}
