@@ -219,6 +219,8 @@ async def test_a_template_may_bring_its_own_definition_but_not_both(
 ) -> None:
     own = await client.post(f"{API}/templates", json={"name": "t", "definition": WORKFLOW})
     assert own.status_code == 201
+    null = {"name": "t", "definition": WORKFLOW, "workflow_id": None}
+    assert (await client.post(f"{API}/templates", json=null)).status_code == 201
     both = {"name": "t", "definition": WORKFLOW, "workflow_id": workflow_id}
     for body in (both, {"name": "t"}):
         answer = await client.post(f"{API}/templates", json=body)

@@ -105,6 +105,8 @@ def test_an_execution_that_fails_or_is_cancelled(api: Api) -> None:
     failed = api.run(failing, 500)["error"]["details"]["execution_id"]
     api.get(f"/executions/{failed}")
     api.get(f"/executions/{failed}/tasks")
+    api.get(f"/executions/{failed}/audit")
+    api.get(f"/executions/exec-{MISSING}/audit", 404)
     api.get(f"/executions/{failed}/output", 404)
     api.get("/executions", status="failed")
     waits = {"component": "harmonia", "action": "sleep", "input": {"seconds": 600}}
