@@ -280,7 +280,7 @@ class MemoryStore:
 
     async def inboxes_waiting(self, owner: str) -> list[str]:
         """See `Store.inboxes_waiting`."""
-        owned = self._by_number(self._roster.owned(owner))
+        owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
         return [one.execution_id for one in owned if one.inbox][:INBOX_MAX]
 
     # Owners ----------------------------------------------------------------------------------
