@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS ?= 1000
 
 export RAY_USAGE_STATS_ENABLED := 0
 # Bytecode is compiled once, at install: without it every process that Ray starts compiles again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs lock clean
+.PHONY: help install demo test simulate lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +32,9 @@ demo: $(STAMP) ## Watch a workflow fetch data, analyse it and write a PDF report
 
 test: $(STAMP) ## Run all the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core.execution import Execution
@@ -13,14 +13,20 @@ __all__ = ["check_log"]
 
 
 def check_log(
-    workflow: Workflow, log: Sequence[tuple[int, ev.Event]], execution: Execution
+    workflow: Workflow,
+    log: Sequence[tuple[int, ev.Event]],
+    execution: Execution,
+    restored: Collection[int] = (),
 ) -> None:
-    """Raise AssertionError with what is wrong."""
+    """Raise AssertionError with what is wrong.
+
+    `restored` are tasks that had completed in the execution that this one was restored from.
+    """
     assert [seq for seq, _ in log] == list(range(1, len(log) + 1)), "seq has gaps or repeats"
     finals = [place for place, (_, event) in enumerate(log) if event.type in ev.FINAL_EVENT_TYPES]
     assert finals == [len(log) - 1], "there is not exactly one final event, at the end"
-    completed: set[int] = set()
-    ended: set[int] = set()
+    completed: set[int] = set(restored)
+    ended: set[int] = set(restored)
     running: dict[int, int] = {}
     attempts: dict[int, int] = {}
     for _, event in log:

@@ -1,0 +1,132 @@
+"""Clients of the service: they start, cancel, checkpoint, restore, and try again when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from harmonia_actors.core.errors import Conflict, ServiceUnavailable
+from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.service.checkpoints import CheckpointService
+from tests.simulation.network import Network
+from tests.simulation.owners import SimulatedOwner
+from tests.simulation.scenario import ClientPlan, Scenario
+from tests.simulation.supervisor import SimulatedSupervisor
+from tests.simulation.virtual_loop import Process, pass_time
+
+__all__ = ["Clients", "SimulatedLauncher"]
+
+_AGAIN_S = 0.2
+_TRIES_MAX = 100
+
+
+class SimulatedLauncher:
+    """The port Launcher: messages to owners and to the supervisor, which may get lost."""
+
+    def __init__(
+        self,
+        process: Process,
+        network: Network,
+        owners: Mapping[str, SimulatedOwner],
+        supervisor: SimulatedSupervisor,
+        capacity: Capacity,
+    ) -> None:
+        self._process = process
+        self._network = network
+        self._owners = owners
+        self._supervisor = supervisor
+        self._capacity = capacity
+
+    async def start(
+        self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
+    ) -> None:
+        to = self._owners[owner]
+        self._send(to.process, to.started, execution_id, definition, dict(fields))
+
+    async def wanted(self) -> None:
+        self._send(self._supervisor.process, self._supervisor.wanted)
+
+    async def nudge(self, owner: str, execution_id: str) -> None:
+        to = self._owners[owner]
+        self._send(to.process, to.nudged, execution_id)
+
+    async def wait_ended(self, owner: str, execution_id: str) -> None:
+        to = self._owners[owner]
+        await self._network.call(
+            self._process, to.process, "wait", to.host.wait_ended, execution_id
+        )
+
+    async def capacity(self) -> Capacity:
+        return self._capacity
+
+    async def counts(self) -> dict[str, float]:
+        return {}
+
+    def _send(self, to: Process, deliver: Callable[..., Any], *arguments: Any) -> None:
+        self._network.send(self._process, to, deliver, *arguments, kind="message")
+
+
+class Clients:
+    """All clients of one run; they live in the process of the service."""
+
+    def __init__(self, service: CheckpointService, scenario: Scenario) -> None:
+        self._service = service
+        self._scenario = scenario
+        self.counts: Counter[str] = Counter()
+        self._workflow_ids: list[str] = []
+
+    async def run(self) -> None:
+        """Do all that is planned."""
+        for definition in self._scenario.workflows:
+            made = await self._patiently(lambda: self._service.create_workflow(definition))  # noqa: B023
+            self._workflow_ids.append(made["workflow_id"])
+        await asyncio.gather(*(self._follow(plan) for plan in self._scenario.clients))
+
+    async def _follow(self, plan: ClientPlan) -> None:
+        await pass_time(plan.begins_s)
+        workflow_id = self._workflow_ids[plan.workflow]
+        reply = await self._patiently(
+            lambda: self._service.execute(workflow_id, {}, dict(plan.options))
+        )
+        execution_id = reply.document["execution_id"]
+        self.counts["started"] += 1
+        steps = [
+            self._checkpoint(execution_id, after_s, restore_s)
+            for after_s, restore_s in zip(
+                plan.checkpoints_after_s, plan.restores_after_s, strict=True
+            )
+        ]
+        if plan.cancels_after_s is not None:
+            steps.append(self._cancel(execution_id, plan.cancels_after_s))
+        await asyncio.gather(*steps)
+
+    async def _cancel(self, execution_id: str, after_s: float) -> None:
+        await pass_time(after_s)
+        try:
+            await self._patiently(lambda: self._service.cancel_execution(execution_id))
+        except Conflict:
+            self.counts["cancelled too late"] += 1
+        else:
+            self.counts["cancelled"] += 1
+
+    async def _checkpoint(self, execution_id: str, after_s: float, restore_s: float | None) -> None:
+        await pass_time(after_s)
+        made = await self._patiently(
+            lambda: self._service.create_checkpoint(execution_id, name="here", description="")
+        )
+        self.counts["checkpoints"] += 1
+        if restore_s is not None:
+            await pass_time(restore_s)
+            await self._patiently(lambda: self._service.restore(made["checkpoint_id"], {}))
+            self.counts["restored"] += 1
+
+    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """As a good client: a 503 is tried again."""
+        for _ in range(_TRIES_MAX):
+            try:
+                return await call()
+            except ServiceUnavailable:
+                await pass_time(_AGAIN_S)
+        raise AssertionError("the service stays unavailable")

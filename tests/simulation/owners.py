@@ -1,0 +1,228 @@
+"""Execution actors: the real host, driver and dispatcher in a simulated process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from harmonia_actors.core.commands import StopReason
+from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.core.stimuli import Stimulus
+from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
+from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
+from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.ports import Clock, EventSink, TaskActorDied
+from persistence.errors import StoreError
+from persistence.store import Store
+from tests.simulation.faults import Faults
+from tests.simulation.network import Network
+from tests.simulation.pool import SimulatedPool
+from tests.simulation.store import DistantStore, StoreServer
+from tests.simulation.task_actors import (
+    REGISTRY,
+    SimulatedLease,
+    SimulatedPort,
+    SimulatedTaskActor,
+)
+from tests.simulation.virtual_loop import Process
+
+__all__ = ["OwnerLimits", "OwnerParts", "SimulatedOwner"]
+
+_ANSWER_S = 5.0
+
+
+@dataclass(frozen=True)
+class OwnerLimits:
+    """Sizes of one run."""
+
+    owners_max: int
+    lease_ms: int
+    core: CoreLimits
+    ordering: OrderingLimits
+    dispatch: DispatchLimits
+
+
+@dataclass
+class OwnerParts:
+    """What all owners share."""
+
+    network: Network
+    faults: Faults
+    server: StoreServer
+    pool: SimulatedPool
+    blobs: BlobReader
+    sink_for: Callable[[Process], EventSink]
+    #: Orders leave a driver; told before they are performed.
+    ordered: Callable[[Process, Sequence[AttemptOrder]], None]
+    limits: OwnerLimits
+
+
+class SimulatedOwner:
+    """One execution actor. Its methods are called in its process."""
+
+    def __init__(self, process: Process, clock: Clock, parts: OwnerParts) -> None:
+        self.process = process
+        self.name = process.name
+        self._parts = parts
+        self.store = DistantStore(parts.server, process)
+        limits = parts.limits
+        self.dispatcher = Dispatcher(
+            leases=_Leases(self),
+            tell=self._tell,
+            clock=clock,
+            limits=limits.dispatch,
+        )
+        self.host = ExecutionHost(
+            owner=self.name,
+            store=cast(Store, self.store),
+            blobs=parts.blobs,
+            registry=REGISTRY,
+            attempts=_Hands(self),
+            sink=parts.sink_for(process),
+            clock=clock,
+            limits=HostLimits(owners_max=limits.owners_max, lease_ms=limits.lease_ms),
+            core_limits=limits.core,
+            ordering_limits=limits.ordering,
+            take_census=self._take_census,
+        )
+        self.keeper: asyncio.Task[None] | None = None
+        process.inhabitant = self
+
+    @property
+    def parts(self) -> OwnerParts:
+        return self._parts
+
+    async def ready(self) -> None:
+        """Register, and begin to serve."""
+        await self.store.renew_owner(self.name, lease_ms=self._parts.limits.lease_ms)
+        if self.keeper is None:
+            self.keeper = asyncio.get_running_loop().create_task(self.host.keep_lease())
+
+    def started(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
+        """An execution was created for this owner."""
+        if fields:
+            self._try(self.host.start, execution_id, definition, fields)
+        else:
+            self._try(self.host.claim, execution_id)
+
+    def nudged(self, execution_id: str) -> None:
+        """Something lies in an inbox."""
+        self._try(self.host.nudge, execution_id)
+
+    def pick_up(self) -> None:
+        """Executions wait for an owner."""
+        self._try(self.host.pick_up)
+
+    def _try(self, method: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        asyncio.get_running_loop().create_task(_unheard(method, arguments))
+
+    def _tell(self, reports: Sequence[Report]) -> None:
+        self.host.tell(reports)
+
+    async def _take_census(self, execution_id: str, epoch: int) -> Census:
+        """As the Ray one: all actors that the pool knows; who does not answer has nothing."""
+        parts = self._parts
+        actors = await parts.network.call(
+            self.process, parts.pool.process, "census", parts.pool.ready_actors
+        )
+        answers = await asyncio.gather(*(self._ask(a, execution_id, epoch) for a in actors))
+        adopted: set[tuple[int, int]] = set()
+        outcomes: list[Stimulus] = []
+        for process, (running, ended) in zip(actors, answers, strict=True):
+            for report in ended:
+                adopted.add((report.stimulus.task, report.stimulus.attempt))
+                outcomes.append(report.stimulus)
+            if running:
+                adopted.update((task, attempt) for _, task, attempt in running)
+                self.dispatcher.adopt(_lease_on(self, process), running)
+        return Census(frozenset(adopted), outcomes)
+
+    async def _ask(
+        self, process: Process, execution_id: str, epoch: int
+    ) -> tuple[list[AttemptId], list[Report]]:
+        if self._parts.faults.strikes("census is not answered"):
+            return [], []
+        actor: SimulatedTaskActor = process.inhabitant
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                answer: tuple[list[AttemptId], list[Report]] = await self._parts.network.call(
+                    self.process, process, "census", actor.census, execution_id, epoch, self.name
+                )
+                return answer
+        except (TaskActorDied, TimeoutError):
+            return [], []
+
+
+async def _unheard(method: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> None:
+    """The caller, in another process, learns of a failure and does nothing about it."""
+    try:
+        await method(*arguments)
+    except StoreError:
+        return
+
+
+def _lease_on(owner: SimulatedOwner, process: Process) -> SimulatedLease:
+    return SimulatedLease(SimulatedPort(process.inhabitant, owner.parts.network, owner.process))
+
+
+class _Hands:
+    """The port Attempts: the dispatcher, in a process that may die while it performs."""
+
+    def __init__(self, owner: SimulatedOwner) -> None:
+        self._owner = owner
+
+    def start(self, orders: Sequence[AttemptOrder]) -> None:
+        process, parts = self._owner.process, self._owner.parts
+        parts.ordered(process, orders)
+        if parts.faults.strikes("owner dies while it performs"):
+            # Some calls have left by then, others have not.
+            rounds = int(parts.faults.between(0, 4))
+            _kill_after(process, rounds)
+        self._owner.dispatcher.start(orders)
+
+    def stop(self, attempt: AttemptId, reason: StopReason) -> None:
+        self._owner.dispatcher.stop(attempt, reason)
+
+    def forget(self, execution_id: str) -> None:
+        self._owner.dispatcher.forget(execution_id)
+
+
+def _kill_after(process: Process, rounds: int) -> None:
+    if rounds <= 0:
+        process.kill()
+    else:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(_kill_after, process, rounds - 1, context=process.context())
+
+
+class _Leases:
+    """The port LeaseSource: asks the pool."""
+
+    def __init__(self, owner: SimulatedOwner) -> None:
+        self._owner = owner
+
+    async def acquire(self, key: QueueKey, want: int) -> Sequence[SimulatedLease]:
+        owner = self._owner
+        pool = owner.parts.pool
+        granted = await owner.parts.network.call(
+            owner.process, pool.process, "pool", pool.acquire, owner.process, key, want
+        )
+        return [_lease_on(owner, process) for process in granted]
+
+    def release(self, leases: Sequence[SimulatedLease]) -> None:
+        names = [lease.actor.name for lease in leases]
+        self._tell(self._owner.parts.pool.release, self._owner.name, names)
+
+    def lost(self, lease: SimulatedLease) -> None:
+        self._tell(self._owner.parts.pool.lost, lease.actor.name)
+
+    def _tell(self, method: Callable[..., None], *arguments: Any) -> None:
+        # As in the real one, it is tried until the pool has answered: nothing gets lost.
+        owner = self._owner
+        call = owner.parts.network.call(
+            owner.process, owner.parts.pool.process, "pool", method, *arguments
+        )
+        asyncio.get_running_loop().create_task(call)
