@@ -63,7 +63,7 @@ class Auditor:
         self._known: dict[str, _Known] = {}
         self._begun: set[AttemptId] = set()
         #: Per actor and execution the highest epoch that it was told of.
-        self._told: dict[tuple[str, str], int] = {}
+        self._told: dict[tuple[SimulatedTaskActor, str], int] = {}
         self.broken: list[str] = []
         self.counts: Counter[str] = Counter()
 
@@ -95,7 +95,7 @@ class Auditor:
 
     def asked(self, actor: SimulatedTaskActor, execution_id: str, epoch: int) -> None:
         """A new owner takes its census at an actor."""
-        key = (actor.name, execution_id)
+        key = (actor, execution_id)
         self._told[key] = max(epoch, self._told.get(key, 0))
 
     def begun(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
@@ -104,7 +104,7 @@ class Auditor:
             self._report(order.execution_id, f"{order.id} begins to run twice")
         self._begun.add(order.id)
         self.counts["attempts begun"] += 1
-        key = (actor.name, order.execution_id)
+        key = (actor, order.execution_id)
         told = self._told.get(key, 0)
         if order.epoch < told:
             self._report(
@@ -159,6 +159,7 @@ class Auditor:
         allowed = {
             "WORKER_LOST": row.losses > self._limits.lost_attempts_max,
             "PLANNED": plan["fails"] > 0 and (plan["fatal"] or no_more),
+            "BLOB_STORE": no_more,
             "TIMEOUT": task.timeout_ms is not None and no_more,
         }
         if failure is None or not allowed.get(failure.code, False):

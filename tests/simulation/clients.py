@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from harmonia_actors.core.errors import Conflict, ServiceUnavailable
+from harmonia_actors.core.errors import (
+    ComponentFailed,
+    Conflict,
+    ExecutionFailed,
+    ServiceUnavailable,
+)
 from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.ports import TaskActorDied
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from tests.simulation.network import Network
 from tests.simulation.owners import SimulatedOwner
@@ -16,10 +25,10 @@ from tests.simulation.scenario import ClientPlan, Scenario
 from tests.simulation.supervisor import SimulatedSupervisor
 from tests.simulation.virtual_loop import Process, pass_time
 
-__all__ = ["Clients", "SimulatedLauncher"]
+__all__ = ["Clients", "ServiceReplica", "SimulatedLauncher"]
 
 _AGAIN_S = 0.2
-_TRIES_MAX = 100
+_TRIES_MAX = 500
 
 
 class SimulatedLauncher:
@@ -30,7 +39,7 @@ class SimulatedLauncher:
         process: Process,
         network: Network,
         owners: Mapping[str, SimulatedOwner],
-        supervisor: SimulatedSupervisor,
+        supervisor: Callable[[], SimulatedSupervisor],
         capacity: Capacity,
     ) -> None:
         self._process = process
@@ -46,7 +55,8 @@ class SimulatedLauncher:
         self._send(to.process, to.started, execution_id, definition, dict(fields))
 
     async def wanted(self) -> None:
-        self._send(self._supervisor.process, self._supervisor.wanted)
+        supervisor = self._supervisor()
+        self._send(supervisor.process, supervisor.wanted)
 
     async def nudge(self, owner: str, execution_id: str) -> None:
         to = self._owners[owner]
@@ -54,9 +64,10 @@ class SimulatedLauncher:
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
         to = self._owners[owner]
-        await self._network.call(
-            self._process, to.process, "wait", to.host.wait_ended, execution_id
-        )
+        with contextlib.suppress(TaskActorDied):
+            await self._network.call(
+                self._process, to.process, "wait", to.host.wait_ended, execution_id
+            )
 
     async def capacity(self) -> Capacity:
         return self._capacity
@@ -68,11 +79,29 @@ class SimulatedLauncher:
         self._network.send(self._process, to, deliver, *arguments, kind="message")
 
 
-class Clients:
-    """All clients of one run; they live in the process of the service."""
+@dataclass(frozen=True)
+class ServiceReplica:
+    """A replica of the service, in a process that may die."""
 
-    def __init__(self, service: CheckpointService, scenario: Scenario) -> None:
-        self._service = service
+    process: Process
+    service: CheckpointService
+
+
+class Clients:
+    """All clients of one run. They outlive the service and call it again when it is back."""
+
+    def __init__(
+        self,
+        process: Process,
+        network: Network,
+        replica: Callable[[], ServiceReplica],
+        follow: Callable[[str, float], None],
+        scenario: Scenario,
+    ) -> None:
+        self._process = process
+        self._network = network
+        self._replica = replica
+        self._follow = follow
         self._scenario = scenario
         self.counts: Counter[str] = Counter()
         self._workflow_ids: list[str] = []
@@ -80,18 +109,21 @@ class Clients:
     async def run(self) -> None:
         """Do all that is planned."""
         for definition in self._scenario.workflows:
-            made = await self._patiently(lambda: self._service.create_workflow(definition))  # noqa: B023
+            made = await self._ask("create_workflow", definition)
             self._workflow_ids.append(made["workflow_id"])
-        await asyncio.gather(*(self._follow(plan) for plan in self._scenario.clients))
+        await asyncio.gather(*(self._carry_out(plan) for plan in self._scenario.clients))
 
-    async def _follow(self, plan: ClientPlan) -> None:
+    async def _carry_out(self, plan: ClientPlan) -> None:
         await pass_time(plan.begins_s)
         workflow_id = self._workflow_ids[plan.workflow]
-        reply = await self._patiently(
-            lambda: self._service.execute(workflow_id, {}, dict(plan.options))
-        )
+        if plan.options.get("async") is False:
+            await self._wait(workflow_id, plan)
+            return
+        reply = await self._ask("execute", workflow_id, {}, dict(plan.options))
         execution_id = reply.document["execution_id"]
         self.counts["started"] += 1
+        if plan.follows_s is not None:
+            self._follow(execution_id, plan.follows_s)
         steps = [
             self._checkpoint(execution_id, after_s, restore_s)
             for after_s, restore_s in zip(
@@ -102,10 +134,21 @@ class Clients:
             steps.append(self._cancel(execution_id, plan.cancels_after_s))
         await asyncio.gather(*steps)
 
+    async def _wait(self, workflow_id: str, plan: ClientPlan) -> None:
+        """A request that is answered with the end."""
+        try:
+            reply = await self._ask("execute", workflow_id, {}, dict(plan.options))
+        except (ComponentFailed, ExecutionFailed):
+            self.counts["waited for a failure"] += 1
+        else:
+            assert reply.ended, f"a waiting request was answered with {reply.document}"
+            self.counts["waited for an end"] += 1
+        self.counts["started"] += 1
+
     async def _cancel(self, execution_id: str, after_s: float) -> None:
         await pass_time(after_s)
         try:
-            await self._patiently(lambda: self._service.cancel_execution(execution_id))
+            await self._ask("cancel_execution", execution_id)
         except Conflict:
             self.counts["cancelled too late"] += 1
         else:
@@ -113,20 +156,21 @@ class Clients:
 
     async def _checkpoint(self, execution_id: str, after_s: float, restore_s: float | None) -> None:
         await pass_time(after_s)
-        made = await self._patiently(
-            lambda: self._service.create_checkpoint(execution_id, name="here", description="")
-        )
+        made = await self._ask("create_checkpoint", execution_id, name="here", description="")
         self.counts["checkpoints"] += 1
         if restore_s is not None:
             await pass_time(restore_s)
-            await self._patiently(lambda: self._service.restore(made["checkpoint_id"], {}))
+            reply = await self._ask("restore", made["checkpoint_id"], {})
             self.counts["restored"] += 1
+            self._follow(reply.document["execution_id"], 0.0)
 
-    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """As a good client: a 503 is tried again."""
+    async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """As a good client: what got no answer, or a 503, is tried again."""
         for _ in range(_TRIES_MAX):
+            replica = self._replica()
+            call = partial(getattr(replica.service, method), *arguments, **named)
             try:
-                return await call()
-            except ServiceUnavailable:
+                return await self._network.call(self._process, replica.process, "http", call)
+            except (ServiceUnavailable, TaskActorDied):
                 await pass_time(_AGAIN_S)
         raise AssertionError("the service stays unavailable")

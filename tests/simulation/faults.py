@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 __all__ = ["CHANCES", "INTERVALS_S", "Faults"]
+
+_T = TypeVar("_T")
 
 #: Faults at a point of the program, with the chance that each passing of the point has.
 CHANCES: Mapping[str, float] = {
@@ -25,6 +28,8 @@ CHANCES: Mapping[str, float] = {
     "store request is lost": 0.03,
     "store reply is lost": 0.04,
     "store request comes late": 0.02,
+    "commit comes late": 0.03,
+    "blob store fails": 0.1,
     # The network between owners, task actors and replicas of the service.
     "report is lost": 0.08,
     "report comes twice": 0.08,
@@ -45,7 +50,17 @@ INTERVALS_S: Mapping[str, float] = {
     "task actor dies": 4.0,
     "task actor stops": 8.0,
     "store is away": 8.0,
+    "store is slow": 8.0,
     "clock jumps": 8.0,
+    "owner is cut off from the store": 8.0,
+    "owner is thought dead": 8.0,
+    "task pool dies": 10.0,
+    "supervisor dies": 10.0,
+    "broadcaster dies": 8.0,
+    "service dies": 10.0,
+    "streams die": 8.0,
+    "half of all dies": 15.0,
+    "everything dies": 20.0,
 }
 
 _ON = 0.5
@@ -92,6 +107,6 @@ class Faults:
         """Until a fault of this kind comes again."""
         return self._luck.expovariate(1 / self.intervals_s[kind])
 
-    def one_of(self, several: list[object]) -> object:
+    def one_of(self, several: Sequence[_T]) -> _T:
         """Whom it hits."""
         return self._luck.choice(several)

@@ -50,6 +50,10 @@ class Network:
         """Something that no process does."""
         self._loop.call_later(delay_s, do, *arguments, context=self.wires)
 
+    def tell(self, to: Process, deliver: Callable[..., Any], *arguments: Any) -> None:
+        """A message that does not get lost."""
+        self._loop.call_later(self.delay_s(), deliver, *arguments, context=to.context())
+
     def check_open(self) -> None:
         """Nothing is sent once the run has ended."""
         if self.closed:

@@ -27,11 +27,13 @@ from tests.simulation.task_actors import (
     SimulatedPort,
     SimulatedTaskActor,
 )
-from tests.simulation.virtual_loop import Process
+from tests.simulation.virtual_loop import Process, pass_time
 
 __all__ = ["OwnerLimits", "OwnerParts", "SimulatedOwner"]
 
 _ANSWER_S = 5.0
+_AGAIN_S = 0.2
+_TELLS_MAX = 50
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class OwnerParts:
     network: Network
     faults: Faults
     server: StoreServer
-    pool: SimulatedPool
+    #: The pool as it is now.
+    pool: Callable[[], SimulatedPool]
     blobs: BlobReader
     sink_for: Callable[[Process], EventSink]
     #: Orders leave a driver; told before they are performed.
@@ -124,10 +127,7 @@ class SimulatedOwner:
 
     async def _take_census(self, execution_id: str, epoch: int) -> Census:
         """As the Ray one: all actors that the pool knows; who does not answer has nothing."""
-        parts = self._parts
-        actors = await parts.network.call(
-            self.process, parts.pool.process, "census", parts.pool.ready_actors
-        )
+        actors = await self._task_actors()
         answers = await asyncio.gather(*(self._ask(a, execution_id, epoch) for a in actors))
         adopted: set[tuple[int, int]] = set()
         outcomes: list[Stimulus] = []
@@ -139,6 +139,19 @@ class SimulatedOwner:
                 adopted.update((task, attempt) for _, task, attempt in running)
                 self.dispatcher.adopt(_lease_on(self, process), running)
         return Census(frozenset(adopted), outcomes)
+
+    async def _task_actors(self) -> Sequence[Process]:
+        parts = self._parts
+        while True:
+            pool = parts.pool()
+            try:
+                found: Sequence[Process] = await parts.network.call(
+                    self.process, pool.process, "census", pool.ready_actors
+                )
+            except TaskActorDied:
+                await pass_time(_AGAIN_S)
+            else:
+                return found
 
     async def _ask(
         self, process: Process, execution_id: str, epoch: int
@@ -206,23 +219,38 @@ class _Leases:
 
     async def acquire(self, key: QueueKey, want: int) -> Sequence[SimulatedLease]:
         owner = self._owner
-        pool = owner.parts.pool
-        granted = await owner.parts.network.call(
-            owner.process, pool.process, "pool", pool.acquire, owner.process, key, want
-        )
-        return [_lease_on(owner, process) for process in granted]
+        while True:
+            pool = owner.parts.pool()
+            try:
+                granted = await owner.parts.network.call(
+                    owner.process, pool.process, "pool", pool.acquire, owner.process, key, want
+                )
+            except TaskActorDied:
+                await pass_time(_AGAIN_S)
+            else:
+                return [_lease_on(owner, process) for process in granted]
 
     def release(self, leases: Sequence[SimulatedLease]) -> None:
         names = [lease.actor.name for lease in leases]
-        self._tell(self._owner.parts.pool.release, self._owner.name, names)
+        self._tell(lambda pool: pool.release, self._owner.name, names)
 
     def lost(self, lease: SimulatedLease) -> None:
-        self._tell(self._owner.parts.pool.lost, lease.actor.name)
+        self._tell(lambda pool: pool.lost, lease.actor.name)
 
-    def _tell(self, method: Callable[..., None], *arguments: Any) -> None:
-        # As in the real one, it is tried until the pool has answered: nothing gets lost.
+    def _tell(self, method: Callable[[SimulatedPool], Any], *arguments: Any) -> None:
+        asyncio.get_running_loop().create_task(self._tell_patiently(method, arguments))
+
+    async def _tell_patiently(
+        self, method: Callable[[SimulatedPool], Any], arguments: tuple[Any, ...]
+    ) -> None:
         owner = self._owner
-        call = owner.parts.network.call(
-            owner.process, owner.parts.pool.process, "pool", method, *arguments
-        )
-        asyncio.get_running_loop().create_task(call)
+        for _ in range(_TELLS_MAX):
+            pool = owner.parts.pool()
+            try:
+                await owner.parts.network.call(
+                    owner.process, pool.process, "pool", method(pool), *arguments
+                )
+            except TaskActorDied:
+                await pass_time(_AGAIN_S)
+            else:
+                return

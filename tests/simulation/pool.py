@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.orders import QueueKey
@@ -19,6 +19,7 @@ from harmonia_actors.runtime.slots import (
     Refuse,
     SlotPool,
 )
+from tests.simulation.machine import CPUS
 from tests.simulation.network import Network
 from tests.simulation.task_actors import SimulatedTaskActor
 from tests.simulation.virtual_loop import Process, pass_time
@@ -26,8 +27,9 @@ from tests.simulation.virtual_loop import Process, pass_time
 __all__ = ["SimulatedPool"]
 
 _TICK_S = 0.5
+_READY_S = 5.0
 _NOTICED_S = 0.05
-CPUS = 3
+_UNKNOWN_HOLDER = "?"
 
 
 class SimulatedPool:
@@ -46,22 +48,28 @@ class SimulatedPool:
         self._start = start
         self._recall = recall
         self._now_ms = now_ms
-        capacity = Capacity(nodes={"node": {"CPU": float(CPUS), "memory": 8e9}})
+        self.capacity = Capacity(nodes={"node": {"CPU": float(CPUS), "memory": 8e9}})
         limits = PoolLimits(warm_min=2, actors_max=CPUS + 2, idle_ms=5_000)
-        self.slots = SlotPool(limits, "sim", capacity)
+        self.slots = SlotPool(limits, "sim", self.capacity)
+        self._begun = asyncio.Event()
         self.actors: dict[str, Process] = {}
         self._ready: set[str] = set()
         self._answers: dict[int, asyncio.Future[list[Process]]] = {}
         self._holders: set[str] = set()
 
-    async def tick(self) -> None:
-        """Keep the pool going, for ever."""
+    async def begin(self, living: Mapping[str, Process]) -> None:
+        """Find the actors that an earlier pool has left, then keep the pool going, for ever."""
+        there = [process for process in living.values() if process.alive]
+        self.slots.names_taken(process.name for process in there)
+        await asyncio.gather(*map(self._adopt, there))
+        self._begun.set()
         while True:
             self._perform(self.slots.tick(self._now_ms()))
             await pass_time(_TICK_S)
 
     async def acquire(self, holder: Process, key: QueueKey, want: int) -> Sequence[Process]:
         """Wait for task actors."""
+        await self._begun.wait()
         self._watch_holder(holder)
         ticket, effects = self.slots.ask(holder.name, key, want, self._now_ms())
         answer = self._answers[ticket] = asyncio.get_running_loop().create_future()
@@ -72,8 +80,9 @@ class SimulatedPool:
             self._answers.pop(ticket, None)
             self.slots.withdraw(ticket)
 
-    def release(self, holder: str, names: Sequence[str]) -> None:
+    async def release(self, holder: str, names: Sequence[str]) -> None:
         """A holder gives actors back."""
+        await self._begun.wait()
         self._perform(self.slots.give_back(holder, list(names), self._now_ms()))
 
     def lost(self, name: str) -> None:
@@ -82,17 +91,30 @@ class SimulatedPool:
         if process is not None:
             process.kill()
 
-    def ready_actors(self) -> list[Process]:
+    async def ready_actors(self) -> list[Process]:
         """All that can be asked."""
+        await self._begun.wait()
         return [process for name, process in self.actors.items() if name in self._ready]
 
-    def became_ready(self, name: str) -> None:
-        """An actor that was created can be used."""
-        if name in self.actors:
-            self._ready.add(name)
-            self._perform(self.slots.actor_ready(name, "node", self._now_ms()))
-
     # -------------------------------------------------------------------------------------------
+
+    async def _adopt(self, process: Process) -> None:
+        """It counts as busy until it has finished what it runs: who holds it is not known."""
+        actor: SimulatedTaskActor = process.inhabitant
+        try:
+            async with asyncio.timeout(_READY_S):
+                await self._network.call(self.process, process, "ready", actor.ready)
+        except TaskActorDied:
+            return
+        except TimeoutError:
+            process.kill()
+            return
+        name, key = actor.name, actor.key
+        self.actors[name] = process
+        self._ready.add(name)
+        process.when_dead(lambda: self._mourn(name))
+        self.slots.adopt(name, key, "node", _UNKNOWN_HOLDER, self._now_ms())
+        self.process.spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
 
     def _watch_holder(self, holder: Process) -> None:
         if holder.name in self._holders:
@@ -127,14 +149,29 @@ class SimulatedPool:
                 case CreateActor(name, key):
                     process = self.actors[name] = self._start(name, key)
                     process.when_dead(lambda name=name: self._mourn(name))
+                    self.process.spawn(self._follow(name, process))
                 case KillActor(name):
-                    self.actors[name].kill()
+                    self._kill(name)
                 case Grant(ticket, names):
                     self._answer(ticket, names)
                 case Refuse(ticket, reason):
                     raise AssertionError(f"request {ticket} was refused: {reason}")
                 case Recall(holder, key, count):
                     self._recall(holder, key, count)
+
+    async def _follow(self, name: str, process: Process) -> None:
+        actor: SimulatedTaskActor = process.inhabitant
+        with contextlib.suppress(TaskActorDied):
+            await self._network.call(self.process, process, "ready", actor.ready)
+            if name in self.actors:
+                self._ready.add(name)
+                self._perform(self.slots.actor_ready(name, "node", self._now_ms()))
+
+    def _kill(self, name: str) -> None:
+        process = self.actors.pop(name, None)
+        self._ready.discard(name)
+        if process is not None:
+            process.kill()
 
     def _mourn(self, name: str) -> None:
         loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from tests.simulation.faults import CHANCES, INTERVALS_S
-from tests.simulation.world import Verdict, run_seed
+from tests.simulation.verdict import Verdict, run_seed
 
 __all__ = ["known_seeds", "main", "shortfalls"]
 
@@ -114,7 +114,11 @@ def _run_chunk(seeds: Iterable[int]) -> list[Verdict]:
     gc.disable()
     verdicts = []
     for seed in seeds:
-        verdicts.append(run_seed(seed))
+        try:
+            verdicts.append(run_seed(seed))
+        except Exception as error:
+            error.add_note(f"seed {seed}: python -m tests.simulation.run --seed {seed}")
+            raise
         gc.collect()
         if verdicts[-1].broken:
             break

@@ -18,6 +18,8 @@ class ClientPlan:
     workflow: int
     begins_s: float
     options: dict[str, Any]
+    #: A subscriber follows it, and takes so long over each batch; None: nobody does.
+    follows_s: float | None
     cancels_after_s: float | None
     checkpoints_after_s: tuple[float, ...]
     #: For each checkpoint, when it is restored after it was taken; None: never.
@@ -93,6 +95,8 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
             "backoff": luck.choice((1, 2)),
             "jitter": luck.choice((0, 0.5)),
         }
+    if luck.random() < 0.15:
+        task["resources"] = {"num_cpus": 2}
     if luck.random() < 0.1:
         task["timeout"] = luck.choice((0.05, 2, 5))
     return task
@@ -100,13 +104,18 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
 
 def _client(luck: random.Random, workflows: int) -> ClientPlan:
     checkpoints = tuple(luck.uniform(0, 4) for _ in range(luck.choice((0, 0, 1, 2))))
+    options: dict[str, Any] = {}
+    if luck.random() < 0.15:
+        options["timeout"] = luck.choice((0.5, 3, 8))
+    if luck.random() < 0.1:
+        options["async"] = False
+    cancels = luck.choice((luck.uniform(0, 0.3), luck.uniform(0, 5)))
     return ClientPlan(
         workflow=luck.randrange(workflows),
         begins_s=luck.uniform(0, 3),
-        options={"timeout": luck.choice((0.5, 3, 8))} if luck.random() < 0.15 else {},
-        cancels_after_s=luck.choice((luck.uniform(0, 0.3), luck.uniform(0, 5)))
-        if luck.random() < 0.25
-        else None,
+        options=options,
+        follows_s=luck.choice((0.0, 0.0, 0.3)) if luck.random() < 0.5 else None,
+        cancels_after_s=cancels if luck.random() < 0.25 else None,
         checkpoints_after_s=checkpoints,
         restores_after_s=tuple(
             luck.uniform(0, 5) if luck.random() < 0.7 else None for _ in checkpoints

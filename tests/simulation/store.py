@@ -20,6 +20,7 @@ __all__ = ["DistantStore", "StoreServer", "at_once"]
 
 _GIVEN_UP_S = 1.0
 _LATE_S = 4.0
+_SLOW_S = 4.0
 
 #: Tells who asked for what, how it was answered: (process, method, arguments, answer).
 Witness = Callable[[Process, str, tuple[Any, ...], dict[str, Any], Any], None]
@@ -45,6 +46,10 @@ class StoreServer:
         self.faults = faults
         self.memory = MemoryStore(now_ms)
         self.away = False
+        #: Until then requests take long.
+        self.slow_until_s = 0.0
+        #: Processes that cannot reach the server.
+        self.cut_off: set[str] = set()
         self.witness: Witness = lambda *_: None
         #: A process was stopped: somebody has to wake it again.
         self.when_stopped: Callable[[Process], None] = lambda _: None
@@ -82,15 +87,20 @@ class DistantStore:
             process.kill()
         if not process.alive:
             return await answer
-        if faults.strikes("store request is lost"):
+        if process.name in server.cut_off or faults.strikes("store request is lost"):
             self._reply(answer, name, StoreUnavailable("the request was lost"))
-        elif faults.strikes("store request comes late"):
+        elif faults.strikes("store request comes late") or (
+            name == "commit" and faults.strikes("commit comes late")
+        ):
             given_up_s = faults.between(0.01, _GIVEN_UP_S)
             network.later(given_up_s, self._reply, answer, name, StoreUnavailable("no answer"))
             late_s = given_up_s + faults.between(0, _LATE_S)
             network.later(late_s, self._arrive, None, name, arguments, named)
         else:
-            network.later(network.delay_s(), self._arrive, answer, name, arguments, named)
+            delay_s = network.delay_s()
+            if server.loop.time() < server.slow_until_s:
+                delay_s += faults.between(0, _SLOW_S)
+            network.later(delay_s, self._arrive, answer, name, arguments, named)
         return await answer
 
     def _arrive(
@@ -112,6 +122,8 @@ class DistantStore:
 
     def _reply(self, answer: asyncio.Future[Any], name: str, result: Any) -> None:
         network = self._server.network
+        if self._process.name in self._server.cut_off:
+            result = StoreUnavailable("the connection was lost")
         self._server.loop.call_later(
             network.delay_s(), self._settle, answer, name, result, context=self._process.context()
         )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
+from harmonia_actors.runtime.ports import TaskActorDied
 from harmonia_actors.runtime.sizing import OwnerView, SizingLimits, plan_owners
 from persistence.errors import StoreError
 from tests.simulation.network import Network
@@ -22,7 +23,10 @@ _ORPHANS_AT_ONCE = 3
 
 
 class SimulatedSupervisor:
-    """Keeps owners at the right number, and gives orphans an owner. Runs in its process."""
+    """Keeps owners at the right number, and gives orphans an owner. Runs in its process.
+
+    `struck_off` are owners that Ray does not know any more, whether they are dead or not.
+    """
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class SimulatedSupervisor:
         store: DistantStore,
         start: Callable[[], SimulatedOwner],
         owners: Mapping[str, SimulatedOwner],
+        struck_off: set[str],
         limits: SizingLimits,
     ) -> None:
         self.process = process
@@ -39,8 +44,7 @@ class SimulatedSupervisor:
         self._start = start
         #: All there ever were.
         self._owners = owners
-        #: Those that Ray does not know any more, dead or not.
-        self._struck_off: set[str] = set()
+        self._struck_off = struck_off
         self._limits = limits
         self._known: dict[str, SimulatedOwner] = {}
         self._starting: set[str] = set()
@@ -53,6 +57,7 @@ class SimulatedSupervisor:
 
     async def watch(self) -> None:
         """Look again and again, for ever."""
+        self._gone(list(self._owners))
         while True:
             with contextlib.suppress(StoreError):
                 await self._look()
@@ -133,11 +138,13 @@ class SimulatedSupervisor:
 
     async def _follow(self, owner: SimulatedOwner) -> None:
         await pass_time(_START_S)
-        while owner.process.alive:
+        while True:
             try:
                 await self._network.call(self.process, owner.process, "ready", owner.ready)
             except StoreError:
                 await pass_time(LOOK_S)
+            except TaskActorDied:
+                return
             else:
                 break
         self._starting.discard(owner.name)

@@ -94,6 +94,7 @@ class SimulatedTaskActor:
         self._around = surroundings
         self._runner = surroundings.make_runner(clock)
         self._turn = asyncio.Lock()
+        self.placed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._shared: SharedTaskHost | None = None
         self._desk: TaskHost | None = None
@@ -102,6 +103,10 @@ class SimulatedTaskActor:
         else:
             self._desk = TaskHost(self._runner, _LIMITS, self._send, self._loop.time)
         process.inhabitant = self
+
+    async def ready(self) -> None:
+        """Return when it runs somewhere."""
+        await self.placed.wait()
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> Any:
         """A batch; the reports that were not told before, and the seconds it took."""
@@ -112,14 +117,10 @@ class SimulatedTaskActor:
         assert self._desk is not None
         async with self._turn:
             self._desk.take_in(owner, orders)
-            reporter = self._loop.create_task(self._report(self._desk))
-            try:
-                while (live := self._desk.begin_next()) is not None:
-                    await self._attend(live)
-                    self._desk.finish(live, self._runner.run_sync(live.order, live))
-                    self._perhaps_die()
-            finally:
-                reporter.cancel()
+            while (live := self._desk.begin_next()) is not None:
+                await self._attend(live, self._desk)
+                self._desk.finish(live, self._runner.run_sync(live.order, live))
+                self._perhaps_die()
             return self._desk.take_unsent(), self._loop.time() - started_s
 
     async def settled(self, attempts: Sequence[AttemptId]) -> Any:
@@ -163,8 +164,11 @@ class SimulatedTaskActor:
         assert host is not None
         return host
 
-    async def _attend(self, live: LiveAttempt) -> None:
-        """The time that a plain action takes; it ends early if it is told to stop and obeys."""
+    async def _attend(self, live: LiveAttempt, desk: TaskHost) -> None:
+        """The time that a plain action takes; it ends early if it is told to stop and obeys.
+
+        The reporter looks every few milliseconds; all that it can find comes up at two moments.
+        """
         self._around.begun(self, live.order)
         plan = jsontext.decode(live.order.input)["plan"]
         over = self._loop.create_future()
@@ -173,18 +177,18 @@ class SimulatedTaskActor:
             if not over.done():
                 over.set_result(None)
 
-        timer = self._loop.call_later(plan["ms"] / 1000, end)
+        timers = [
+            self._loop.call_later(plan["ms"] / 1000, end),
+            self._loop.call_later(_LIMITS.start_report_ms / 1000, desk.tell_due),
+            self._loop.call_later(_LIMITS.outcome_report_ms / 1000, desk.tell_due),
+        ]
         if not plan["stubborn"]:
             live.on_cancel(end)
         try:
             await over
         finally:
-            timer.cancel()
-
-    async def _report(self, desk: TaskHost) -> None:
-        while True:
-            await pass_time(_LIMITS.start_report_ms / 1000)
-            desk.tell_due()
+            for timer in timers:
+                timer.cancel()
 
     def _send(self, owner: str, reports: Sequence[Report]) -> None:
         self._around.tell(self.process, owner, reports)

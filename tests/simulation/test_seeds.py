@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation.faults import CHANCES, INTERVALS_S
 from tests.simulation.run import known_seeds, shortfalls
-from tests.simulation.world import Verdict, run_seed
+from tests.simulation.verdict import Verdict, run_seed
 
 SEEDS = range(1_000, 1_030)
 ROOT = Path(__file__).resolve().parents[2]

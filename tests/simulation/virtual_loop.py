@@ -29,6 +29,8 @@ class _State(Enum):
     RUNS = "runs"
     STOPPED = "stopped"
     DEAD = "dead"
+    #: The run has ended: all that is left is let run to its end.
+    BURIED = "buried"
 
 
 _process: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
@@ -80,7 +82,7 @@ class Process:
 
     def stop(self) -> None:
         """As SIGSTOP."""
-        if self.alive:
+        if self.runs:
             self._state = _State.STOPPED
 
     def resume(self) -> None:
@@ -91,19 +93,19 @@ class Process:
 
     def kill(self) -> None:
         """As kill -9."""
-        if self.alive:
+        if self._state in (_State.RUNS, _State.STOPPED):
             self._state = _State.DEAD
             for tell in self._mourners:
                 tell()
 
     def bury(self) -> None:
         """When the run has ended: let what is left be cancelled."""
-        self._state = _State.RUNS
+        self._state = _State.BURIED
         self._requeue()
 
     def admits(self, handle: asyncio.Handle) -> bool:
         """Whether a step may run now; if not, it is set aside."""
-        if self._state is _State.RUNS:
+        if self._state in (_State.RUNS, _State.BURIED):
             return True
         self._aside.append(handle)
         return False

@@ -1,0 +1,200 @@
+"""Runs one seed from its beginning to the verdict.
+
+While faults strike, the auditor watches; then they stop, and every execution must end within a time
+that follows from the scenario, and leave nothing behind that is held, owned or waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.store import at_once
+from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
+from tests.simulation.world import GRACE_MS, World
+
+__all__ = ["Verdict", "run_seed"]
+
+_STEP_S = 0.1
+_SETTLE_S = 25.0
+_EVENTS_MAX = 100_000
+
+
+@dataclass
+class Verdict:
+    """What came of a run."""
+
+    seed: int
+    broken: list[str]
+    trace: str
+    landed: Counter[str]
+    counts: Counter[str]
+    virtual_s: float
+    #: All that was noted, if that was asked for.
+    story: list[str] = field(default_factory=list)
+
+
+def run_seed(seed: int, *, tell: bool = False) -> Verdict:
+    """Run one seed. With `tell`, the verdict has the whole story."""
+
+    async def main(loop: VirtualLoop) -> Verdict:
+        world = World(loop, seed, tell=tell)
+        loop.set_exception_handler(lambda _, context: _unexpected(world, context))
+        with _logged_errors(world):
+            await _run(world)
+        world.network.closed = True
+        return _verdict(world)
+
+    with _seeded_ids(seed):
+        verdict: Verdict = run_virtually(main)
+    return verdict
+
+
+async def _run(world: World) -> None:
+    broken = world.auditor.broken
+    working = world.begin()
+    while world.loop.time() < world.scenario.faults_end_s and not broken:
+        await pass_time(_STEP_S)
+    world.end_faults()
+    await _await_end(world, working)
+    if not broken:
+        broken.extend(await _leftovers(world))
+        world.auditor.check_logs()
+        _check_subscribers(world)
+
+
+async def _await_end(world: World, working: asyncio.Task[None]) -> None:
+    broken = world.auditor.broken
+    deadline_s = world.loop.time() + _patience_s(world)
+    while not broken:
+        open_ones = world.auditor.open_executions()
+        if working.done():
+            working.result()
+            if not open_ones:
+                return
+        elif not open_ones:
+            # What clients still do begins new executions, each with a time of its own.
+            deadline_s = world.loop.time() + _patience_s(world)
+        if world.loop.time() > deadline_s:
+            broken.append(f"does not end: {open_ones}")
+        await pass_time(_STEP_S)
+
+
+def _patience_s(world: World) -> float:
+    """How long all that is open may take, if each attempt there can be waits for all others."""
+    ahead_s = sum(process.ahead_ms for process in world.loop.processes) / 1000
+    total_s = 60.0 + ahead_s
+    workflows = [world.auditor.workflow_of(name) for name in world.auditor.open_executions()]
+    for task in [task for workflow in workflows for task in workflow.tasks]:
+        retries = task.retry.max_retries if task.retry else 0
+        attempt_s = task.input["plan"]["ms"] / 1000 + 2 * GRACE_MS / 1000 + 2.0
+        total_s += (retries + 2) * attempt_s
+        if task.retry:
+            wait_s = task.retry.retry_interval_ms / 1000
+            total_s += 1.5 * wait_s * task.retry.backoff**retries * retries
+    return total_s
+
+
+async def _leftovers(world: World) -> list[str]:
+    """What is held, owned or waited for although all has ended and time has passed."""
+    deadline_s = world.loop.time() + _SETTLE_S
+    while (found := list(_held(world))) and world.loop.time() < deadline_s:
+        await pass_time(_STEP_S)
+    return found
+
+
+def _held(world: World) -> Iterator[str]:
+    counts = world.pool.slots.counts()
+    if counts["leased"] or counts["requests"]:
+        yield f"the pool ends with {counts}"
+    memory = world.server.memory
+    if at_once(memory.waiting_executions()):
+        yield "executions wait for an owner"
+    for load in at_once(memory.owners()):
+        if load.load or at_once(memory.inboxes_waiting(load.owner)):
+            yield f"the store ends with {load}"
+    for owner in [owner for owner in world.owners.values() if owner.process.alive]:
+        if owner.host.load or not owner.dispatcher.idle():
+            yield f"{owner.name} ends with {owner.host.load} executions"
+        if owner.keeper is not None and owner.keeper.done():
+            yield f"{owner.name} does not keep its lease any more"
+    for subscriber in [one for one in world.subscribers if not one.ended]:
+        name, count = subscriber.execution_id, len(subscriber.received)
+        yield f"{name}: its subscriber waits behind {count} events"
+
+
+def _check_subscribers(world: World) -> None:
+    """Each has seen the whole log, once and in order."""
+    for subscriber in world.subscribers:
+        name = subscriber.execution_id
+        memory = world.server.memory
+        stored = at_once(memory.read_events(name, after=0, limit=_EVENTS_MAX))
+        if subscriber.broken:
+            world.auditor.broken.append(f"{name}: its subscriber: {subscriber.broken}")
+        elif subscriber.received != [event.body for event in stored]:
+            world.auditor.broken.append(f"{name}: its subscriber has seen another log")
+        world.clients.counts["followed to the end"] += subscriber.ended
+
+
+def _verdict(world: World) -> Verdict:
+    return Verdict(
+        world.seed,
+        list(world.auditor.broken),
+        world.trace(),
+        world.faults.landed,
+        world.auditor.counts + world.clients.counts,
+        world.loop.time(),
+        world.story or [],
+    )
+
+
+def _unexpected(world: World, context: dict[str, Any]) -> None:
+    """An error that nobody has caught; what ends with the run is none."""
+    error = context.get("exception")
+    if error is not None and not world.network.closed:
+        world.auditor.broken.append(f"unexpected: {context['message']}: {error!r}")
+
+
+class _Ear(logging.Handler):
+    """Errors that the engine writes into its log are errors."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._world.network.closed:
+            error = record.exc_info[1] if record.exc_info else ""
+            self._world.auditor.broken.append(f"logged: {record.getMessage()} {error!r}")
+
+
+@contextlib.contextmanager
+def _logged_errors(world: World) -> Iterator[None]:
+    log = logging.getLogger("harmonia_actors")
+    ear = _Ear(world)
+    log.addHandler(ear)
+    was, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = was
+        log.removeHandler(ear)
+
+
+@contextlib.contextmanager
+def _seeded_ids(seed: int) -> Iterator[None]:
+    """Ids are the one piece of luck that the engine draws itself: they come from the seed, too."""
+    luck = random.Random(f"{seed}/ids")
+    real = uuid.uuid4
+    uuid.uuid4 = lambda: uuid.UUID(int=luck.getrandbits(128), version=4)
+    try:
+        yield
+    finally:
+        uuid.uuid4 = real
