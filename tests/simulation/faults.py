@@ -34,7 +34,7 @@ CHANCES: Mapping[str, float] = {
     "report is lost": 0.08,
     "report comes twice": 0.08,
     "report comes late": 0.08,
-    "message is lost": 0.05,
+    "message is lost": 0.15,
     "message comes twice": 0.05,
     "message comes late": 0.05,
     "call fails though its actor lives": 0.03,
@@ -63,7 +63,8 @@ INTERVALS_S: Mapping[str, float] = {
     "everything dies": 20.0,
 }
 
-_ON = 0.5
+#: What share of all kinds a seed has; few at a time let each other be seen.
+_SHARES_ON = (0.1, 0.3, 0.6)
 
 
 class Faults:
@@ -71,6 +72,7 @@ class Faults:
 
     def __init__(self, seed: str) -> None:
         self._luck = random.Random(f"{seed}/faults")
+        self._share_on = self._luck.choice(_SHARES_ON)
         self.landed: Counter[str] = Counter()
         #: From here on nothing goes wrong any more.
         self.over = False
@@ -83,7 +85,7 @@ class Faults:
 
     def _scaled(self, chance: float) -> float:
         """Off, or between half of it and three times as much."""
-        is_on = self._luck.random() < _ON
+        is_on = self._luck.random() < self._share_on
         scale = self._luck.choice((0.5, 1.0, 1.0, 3.0))
         return chance * scale if is_on else 0.0
 

@@ -126,7 +126,7 @@ class SimulatedPool:
             context = self.process.context()
             loop.call_later(_NOTICED_S, self._holder_died, holder.name, context=context)
 
-        holder.when_dead(mourn) if holder.alive else mourn()
+        holder.when_dead(mourn)
 
     def _holder_died(self, holder: str) -> None:
         """What it held finishes what it runs, then is free."""

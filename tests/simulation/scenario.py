@@ -53,7 +53,7 @@ def draw_scenario(seed: str) -> Scenario:
 
 def _workflow(luck: random.Random, number: int) -> dict[str, Any]:
     count = luck.randint(1, _TASKS_MAX)
-    hurry = luck.choice((10, 50, 400))
+    hurry = luck.choice((10, 10, 50, 50, 400, 6_000))
     tasks = {}
     for index in range(count):
         parents = [p for p in range(index) if luck.random() < luck.choice((0.1, 0.5, 0.9))]
@@ -70,9 +70,11 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
     retries = luck.choice((0, 0, 1, 3))
     # Most tasks complete: where much fails early, little is left that faults could hit.
     fails = luck.choice((1, retries, retries + 1)) if luck.random() < 0.2 else 0
+    # Some go on while owners come and go, a few for longer than any fault.
+    long_ms = luck.choice((2_500, 2_500, 40_000)) if luck.random() < 0.15 else 0
     plan = {
         "n": luck.randint(1, 9),
-        "ms": int(luck.expovariate(1 / hurry)) + (luck.random() < 0.1) * 2_500,
+        "ms": int(luck.expovariate(1 / hurry)) + long_ms,
         "fails": fails,
         "fatal": luck.random() < 0.1,
         "stubborn": luck.random() < 0.1,
@@ -115,7 +117,7 @@ def _client(luck: random.Random, workflows: int) -> ClientPlan:
         begins_s=luck.uniform(0, 3),
         options=options,
         follows_s=luck.choice((0.0, 0.0, 0.3)) if luck.random() < 0.5 else None,
-        cancels_after_s=cancels if luck.random() < 0.25 else None,
+        cancels_after_s=cancels if luck.random() < 0.35 else None,
         checkpoints_after_s=checkpoints,
         restores_after_s=tuple(
             luck.uniform(0, 5) if luck.random() < 0.7 else None for _ in checkpoints

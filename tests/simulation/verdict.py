@@ -23,7 +23,10 @@ from tests.simulation.world import GRACE_MS, World
 __all__ = ["Verdict", "run_seed"]
 
 _STEP_S = 0.1
-_SETTLE_S = 25.0
+#: An attempt that a superseded owner gave out, and its successor does not know, runs to its end.
+_SETTLE_S = 75.0
+#: A lease runs out, somebody looks, an owner is started and takes its census.
+_UNREAD_S = 15.0
 _EVENTS_MAX = 100_000
 
 
@@ -73,10 +76,13 @@ async def _run(world: World) -> None:
 async def _await_end(world: World, working: asyncio.Task[None]) -> None:
     broken = world.auditor.broken
     deadline_s = world.loop.time() + _patience_s(world)
+    unread_since_s: dict[tuple[str, str], float] = {}
     while not broken:
         open_ones = world.auditor.open_executions()
+        broken.extend(_long_unread(world, open_ones, unread_since_s))
         if working.done():
-            working.result()
+            if error := working.exception():
+                broken.append(f"a client: {error}")
             if not open_ones:
                 return
         elif not open_ones:
@@ -85,6 +91,17 @@ async def _await_end(world: World, working: asyncio.Task[None]) -> None:
         if world.loop.time() > deadline_s:
             broken.append(f"does not end: {open_ones}")
         await pass_time(_STEP_S)
+
+
+def _long_unread(
+    world: World, open_ones: list[str], since_s: dict[tuple[str, str], float]
+) -> Iterator[str]:
+    """Notes that nobody takes in, although nothing goes wrong any more."""
+    now_s = world.loop.time()
+    for name in open_ones:
+        for entry in at_once(world.server.memory.read_inbox(name)):
+            if now_s - since_s.setdefault((name, entry.entry_id), now_s) > _UNREAD_S:
+                yield f"{name}: its note '{entry.entry_id}' stays unread"
 
 
 def _patience_s(world: World) -> float:

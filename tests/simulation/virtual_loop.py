@@ -77,8 +77,11 @@ class Process:
         return self._loop.create_task(coroutine, context=self.context())
 
     def when_dead(self, tell: Callable[[], None]) -> None:
-        """Call `tell` at the moment of its death."""
-        self._mourners.append(tell)
+        """Call `tell` at the moment of its death; at once if that is past."""
+        if self.alive:
+            self._mourners.append(tell)
+        else:
+            tell()
 
     def stop(self) -> None:
         """As SIGSTOP."""
