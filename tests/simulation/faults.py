@@ -29,7 +29,7 @@ CHANCES: Mapping[str, float] = {
     "store reply is lost": 0.04,
     "store request comes late": 0.02,
     "commit comes late": 0.03,
-    "blob store fails": 0.1,
+    "blob store fails": 0.2,
     # The network between owners, task actors and replicas of the service.
     "report is lost": 0.08,
     "report comes twice": 0.08,

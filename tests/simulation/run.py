@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="run just this one and tell its story")
-    parser.add_argument("--trace", type=int, help="print only the hash of this seed's trace")
+    parser.add_argument("--trace", type=int, nargs="+", help="print only hashes of these runs")
     given = parser.parse_args(arguments)
     if given.trace is not None:
-        print(run_seed(given.trace).trace)
+        print(*(run_seed(seed).trace for seed in given.trace), sep="\n")
         return 0
     if given.seed is not None:
         return _tell(given.seed)

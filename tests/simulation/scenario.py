@@ -79,7 +79,7 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
         "fatal": luck.random() < 0.1,
         "stubborn": luck.random() < 0.1,
         "progress": luck.random() < 0.2,
-        "bytes": luck.choice((0, 0, 0, 400)),
+        "bytes": luck.choice((0, 0, 400)),
     }
     task: dict[str, Any] = {
         "component": "simulated",

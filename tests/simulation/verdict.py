@@ -25,6 +25,10 @@ __all__ = ["Verdict", "run_seed"]
 _STEP_S = 0.1
 #: An attempt that a superseded owner gave out, and its successor does not know, runs to its end.
 _SETTLE_S = 75.0
+#: What died comes back, leases run out, clients have their say.
+_RECOVERY_S = 60.0
+#: Until an attempt has a task actor, if others must make room first.
+_PLACING_S = 4.0
 #: A lease runs out, somebody looks, an owner is started and takes its census.
 _UNREAD_S = 15.0
 _EVENTS_MAX = 100_000
@@ -75,10 +79,15 @@ async def _run(world: World) -> None:
 
 async def _await_end(world: World, working: asyncio.Task[None]) -> None:
     broken = world.auditor.broken
-    deadline_s = world.loop.time() + _patience_s(world)
+    ahead_s = sum(process.ahead_ms for process in world.loop.processes) / 1000
+    deadline_s = world.loop.time() + _RECOVERY_S + ahead_s
+    counted: set[str] = set()
     unread_since_s: dict[tuple[str, str], float] = {}
     while not broken:
         open_ones = world.auditor.open_executions()
+        # What clients begin meanwhile has to be waited for, too.
+        deadline_s += sum(_patience_s(world, name) for name in open_ones if name not in counted)
+        counted.update(open_ones)
         broken.extend(_long_unread(world, open_ones, unread_since_s))
         if working.done():
             if error := working.exception():
@@ -86,8 +95,7 @@ async def _await_end(world: World, working: asyncio.Task[None]) -> None:
             if not open_ones:
                 return
         elif not open_ones:
-            # What clients still do begins new executions, each with a time of its own.
-            deadline_s = world.loop.time() + _patience_s(world)
+            deadline_s = max(deadline_s, world.loop.time() + _RECOVERY_S)
         if world.loop.time() > deadline_s:
             broken.append(f"does not end: {open_ones}")
         await pass_time(_STEP_S)
@@ -104,14 +112,12 @@ def _long_unread(
                 yield f"{name}: its note '{entry.entry_id}' stays unread"
 
 
-def _patience_s(world: World) -> float:
-    """How long all that is open may take, if each attempt there can be waits for all others."""
-    ahead_s = sum(process.ahead_ms for process in world.loop.processes) / 1000
-    total_s = 60.0 + ahead_s
-    workflows = [world.auditor.workflow_of(name) for name in world.auditor.open_executions()]
-    for task in [task for workflow in workflows for task in workflow.tasks]:
+def _patience_s(world: World, execution_id: str) -> float:
+    """How long an execution may take, if none of its attempts runs beside any other one."""
+    total_s = 0.0
+    for task in world.auditor.workflow_of(execution_id).tasks:
         retries = task.retry.max_retries if task.retry else 0
-        attempt_s = task.input["plan"]["ms"] / 1000 + 2 * GRACE_MS / 1000 + 2.0
+        attempt_s = task.input["plan"]["ms"] / 1000 + 2 * GRACE_MS / 1000 + _PLACING_S
         total_s += (retries + 2) * attempt_s
         if task.retry:
             wait_s = task.retry.retry_interval_ms / 1000
