@@ -15,8 +15,9 @@ from typing import Any
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import build_workflow
-from harmonia_actors.core.execution import CoreLimits, Execution
+from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.invariants import Picture, picture, violations, violations_since
+from harmonia_actors.core.quarantine import QUARANTINED
 from harmonia_actors.core.records import OutputReference, decode_head, decode_row
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.workflow import Workflow
@@ -25,6 +26,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
 from persistence.store import Commit, NewExecution, Snapshot
 from tests.property.event_oracle import check_log
+from tests.simulation.owners import OwnerLimits
 from tests.simulation.store import StoreServer, at_once
 from tests.simulation.stored_events import read_event
 from tests.simulation.task_actors import SimulatedTaskActor, value_of
@@ -33,6 +35,8 @@ from tests.simulation.virtual_loop import Process
 __all__ = ["Auditor"]
 
 _EVENTS_MAX = 100_000
+#: Requests that are noted, besides those that are looked into.
+_TOLD = ("orphan", "create_checkpoint", "append_inbox", "retire_owner", "give_on", "calm")
 
 
 @dataclass
@@ -56,10 +60,11 @@ class _Known:
 class Auditor:
     """Sees all; `broken` holds what is wrong."""
 
-    def __init__(self, server: StoreServer, blobs: Any, limits: CoreLimits) -> None:
+    def __init__(self, server: StoreServer, blobs: Any, limits: OwnerLimits) -> None:
         self._server = server
         self._blobs = blobs
-        self._limits = limits
+        self._limits = limits.core
+        self._crashes_max = limits.crashes_max
         self._known: dict[str, _Known] = {}
         self._begun: set[AttemptId] = set()
         #: Per actor and execution the highest epoch that it was told of.
@@ -74,12 +79,12 @@ class Auditor:
     ) -> str | None:
         """The store has carried out a request. Returns what is worth noting of it."""
         if name == "create_execution":
-            return self._created(arguments[0])
+            return None if isinstance(answer, Exception) else self._created(arguments[0])
         if name == "commit":
             return self._committed(process, arguments[0], answer)
         if name in ("claim", "claim_next") and not isinstance(answer, Exception) and answer:
             return self._claimed(process, answer.execution_id, answer.epoch)
-        if name in ("orphan", "create_checkpoint", "append_inbox", "retire_owner"):
+        if name in _TOLD:
             return f"{name} {arguments[0]} {type(answer).__name__}"
         return None
 
@@ -127,6 +132,10 @@ class Auditor:
         """Executions that have not ended."""
         return [name for name, known in self._known.items() if not known.picture.status.is_final]
 
+    def executions(self) -> list[str]:
+        """All there ever were."""
+        return list(self._known)
+
     def workflow_of(self, execution_id: str) -> Workflow:
         """What an execution runs."""
         return self._known[execution_id].workflow
@@ -140,6 +149,10 @@ class Auditor:
             )
             log = [(event.seq, read_event(event.body)) for event in stored]
             self.counts[f"executions {execution.head.status}"] += 1
+            if _failed_by_head(execution):
+                # Nothing of its tasks was touched, because reading them may be what kills.
+                self.counts["executions failed by head"] += 1
+                continue
             try:
                 check_log(known.workflow, log, execution, known.restored)
             except AssertionError as error:
@@ -150,6 +163,11 @@ class Auditor:
         """An execution that failed needs a reason that the scenario has."""
         error = execution.head.error
         if error is None or error["code"] == "timeout":
+            return
+        if error["code"] == QUARANTINED:
+            self.counts["executions quarantined"] += 1
+            if error["details"]["crashes"] < self._crashes_max:
+                self._report(execution_id, f"was given up too early: {error}")
             return
         task = execution.workflow.by_name[error["task"]]
         row = execution.rows[task.index]
@@ -266,6 +284,8 @@ class Auditor:
     def _check_invariants(self, execution_id: str, execution: Execution, told: str) -> None:
         """As a successor would find it, if he came now and found all that runs."""
         status = execution.head.status
+        if _failed_by_head(execution):
+            return
         if not status.is_final and status is not ExecutionStatus.PENDING:
             running = {
                 (index, row.attempt)
@@ -326,6 +346,12 @@ class Auditor:
         row = bodies.get(str(order.task))
         if order.attempt > 1 and (row is None or decode_row(row).attempt < order.attempt):
             self._report(execution_id, f"{order.id} {what}, but is not in the store")
+
+
+def _failed_by_head(execution: Execution) -> bool:
+    """Given up in such a way that its tasks stand where they stood."""
+    error = execution.head.error or {}
+    return error.get("code") == QUARANTINED and execution.open_count > 0 and execution.is_final
 
 
 def _expected(workflow: Workflow) -> dict[int, int]:

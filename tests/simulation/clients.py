@@ -16,6 +16,7 @@ from harmonia_actors.core.errors import (
     ExecutionFailed,
     ServiceUnavailable,
 )
+from harmonia_actors.core.requests import Once
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.ports import TaskActorDied
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
@@ -105,11 +106,14 @@ class Clients:
         self._scenario = scenario
         self.counts: Counter[str] = Counter()
         self._workflow_ids: list[str] = []
+        self._keys = 0
+        #: Executions that came of what they asked for: each must have been made once.
+        self.made: list[str] = []
 
     async def run(self) -> None:
         """Do all that is planned."""
         for definition in self._scenario.workflows:
-            made = await self._ask("create_workflow", definition)
+            made = await self._ask_once("create_workflow", definition)
             self._workflow_ids.append(made["workflow_id"])
         await asyncio.gather(*(self._carry_out(plan) for plan in self._scenario.clients))
 
@@ -119,8 +123,9 @@ class Clients:
         if plan.options.get("async") is False:
             await self._wait(workflow_id, plan)
             return
-        reply = await self._ask("execute", workflow_id, {}, dict(plan.options))
+        reply = await self._ask_once("execute", workflow_id, {}, dict(plan.options))
         execution_id = reply.document["execution_id"]
+        self.made.append(execution_id)
         self.counts["started"] += 1
         if plan.follows_s is not None:
             self._follow(execution_id, plan.follows_s)
@@ -137,11 +142,13 @@ class Clients:
     async def _wait(self, workflow_id: str, plan: ClientPlan) -> None:
         """A request that is answered with the end."""
         try:
-            reply = await self._ask("execute", workflow_id, {}, dict(plan.options))
-        except (ComponentFailed, ExecutionFailed):
+            reply = await self._ask_once("execute", workflow_id, {}, dict(plan.options))
+        except (ComponentFailed, ExecutionFailed) as error:
+            self.made.append(error.details["execution_id"])
             self.counts["waited for a failure"] += 1
         else:
             assert reply.ended, f"a waiting request was answered with {reply.document}"
+            self.made.append(reply.document["execution_id"])
             self.counts["waited for an end"] += 1
         self.counts["started"] += 1
 
@@ -156,13 +163,19 @@ class Clients:
 
     async def _checkpoint(self, execution_id: str, after_s: float, restore_s: float | None) -> None:
         await pass_time(after_s)
-        made = await self._ask("create_checkpoint", execution_id, name="here", description="")
+        made = await self._ask_once("create_checkpoint", execution_id, name="a", description="")
         self.counts["checkpoints"] += 1
         if restore_s is not None:
             await pass_time(restore_s)
-            reply = await self._ask("restore", made["checkpoint_id"], {})
+            reply = await self._ask_once("restore", made["checkpoint_id"], {})
+            self.made.append(reply.document["execution_id"])
             self.counts["restored"] += 1
             self._follow(reply.document["execution_id"], 0.0)
+
+    async def _ask_once(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """With a key, so that what is sent again makes nothing again."""
+        self._keys += 1
+        return await self._ask(method, *arguments, once=Once("client", f"{self._keys}"), **named)
 
     async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
         """As a good client: what got no answer, or a 503, is tried again."""

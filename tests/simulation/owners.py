@@ -42,6 +42,8 @@ class OwnerLimits:
 
     owners_max: int
     lease_ms: int
+    crashes_max: int
+    attempts_in_flight_max: int
     core: CoreLimits
     ordering: OrderingLimits
     dispatch: DispatchLimits
@@ -86,12 +88,18 @@ class SimulatedOwner:
             attempts=_Hands(self),
             sink=parts.sink_for(process),
             clock=clock,
-            limits=HostLimits(owners_max=limits.owners_max, lease_ms=limits.lease_ms),
+            limits=HostLimits(
+                owners_max=limits.owners_max,
+                lease_ms=limits.lease_ms,
+                crashes_max=limits.crashes_max,
+                attempts_in_flight_max=limits.attempts_in_flight_max,
+            ),
             core_limits=limits.core,
             ordering_limits=limits.ordering,
             take_census=self._take_census,
         )
         self.keeper: asyncio.Task[None] | None = None
+        self.looker: asyncio.Task[None] | None = None
         process.inhabitant = self
 
     @property
@@ -100,9 +108,15 @@ class SimulatedOwner:
 
     async def ready(self) -> None:
         """Register, and begin to serve."""
-        await self.store.renew_owner(self.name, lease_ms=self._parts.limits.lease_ms)
+        await self.host.register()
         if self.keeper is None:
-            self.keeper = asyncio.get_running_loop().create_task(self.host.keep_lease())
+            loop = asyncio.get_running_loop()
+            self.keeper = loop.create_task(self._serve_as_owner())
+            self.looker = loop.create_task(self.host.look_around())
+
+    async def _serve_as_owner(self) -> None:
+        await self.host.keep_lease()
+        self.process.kill()
 
     def started(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
         """An execution was created for this owner."""

@@ -34,6 +34,10 @@ class Scenario:
     clients: tuple[ClientPlan, ...]
     owners_max: int
     lost_max: int
+    #: Crashes in a row after which an execution is given up.
+    crashes_max: int
+    #: Attempts of one execution that are handed out at a time.
+    in_flight_max: int
     faults_end_s: float
 
 
@@ -47,6 +51,8 @@ def draw_scenario(seed: str) -> Scenario:
         clients,
         owners_max=luck.randint(1, 3),
         lost_max=luck.choice((1, 30, 30, 30)),
+        crashes_max=luck.choice((3, 100, 100)),
+        in_flight_max=luck.choice((1, 3, 100, 100)),
         faults_end_s=luck.choice((5.0, 12.0)),
     )
 

@@ -153,15 +153,15 @@ class SimulatedSupervisor:
     async def _orphan_patiently(self, name: str) -> None:
         while True:
             try:
-                await self._orphan(name)
+                await self._orphan(name, blame=True)
             except StoreError:
                 await pass_time(LOOK_S)
             else:
                 return
 
-    async def _orphan(self, name: str) -> None:
+    async def _orphan(self, name: str, *, blame: bool = False) -> None:
         moved = 0
-        while count := await self._store.orphan(name, limit=_ORPHANS_AT_ONCE):
+        while count := await self._store.orphan(name, limit=_ORPHANS_AT_ONCE, blame=blame):
             moved += count
         if moved:
             self._tell_all_to_pick_up()

@@ -131,7 +131,7 @@ class World:
         clock = _Clock(loop, self.machine_process)
         self.server = StoreServer(loop, self.network, self.faults, clock.now_ms)
         self.server.witness = self._witness
-        self.auditor = Auditor(self.server, self.blobs, self.limits.core)
+        self.auditor = Auditor(self.server, self.blobs, self.limits)
         self.chaos = Chaos(self, self.faults, self.network, self.note)
         self.server.when_stopped = self.chaos.stopped
         self.subscribers: list[Subscriber] = []
@@ -155,6 +155,8 @@ class World:
         return OwnerLimits(
             owners_max=self.scenario.owners_max,
             lease_ms=LEASE_MS,
+            crashes_max=self.scenario.crashes_max,
+            attempts_in_flight_max=self.scenario.in_flight_max,
             core=CoreLimits(
                 lost_attempts_max=self.scenario.lost_max,
                 inline_output_bytes_max=_INLINE_BYTES_MAX,
@@ -332,7 +334,11 @@ class World:
 
 @cache
 def _settings(owners_max: int) -> Settings:
-    return Settings(execution_actors_max=owners_max, inline_output_bytes_max=_INLINE_BYTES_MAX)
+    return Settings(
+        execution_actors_min=1,
+        execution_actors_max=owners_max,
+        inline_output_bytes_max=_INLINE_BYTES_MAX,
+    )
 
 
 def _no_workspace(*_: str) -> Any:
