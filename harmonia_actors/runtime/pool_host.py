@@ -256,8 +256,7 @@ class PoolHost:
     def _has_answered(self, pool: SlotPool, name: str, node_id: str, key: QueueKey) -> None:
         known = self._known[name]
         if known.is_left and not known.node_id:
-            holder = "" if key.shared else _UNKNOWN_HOLDER
-            pool.adopt(name, key, node_id, holder, self._clock.now_ms())
+            pool.adopt(name, key, node_id, _UNKNOWN_HOLDER, self._clock.now_ms())
             self._spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
         known.node_id = node_id
 

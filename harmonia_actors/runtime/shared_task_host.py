@@ -86,8 +86,9 @@ class SharedTaskHost:
         return unsent, time.perf_counter() - started_s
 
     async def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
-        """Wait until these have ended; their outcomes."""
-        ends = [self._ends[attempt] for attempt in attempts if attempt in self._ends]
+        """Wait until these have ended, or all that are here if none are named; their outcomes."""
+        wanted = attempts or list(self._ends)
+        ends = [self._ends[attempt] for attempt in wanted if attempt in self._ends]
         if ends:
             await asyncio.wait(ends)
         return self._held.of_attempts(attempts)
