@@ -9,7 +9,6 @@ from tests.simulation.faults import Faults
 from tests.simulation.network import Network
 from tests.simulation.owners import SimulatedOwner
 from tests.simulation.store import StoreServer
-from tests.simulation.supervisor import SimulatedSupervisor
 from tests.simulation.virtual_loop import Process, pass_time
 
 __all__ = ["Chaos", "Victims"]
@@ -27,8 +26,6 @@ class Victims(Protocol):
     owners: dict[str, SimulatedOwner]
     server: StoreServer
     machine_process: Process
-
-    def supervisor_now(self) -> SimulatedSupervisor: ...
 
     def task_actors(self) -> list[Process]: ...
 
@@ -113,8 +110,7 @@ class Chaos:
     def _think_dead(self, victim: Process | None) -> bool:
         if victim is None:
             return False
-        supervisor = self._world.supervisor_now()
-        self._network.tell(supervisor.process, supervisor.declared_dead, victim.name)
+        self._network.strike_off(victim)
         return True
 
     def _cut_off(self) -> bool:
@@ -137,6 +133,8 @@ class Chaos:
             *(world.single(kind) for kind in kinds),
         ]
         hit = [process for process in everybody if self._faults.whether(share)]
+        for process in hit:
+            process.died_with_others = True
         return sum(self._kill(process) for process in hit) > 0
 
     def _let_clock_jump(self) -> bool:

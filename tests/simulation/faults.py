@@ -37,10 +37,9 @@ CHANCES: Mapping[str, float] = {
     "message is lost": 0.15,
     "message comes twice": 0.05,
     "message comes late": 0.05,
-    "call fails though its actor lives": 0.03,
+    "call fails though its actor lives": 0.01,
     "task actor dies with its outcome": 0.04,
     "task actor does not start": 0.1,
-    "census is not answered": 0.05,
 }
 
 #: Faults that come at any time, with the mean number of seconds between two.

@@ -8,23 +8,46 @@ actor keep their order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harmonia_actors.runtime.ports import TaskActorDied
+from harmonia_actors.runtime.silence import Failed, Gone, Silent
+from persistence.errors import StoreError
 from tests.simulation.faults import Faults
 from tests.simulation.virtual_loop import Process, VirtualLoop
 
-__all__ = ["Network"]
+__all__ = ["Network", "Unreachable", "asking", "for_ever"]
 
 _NOTICED_S = 0.02
 _LATE_S = 3.0
 _TICK_S = 1e-6
-#: Lanes whose callers take a failed call for the death of whom they called.
-_UNSURE_LANES = ("run", "control")
+
+
+class Unreachable(TaskActorDied):
+    """A call has failed; whoever was called may live, and may have heard."""
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Failures of calls, as the engine's own `ask` knows them."""
+    try:
+        yield
+    except Unreachable as error:
+        raise Silent(str(error)) from error
+    except TaskActorDied as error:
+        raise Gone(str(error)) from error
+    except StoreError as error:
+        raise Failed(str(error)) from error
+
+
+async def for_ever() -> None:
+    """A method that never returns: whoever calls it learns of the death of its process."""
+    await asyncio.Event().wait()
 
 
 class Network:
@@ -40,6 +63,10 @@ class Network:
         self.wires = contextvars.Context()
         #: Set when the run has ended: nobody answers any more.
         self.closed = False
+        #: Processes that count as dead, though they may live.
+        self.struck_off: set[str] = set()
+        #: Of each process, how those who watch it are told of its death.
+        self._watchers: dict[str, list[Callable[[str], None]]] = {}
 
     def delay_s(self) -> float:
         """How long something is on its way."""
@@ -49,10 +76,6 @@ class Network:
     def later(self, delay_s: float, do: Callable[..., Any], *arguments: Any) -> None:
         """Something that no process does."""
         self._loop.call_later(delay_s, do, *arguments, context=self.wires)
-
-    def tell(self, to: Process, deliver: Callable[..., Any], *arguments: Any) -> None:
-        """A message that does not get lost."""
-        self._loop.call_later(self.delay_s(), deliver, *arguments, context=to.context())
 
     def check_open(self) -> None:
         """Nothing is sent once the run has ended."""
@@ -76,28 +99,35 @@ class Network:
             delay_s += faults.between(0, _LATE_S)
             self._loop.call_later(delay_s, deliver, *arguments, context=to.context())
 
+    def strike_off(self, process: Process) -> None:
+        """Whoever watches this process is told that it is dead, and so is who asks from now on."""
+        self.struck_off.add(process.name)
+        for fail in self._watchers.pop(process.name, []):
+            fail(f"{process.name} counts as dead")
+
     async def call(
         self, caller: Process, to: Process, lane: str, method: Callable[..., Any], *arguments: Any
     ) -> Any:
-        """Call a method in another process. Raises TaskActorDied if that dies."""
+        """Call a method in another process. Raises TaskActorDied if that dies, or Unreachable."""
         self.check_open()
         answer: asyncio.Future[Any] = self._loop.create_future()
         if not caller.alive:
             return await answer
 
-        def fail(why: str) -> None:
-            if answer.done():
-                return
-            self._loop.call_later(
-                _NOTICED_S, _settle, answer, TaskActorDied(why), context=caller.context()
-            )
+        def fail(why: str, kind: type[TaskActorDied] = TaskActorDied) -> None:
+            if not answer.done():
+                self._loop.call_later(
+                    _NOTICED_S, _settle, answer, kind(why), context=caller.context()
+                )
 
-        if not to.alive:
+        if not to.alive or (lane == "watch" and to.name in self.struck_off):
             fail(f"{to.name} is dead")
             return await answer
         to.when_dead(lambda: fail(f"{to.name} has died"))
-        if lane in _UNSURE_LANES and self._faults.strikes("call fails though its actor lives"):
-            fail(f"{to.name} cannot be reached")
+        if lane == "watch":
+            self._watchers.setdefault(to.name, []).append(fail)
+        if self._faults.strikes("call fails though its actor lives"):
+            fail(f"{to.name} cannot be reached", Unreachable)
             if self._faults.whether(0.5):
                 return await answer
         self._loop.call_at(

@@ -10,15 +10,18 @@ from typing import Any, cast
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.stimuli import Stimulus
+from harmonia_actors.runtime.census import CensusTaker, CensusTimes
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
-from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
+from harmonia_actors.runtime.pool_host import HolderLost
 from harmonia_actors.runtime.ports import Clock, EventSink, TaskActorDied
+from harmonia_actors.runtime.silence import Gone, Patience, Silent
 from persistence.errors import StoreError
 from persistence.store import Store
 from tests.simulation.faults import Faults
-from tests.simulation.network import Network
+from tests.simulation.network import Network, asking
 from tests.simulation.pool import SimulatedPool
 from tests.simulation.store import DistantStore, StoreServer
 from tests.simulation.task_actors import (
@@ -31,7 +34,7 @@ from tests.simulation.virtual_loop import Process, pass_time
 
 __all__ = ["OwnerLimits", "OwnerParts", "SimulatedOwner"]
 
-_ANSWER_S = 5.0
+_CENSUS_S = 4.0
 _AGAIN_S = 0.2
 _TELLS_MAX = 50
 
@@ -98,6 +101,8 @@ class SimulatedOwner:
             ordering_limits=limits.ordering,
             take_census=self._take_census,
         )
+        times = CensusTimes(Patience(), _CENSUS_S)
+        self._taker = CensusTaker(_CensusCluster(self), self.name, times)
         self.keeper: asyncio.Task[None] | None = None
         self.looker: asyncio.Task[None] | None = None
         process.inhabitant = self
@@ -140,47 +145,63 @@ class SimulatedOwner:
         self.host.tell(reports)
 
     async def _take_census(self, execution_id: str, epoch: int) -> Census:
-        """As the Ray one: all actors that the pool knows; who does not answer has nothing."""
-        actors = await self._task_actors()
-        answers = await asyncio.gather(*(self._ask(a, execution_id, epoch) for a in actors))
+        """As the Ray one: what runs is handed to the dispatcher."""
         adopted: set[tuple[int, int]] = set()
         outcomes: list[Stimulus] = []
-        for process, (running, ended) in zip(actors, answers, strict=True):
+        for asked, running, ended in await self._taker.take(execution_id, epoch):
             for report in ended:
                 adopted.add((report.stimulus.task, report.stimulus.attempt))
                 outcomes.append(report.stimulus)
             if running:
                 adopted.update((task, attempt) for _, task, attempt in running)
-                self.dispatcher.adopt(_lease_on(self, process), running)
+                self.dispatcher.adopt(_lease_on(self, asked.process), running)
         return Census(frozenset(adopted), outcomes)
 
-    async def _task_actors(self) -> Sequence[Process]:
-        parts = self._parts
-        while True:
-            pool = parts.pool()
-            try:
-                found: Sequence[Process] = await parts.network.call(
-                    self.process, pool.process, "census", pool.ready_actors
-                )
-            except TaskActorDied:
-                await pass_time(_AGAIN_S)
-            else:
-                return found
 
-    async def _ask(
-        self, process: Process, execution_id: str, epoch: int
-    ) -> tuple[list[AttemptId], list[Report]]:
-        if self._parts.faults.strikes("census is not answered"):
-            return [], []
-        actor: SimulatedTaskActor = process.inhabitant
+@dataclass(frozen=True)
+class _Asked:
+    """A task actor, as the census sees it."""
+
+    owner: SimulatedOwner
+    process: Process
+
+    @property
+    def name(self) -> str:
+        return self.process.name
+
+    async def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        actor: SimulatedTaskActor = self.process.inhabitant
+        call = self.owner.parts.network.call
+        with asking():
+            found: Found = await call(
+                self.owner.process, self.process, "census", actor.census, asked, owner
+            )
+            return found
+
+
+@dataclass(frozen=True)
+class _CensusCluster:
+    """The pool, which comes back whenever it dies."""
+
+    owner: SimulatedOwner
+
+    async def actors(self) -> Sequence[_Asked]:
+        found = await self._call(lambda pool: pool.host.actors)
+        return [_Asked(self.owner, process) for _, _, process in found]
+
+    async def lost(self, name: str) -> None:
+        await self._call(lambda pool: pool.host.lost, name)
+
+    async def _call(self, method: Callable[[SimulatedPool], Any], *arguments: Any) -> Any:
+        owner = self.owner
+        pool = owner.parts.pool()
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                answer: tuple[list[AttemptId], list[Report]] = await self._parts.network.call(
-                    self.process, process, "census", actor.census, execution_id, epoch, self.name
+            with asking():
+                return await owner.parts.network.call(
+                    owner.process, pool.process, "census", method(pool), *arguments
                 )
-                return answer
-        except (TaskActorDied, TimeoutError):
-            return [], []
+        except Gone as error:
+            raise Silent(str(error)) from error
 
 
 async def _unheard(method: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> None:
@@ -236,20 +257,21 @@ class _Leases:
         while True:
             pool = owner.parts.pool()
             try:
-                granted = await owner.parts.network.call(
-                    owner.process, pool.process, "pool", pool.acquire, owner.process, key, want
+                granted, reason = await owner.parts.network.call(
+                    owner.process, pool.process, "pool", pool.host.acquire, owner.name, key, want
                 )
-            except TaskActorDied:
+            except (TaskActorDied, HolderLost):
                 await pass_time(_AGAIN_S)
             else:
-                return [_lease_on(owner, process) for process in granted]
+                assert not reason, f"{key} was refused: {reason}"
+                return [_lease_on(owner, process) for _, _, process in granted]
 
     def release(self, leases: Sequence[SimulatedLease]) -> None:
         names = [lease.actor.name for lease in leases]
-        self._tell(lambda pool: pool.release, self._owner.name, names)
+        self._tell(lambda pool: pool.host.release, self._owner.name, names)
 
     def lost(self, lease: SimulatedLease) -> None:
-        self._tell(lambda pool: pool.lost, lease.actor.name)
+        self._tell(lambda pool: pool.host.lost, lease.actor.name)
 
     def _tell(self, method: Callable[[SimulatedPool], Any], *arguments: Any) -> None:
         asyncio.get_running_loop().create_task(self._tell_patiently(method, arguments))
@@ -264,7 +286,7 @@ class _Leases:
                 await owner.parts.network.call(
                     owner.process, pool.process, "pool", method(pool), *arguments
                 )
-            except TaskActorDied:
+            except (TaskActorDied, Silent):
                 await pass_time(_AGAIN_S)
             else:
                 return

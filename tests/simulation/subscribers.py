@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from harmonia_actors.core.errors import ServiceUnavailable
@@ -111,11 +112,14 @@ class Subscriber:
     received: list[bytes] = field(default_factory=list)
     broken: str = ""
     ended: bool = False
+    #: Which connection it listens to: what an earlier one still brings is lost.
+    _connection: int = 0
 
     async def run(self) -> None:
         """Come again until the end has been seen."""
         while not self.ended:
             streams = self.streams()
+            self._connection += 1
             try:
                 await self.network.call(
                     self.process,
@@ -124,13 +128,15 @@ class Subscriber:
                     streams.serve,
                     self.execution_id,
                     len(self.received),
-                    self._take,
+                    partial(self._take, self._connection),
                 )
                 self.ended = True
             except (TaskActorDied, ServiceUnavailable):
                 await pass_time(_AGAIN_S)
 
-    async def _take(self, batch: Sequence[StreamEvent]) -> None:
+    async def _take(self, connection: int, batch: Sequence[StreamEvent]) -> None:
+        if connection != self._connection:
+            return
         for event in batch:
             if event.seq != len(self.received) + 1 and not self.broken:
                 self.broken = f"event {event.seq} comes behind {len(self.received)}"

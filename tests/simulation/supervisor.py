@@ -1,174 +1,109 @@
-"""The supervisor: the real sizing decides; it hears of deaths, also of some that are none."""
+"""The supervisor: the real one, over simulated owners, some of which are only thought dead."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
-from harmonia_actors.runtime.ports import TaskActorDied
-from harmonia_actors.runtime.sizing import OwnerView, SizingLimits, plan_owners
-from persistence.errors import StoreError
-from tests.simulation.network import Network
+from harmonia_actors.runtime.silence import Patience
+from harmonia_actors.runtime.sizing import SizingLimits
+from harmonia_actors.runtime.supervision import Supervision, SupervisionTimes
+from persistence.store import Store
+from tests.simulation.network import Network, asking, for_ever
 from tests.simulation.owners import SimulatedOwner
 from tests.simulation.store import DistantStore
 from tests.simulation.virtual_loop import Process, pass_time
 
-__all__ = ["SimulatedSupervisor"]
+__all__ = ["SimulatedSupervisor", "SupervisorWorld"]
 
-LOOK_S = 1.0
-_NOTICED_S = 0.05
+_SILENT_S = 8.0
 _START_S = 0.3
-_ORPHANS_AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class SupervisorWorld:
+    """What there is besides the supervisor, before it and after it."""
+
+    network: Network
+    start: Callable[[], SimulatedOwner]
+    #: All owners there ever were.
+    owners: Mapping[str, SimulatedOwner]
+    limits: SizingLimits
+    lease_ms: int
 
 
 class SimulatedSupervisor:
-    """Keeps owners at the right number, and gives orphans an owner. Runs in its process.
+    """One incarnation of the supervisor; `supervision` is called in its process."""
 
-    `struck_off` are owners that Ray does not know any more, whether they are dead or not.
-    """
-
-    def __init__(
-        self,
-        process: Process,
-        network: Network,
-        store: DistantStore,
-        start: Callable[[], SimulatedOwner],
-        owners: Mapping[str, SimulatedOwner],
-        struck_off: set[str],
-        limits: SizingLimits,
-    ) -> None:
+    def __init__(self, process: Process, store: DistantStore, world: SupervisorWorld) -> None:
         self.process = process
-        self._network = network
-        self._store = store
-        self._start = start
-        #: All there ever were.
-        self._owners = owners
-        self._struck_off = struck_off
-        self._limits = limits
-        self._known: dict[str, SimulatedOwner] = {}
-        self._starting: set[str] = set()
-        self._idle_since_s: dict[str, float] = {}
-        self._look_now = asyncio.Event()
+        times = SupervisionTimes(Patience(silent_s_max=_SILENT_S), world.lease_ms)
+        self.supervision = Supervision(
+            _Cluster(process, world), cast(Store, store), world.limits, times
+        )
+
+    async def begin(self) -> None:
+        """Watch, for ever."""
+        await self.supervision.begin()
+        await for_ever()
 
     def wanted(self) -> None:
-        """An execution waits for an owner: look at once."""
-        self._look_now.set()
+        """An execution waits for an owner."""
+        asyncio.get_running_loop().create_task(self.supervision.wanted())
+
+
+@dataclass(frozen=True)
+class _Actor:
+    """An owner, as the supervisor sees it."""
+
+    supervisor: Process
+    network: Network
+    owner: SimulatedOwner
+
+    async def ready(self) -> None:
+        await pass_time(_START_S)
+        with asking():
+            await self._call("ready", self.owner.ready)
 
     async def watch(self) -> None:
-        """Look again and again, for ever."""
-        self._gone(list(self._owners))
-        while True:
-            with contextlib.suppress(StoreError):
-                await self._look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._look_now.wait()
-            self._look_now.clear()
+        with asking():
+            await self._call("watch", for_ever)
 
-    def declared_dead(self, name: str) -> None:
-        """An owner has died, or it is believed to have."""
-        self._struck_off.add(name)
-        if self._known.pop(name, None) is not None:
-            self._starting.discard(name)
-            self._spawn(self._orphan_patiently(name))
-            self._look_now.set()
+    def pick_up(self) -> None:
+        self.network.send(self.supervisor, self.owner.process, self.owner.pick_up, kind="message")
 
-    # -------------------------------------------------------------------------------------------
+    async def kill(self) -> None:
+        await pass_time(self.network.delay_s())
+        self.owner.process.kill()
 
-    async def _look(self) -> None:
-        owners = await self._store.owners()
-        waiting = await self._store.waiting_executions()
-        now_s = asyncio.get_running_loop().time()
-        known = {owner.owner: owner for owner in owners}
-        for name in list(self._idle_since_s):
-            if name not in known or known[name].load:
-                del self._idle_since_s[name]
-        for owner in owners:
-            if owner.load == 0:
-                self._idle_since_s.setdefault(owner.owner, now_s)
-        gone = self._gone([o.owner for o in owners if o.owner not in self._known])
-        view = [
-            OwnerView(
-                owner.owner,
-                owner.load,
-                alive=owner.owner in self._known,
-                expired=owner.expired or owner.owner in gone,
-                idle_s=now_s - self._idle_since_s.get(owner.owner, now_s),
-            )
-            for owner in owners
+    async def has_lost_its_node(self) -> bool:
+        return self.owner.process.died_with_others
+
+    async def _call(self, lane: str, method: Callable[..., object]) -> None:
+        await self.network.call(self.supervisor, self.owner.process, lane, method)
+
+
+class _Cluster:
+    """The port OwnerCluster."""
+
+    def __init__(self, process: Process, world: SupervisorWorld) -> None:
+        self._process = process
+        self._world = world
+
+    async def left(self) -> Sequence[tuple[str, _Actor]]:
+        world = self._world
+        await pass_time(world.network.delay_s())
+        return [
+            (name, self._actor(owner))
+            for name, owner in world.owners.items()
+            if owner.process.alive and name not in world.network.struck_off
         ]
-        plan = plan_owners(
-            view,
-            waiting=waiting,
-            starting=len(self._starting),
-            serving=len(self._known) - len(self._starting),
-            limits=self._limits,
-        )
-        for name in plan.orphan:
-            await self._orphan(name)
-        for name in plan.retire:
-            if await self._store.retire_owner(name) and name in self._known:
-                self._known.pop(name).process.kill()
-        for _ in range(plan.create):
-            self._create()
-        if plan.pick_up:
-            self._tell_all_to_pick_up()
 
-    def _gone(self, strangers: Sequence[str]) -> set[str]:
-        """Owners that Ray does not know; those that it knows after all are followed again."""
-        for name in strangers:
-            owner = self._owners[name]
-            if owner.process.alive and name not in self._struck_off:
-                self._adopt(owner)
-        return set(strangers).difference(self._known)
+    def create(self) -> tuple[str, _Actor]:
+        owner = self._world.start()
+        return owner.name, self._actor(owner)
 
-    def _create(self) -> None:
-        self._adopt(self._start())
-
-    def _adopt(self, owner: SimulatedOwner) -> None:
-        self._known[owner.name] = owner
-        self._starting.add(owner.name)
-        context = self.process.context()
-        loop = asyncio.get_running_loop()
-        owner.process.when_dead(
-            lambda: loop.call_later(_NOTICED_S, self.declared_dead, owner.name, context=context)
-        )
-        self._spawn(self._follow(owner))
-
-    async def _follow(self, owner: SimulatedOwner) -> None:
-        await pass_time(_START_S)
-        while True:
-            try:
-                await self._network.call(self.process, owner.process, "ready", owner.ready)
-            except StoreError:
-                await pass_time(LOOK_S)
-            except TaskActorDied:
-                return
-            else:
-                break
-        self._starting.discard(owner.name)
-        self._network.send(self.process, owner.process, owner.pick_up, kind="message")
-
-    async def _orphan_patiently(self, name: str) -> None:
-        while True:
-            try:
-                await self._orphan(name, blame=True)
-            except StoreError:
-                await pass_time(LOOK_S)
-            else:
-                return
-
-    async def _orphan(self, name: str, *, blame: bool = False) -> None:
-        moved = 0
-        while count := await self._store.orphan(name, limit=_ORPHANS_AT_ONCE, blame=blame):
-            moved += count
-        if moved:
-            self._tell_all_to_pick_up()
-
-    def _tell_all_to_pick_up(self) -> None:
-        for owner in list(self._known.values()):
-            self._network.send(self.process, owner.process, owner.pick_up, kind="message")
-
-    def _spawn(self, coroutine: object) -> None:
-        asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+    def _actor(self, owner: SimulatedOwner) -> _Actor:
+        return _Actor(self._process, self._world.network, owner)

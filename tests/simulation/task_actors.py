@@ -104,9 +104,10 @@ class SimulatedTaskActor:
             self._desk = TaskHost(self._runner, _LIMITS, self._send, self._loop.time)
         process.inhabitant = self
 
-    async def ready(self) -> None:
-        """Return when it runs somewhere."""
+    async def ready(self) -> tuple[str, QueueKey]:
+        """The node and the class, once it runs somewhere."""
         await self.placed.wait()
+        return "node", self.key
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> Any:
         """A batch; the reports that were not told before, and the seconds it took."""
@@ -139,10 +140,11 @@ class SimulatedTaskActor:
         """Give back what has not started."""
         return self._host.take_back()
 
-    def census(self, execution_id: str, epoch: int, owner: str) -> Any:
+    def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Any:
         """What a new owner wants to know."""
-        self._around.asked(self, execution_id, epoch)
-        return self._host.census(execution_id, epoch, owner)
+        for execution_id, epoch in asked:
+            self._around.asked(self, execution_id, epoch)
+        return self._host.census_of_all(asked, owner)
 
     async def spend(self, order: AttemptOrder, plan: dict[str, Any]) -> None:
         """The time that an async action takes."""

@@ -137,8 +137,9 @@ async def _leftovers(world: World) -> list[str]:
 
 
 def _held(world: World) -> Iterator[str]:
-    counts = world.pool.slots.counts()
-    if counts["leased"] or counts["requests"]:
+    slots = world.pool.host._made
+    counts = Counter() if slots is None else slots.counts()
+    if slots is None or counts["leased"] or counts["requests"]:
         yield f"the pool ends with {counts}"
     memory = world.server.memory
     if at_once(memory.waiting_executions()):

@@ -50,6 +50,8 @@ class Process:
         self._mourners: list[Callable[[], None]] = []
         #: How much its clock is ahead of the others.
         self.ahead_ms = 0
+        #: It died because its machine did.
+        self.died_with_others = False
         #: What lives in it.
         self.inhabitant: Any = None
         loop.processes.append(self)

@@ -34,11 +34,11 @@ from tests.simulation.faults import Faults
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
 from tests.simulation.owners import OwnerLimits, OwnerParts, SimulatedOwner
-from tests.simulation.pool import SimulatedPool
+from tests.simulation.pool import CAPACITY, PoolWorld, SimulatedPool
 from tests.simulation.scenario import Scenario, draw_scenario
 from tests.simulation.store import DistantStore, StoreServer
 from tests.simulation.subscribers import Broadcaster, Streams, Subscriber
-from tests.simulation.supervisor import SimulatedSupervisor
+from tests.simulation.supervisor import SimulatedSupervisor, SupervisorWorld
 from tests.simulation.task_actors import REGISTRY, SimulatedTaskActor, Surroundings
 from tests.simulation.virtual_loop import Process, VirtualLoop
 
@@ -123,8 +123,6 @@ class World:
         self._singles: dict[str, Process] = {}
         self.owners: dict[str, SimulatedOwner] = {}
         self._task_actors: dict[str, Process] = {}
-        #: Owners that are dead, or believed to be.
-        self.struck_off: set[str] = set()
         self.blobs = Blobs(self.faults)
         self.limits = self._limits()
         self.machine_process = self.process("store")
@@ -176,10 +174,6 @@ class World:
         """The one process of this kind, as it is now."""
         return self._singles[kind]
 
-    def supervisor_now(self) -> SimulatedSupervisor:
-        """The supervisor, as it is now."""
-        return self.supervisor
-
     def task_actors(self) -> list[Process]:
         """Those that live."""
         return [process for process in self._task_actors.values() if process.alive]
@@ -192,24 +186,28 @@ class World:
 
     def _make_pool(self) -> None:
         process = self._single("pool", self._make_pool)
-        now_ms = _Clock(self.loop, process).now_ms
-        arguments = (process, self.network, self._start_task_actor, self._recall, now_ms)
-        self.pool: SimulatedPool = process.make(SimulatedPool, *arguments)
-        process.spawn(self.pool.begin(self._task_actors))
+        world = PoolWorld(
+            self.network,
+            self._new_task_actor_name,
+            self._start_task_actor,
+            self._task_actors,
+            self._process_of,
+            self._recall_from,
+        )
+        clock = _Clock(self.loop, process)
+        self.pool: SimulatedPool = process.make(SimulatedPool, process, clock, world)
+        process.spawn(self.pool.host.begin())
 
     def _make_supervisor(self) -> None:
         process = self._single("supervisor", self._make_supervisor)
-        self.supervisor: SimulatedSupervisor = process.make(
-            SimulatedSupervisor,
-            process,
-            self.network,
-            DistantStore(self.server, process),
-            self._start_owner,
-            self.owners,
-            self.struck_off,
-            SizingLimits(least=1, most=self.scenario.owners_max, idle_s=5.0),
+        limits = SizingLimits(least=1, most=self.scenario.owners_max, idle_s=5.0)
+        world = SupervisorWorld(
+            self.network, self._start_owner, self.owners, limits, lease_ms=LEASE_MS
         )
-        process.spawn(self.supervisor.watch())
+        self.supervisor: SimulatedSupervisor = process.make(
+            SimulatedSupervisor, process, DistantStore(self.server, process), world
+        )
+        process.spawn(self.supervisor.begin())
 
     def _make_broadcaster(self) -> None:
         process = self._single("broadcaster", self._make_broadcaster)
@@ -223,7 +221,7 @@ class World:
     def _make_service(self) -> None:
         process = self._single("service", self._make_service)
         launcher = SimulatedLauncher(
-            process, self.network, self.owners, lambda: self.supervisor, self.pool.capacity
+            process, self.network, self.owners, lambda: self.supervisor, CAPACITY
         )
         parts = ServiceParts(
             store=cast(Store, DistantStore(self.server, process)),
@@ -283,12 +281,16 @@ class World:
         take = owner.dispatcher.reported
         self.network.send(sender, owner.process, take, reports, kind="report")
 
-    def _recall(self, holder: str, key: QueueKey, count: int) -> None:
-        owner = self.owners.get(holder)
-        if owner is not None:
-            give = owner.dispatcher.recall
-            sender = self.pool.process
-            self.network.send(sender, owner.process, give, key, count, kind="message")
+    def _new_task_actor_name(self) -> str:
+        self._names["task"] += 1
+        return f"task-{self._names['task']}"
+
+    def _process_of(self, owner: str) -> Process | None:
+        known = self.owners.get(owner)
+        return None if known is None else known.process
+
+    def _recall_from(self, holder: Process) -> Callable[[QueueKey, int], None]:
+        return self.owners[holder.name].dispatcher.recall
 
     def _witness(
         self, process: Process, name: str, arguments: Any, named: Any, answer: Any
