@@ -332,11 +332,12 @@ class MemoryStore:
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """See `Store.calm`."""
         execution = self._executions.get(execution_id)
-        if execution is None or execution.epoch != epoch or execution.ended:
+        if execution is None or execution.epoch != epoch or execution.ended or not execution.owner:
             return False
         execution.crashes = 0
-        was_isolated = self._roster.release(execution.owner, execution_id)
-        return was_isolated and bool(self._suspects)
+        self._roster.release(execution.owner, execution_id)
+        is_alone = self._roster.owned(execution.owner) == {execution_id}
+        return is_alone and bool(self._suspects)
 
     async def waiting_executions(self) -> int:
         """See `Store.waiting_executions`."""

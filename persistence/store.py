@@ -414,8 +414,9 @@ class Store(Retention, Protocol):
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """Say of an execution that it does its owner no harm: it is a suspect no more.
 
-        True if it was alone with its owner for that, and other suspects wait for the same: if the
-        owner now gives it on, it can take the next one. Without effect under another epoch.
+        True if it is alone with its owner, and other suspects wait for the same: if the owner now
+        gives it on, it can take the next one. Without effect under another epoch, or once it has
+        been taken from its owner.
         """
         ...
 
