@@ -433,10 +433,13 @@ class MemoryStore:
         return [self._executions[one] for one in ids]
 
     def _claim(self, execution: StoredExecution, owner: str) -> Loaded:
+        stays_alone = self._roster.isolates(owner, execution.execution_id)
         self._take_from_owner(execution)
         execution.owner = owner
         execution.epoch += 1
         self._roster.give(owner, execution.execution_id)
+        if stays_alone:
+            self._roster.isolate(owner, execution.execution_id)
         return Loaded(
             execution_id=execution.execution_id,
             epoch=execution.epoch,

@@ -301,8 +301,9 @@ class Store(Retention, Protocol):
         """Make `owner` the owner: raise the epoch and return the state.
 
         Returns None if the execution has ended (was released). Raises Missing.
-        Claiming again as the same owner raises the epoch too. An owner that is not registered is
-        then listed in `owners` with its lease run out, so that nothing it holds can be forgotten.
+        Claiming again as the same owner raises the epoch too, and leaves a suspect as alone as it
+        was. An owner that is not registered is then listed in `owners` with its lease run out, so
+        that nothing it holds can be forgotten.
         """
         ...
 

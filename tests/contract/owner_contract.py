@@ -175,6 +175,18 @@ class SuspectContract:
         for _ in range(2):
             assert await store.calm(loaded.execution_id, epoch=loaded.epoch) is True
 
+    async def test_a_suspect_that_its_owner_claims_once_more_stays_alone(self, store: Store):
+        """The reply that named it may have been lost."""
+        await suspects(store, "e0", "e1")
+        await create(store, "new")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        lost = await store.claim_next("o", owners_max=1)
+        assert lost is not None
+        loaded = await store.claim(lost.execution_id, "o")
+        assert loaded is not None
+        assert await store.claim_next("o", owners_max=1) is None
+        assert await store.calm(loaded.execution_id, epoch=loaded.epoch) is True
+
     async def test_nobody_calms_what_was_taken_from_him(self, store: Store):
         """Or its next owner would have it alone for ever, with nothing to clear it of."""
         await suspects(store, "e0")
