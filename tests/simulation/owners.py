@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from harmonia_actors.core.commands import StopReason
@@ -251,14 +253,17 @@ class _Leases:
 
     def __init__(self, owner: SimulatedOwner) -> None:
         self._owner = owner
+        self._requests = itertools.count(1)
 
     async def acquire(self, key: QueueKey, want: int) -> Sequence[SimulatedLease]:
         owner = self._owner
+        request = str(next(self._requests))
         while True:
             pool = owner.parts.pool()
+            ask = partial(pool.host.acquire, owner.name, key, want, request)
             try:
                 granted, reason = await owner.parts.network.call(
-                    owner.process, pool.process, "pool", pool.host.acquire, owner.name, key, want
+                    owner.process, pool.process, "pool", ask
                 )
             except (TaskActorDied, HolderLost):
                 await pass_time(_AGAIN_S)
@@ -267,8 +272,8 @@ class _Leases:
                 return [_lease_on(owner, process) for _, _, process in granted]
 
     def release(self, leases: Sequence[SimulatedLease]) -> None:
-        names = [lease.actor.name for lease in leases]
-        self._tell(lambda pool: pool.host.release, self._owner.name, names)
+        names, request = [lease.actor.name for lease in leases], str(next(self._requests))
+        self._tell(lambda pool: pool.host.release, self._owner.name, names, request)
 
     def lost(self, lease: SimulatedLease) -> None:
         self._tell(lambda pool: pool.host.lost, lease.actor.name)
