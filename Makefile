@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS ?= 1000
 
 # Whether a Python is one that Harmonia runs on.
 WILL_DO := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
@@ -23,7 +24,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs lock clean
+.PHONY: help install demo test simulate lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +45,9 @@ demo: $(STAMP) ## Watch a workflow fetch data, analyse it and write a PDF report
 
 test: $(STAMP) ## Run all the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .

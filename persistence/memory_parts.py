@@ -243,13 +243,15 @@ class Roster:
         """Give an owner nothing else as long as it has this one."""
         self._owners[owner].isolates = execution_id
 
-    def release(self, owner: str, execution_id: str) -> bool:
-        """End an isolation; False if there was none of this execution."""
+    def isolates(self, owner: str, execution_id: str) -> bool:
+        """Whether an owner gets nothing else because it has this one."""
         entry = self._owners.get(owner)
-        if entry is None or entry.isolates != execution_id:
-            return False
-        entry.isolates = ""
-        return True
+        return entry is not None and entry.isolates == execution_id
+
+    def release(self, owner: str, execution_id: str) -> None:
+        """End an isolation, if there is one of this execution."""
+        if self.isolates(owner, execution_id):
+            self._owners[owner].isolates = ""
 
     def choose(self, owners_max: int, load_max: int | None, *, reserved: bool) -> str:
         """The owner that a new execution gets, or ""; empty ones may be reserved for suspects."""

@@ -280,7 +280,7 @@ class MemoryStore:
 
     async def inboxes_waiting(self, owner: str) -> list[str]:
         """See `Store.inboxes_waiting`."""
-        owned = self._by_number(self._roster.owned(owner))
+        owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
         return [one.execution_id for one in owned if one.inbox][:INBOX_MAX]
 
     # Owners ----------------------------------------------------------------------------------
@@ -332,11 +332,12 @@ class MemoryStore:
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """See `Store.calm`."""
         execution = self._executions.get(execution_id)
-        if execution is None or execution.epoch != epoch or execution.ended:
+        if execution is None or execution.epoch != epoch or execution.ended or not execution.owner:
             return False
         execution.crashes = 0
-        was_isolated = self._roster.release(execution.owner, execution_id)
-        return was_isolated and bool(self._suspects)
+        self._roster.release(execution.owner, execution_id)
+        is_alone = self._roster.owned(execution.owner) == {execution_id}
+        return is_alone and bool(self._suspects)
 
     async def waiting_executions(self) -> int:
         """See `Store.waiting_executions`."""
@@ -432,10 +433,13 @@ class MemoryStore:
         return [self._executions[one] for one in ids]
 
     def _claim(self, execution: StoredExecution, owner: str) -> Loaded:
+        stays_alone = self._roster.isolates(owner, execution.execution_id)
         self._take_from_owner(execution)
         execution.owner = owner
         execution.epoch += 1
         self._roster.give(owner, execution.execution_id)
+        if stays_alone:
+            self._roster.isolate(owner, execution.execution_id)
         return Loaded(
             execution_id=execution.execution_id,
             epoch=execution.epoch,

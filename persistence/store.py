@@ -301,8 +301,9 @@ class Store(Retention, Protocol):
         """Make `owner` the owner: raise the epoch and return the state.
 
         Returns None if the execution has ended (was released). Raises Missing.
-        Claiming again as the same owner raises the epoch too. An owner that is not registered is
-        then listed in `owners` with its lease run out, so that nothing it holds can be forgotten.
+        Claiming again as the same owner raises the epoch too, and leaves a suspect as alone as it
+        was. An owner that is not registered is then listed in `owners` with its lease run out, so
+        that nothing it holds can be forgotten.
         """
         ...
 
@@ -414,8 +415,9 @@ class Store(Retention, Protocol):
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """Say of an execution that it does its owner no harm: it is a suspect no more.
 
-        True if it was alone with its owner for that, and other suspects wait for the same: if the
-        owner now gives it on, it can take the next one. Without effect under another epoch.
+        True if it is alone with its owner, and other suspects wait for the same: if the owner now
+        gives it on, it can take the next one. Without effect under another epoch, or once it has
+        been taken from its owner.
         """
         ...
 

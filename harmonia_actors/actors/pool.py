@@ -118,13 +118,13 @@ class TaskPool:
         """Return when the warm floor has been started."""
         await self._host.ready()
 
-    async def acquire(self, holder: str, key: QueueKey, want: int) -> Granted:
+    async def acquire(self, holder: str, key: QueueKey, want: int, request: str) -> Granted:
         """Wait for task actors: (name, node id, handle) of each, or the reason why never."""
-        return await self._host.acquire(holder, key, want)
+        return await self._host.acquire(holder, key, want, request)
 
-    async def release(self, holder: str, names: Sequence[str]) -> None:
+    async def release(self, holder: str, names: Sequence[str], request: str) -> None:
         """A holder gives actors back."""
-        await self._host.release(holder, names)
+        await self._host.release(holder, names, request)
 
     async def lost(self, name: str) -> None:
         """Somebody could not reach an actor: should it live on unseen, it is ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,14 +105,17 @@ class RayLeases:
     def __init__(self, pool: ActorRef, holder: str) -> None:
         self._pool = pool
         self._holder = holder
+        self._requests = itertools.count(1)
         self._background: set[asyncio.Task[None]] = set()
 
     async def acquire(self, key: QueueKey, want: int) -> Sequence[RayLease]:
         """Wait until at least one task actor can be had. Raises Unplaceable."""
+        # The answer may be lost, and what it granted must not be: it is the same question then.
+        request = str(next(self._requests))
         while True:
             try:
                 pool = await self._pool.get()
-                granted, reason = await pool.acquire.remote(self._holder, key, want)
+                granted, reason = await pool.acquire.remote(self._holder, key, want, request)
             except (RayError, ValueError) as error:
                 _log.warning("the task pool does not answer: %s", _first_line(error))
                 self._pool.forget()
@@ -126,7 +130,8 @@ class RayLeases:
 
     def release(self, leases: Sequence[RayLease]) -> None:
         """Give actors back."""
-        self._tell(lambda pool: pool.release.remote(self._holder, [x.actor.name for x in leases]))
+        names, request = [lease.actor.name for lease in leases], str(next(self._requests))
+        self._tell(lambda pool: pool.release.remote(self._holder, names, request))
 
     def lost(self, lease: RayLease) -> None:
         """The actor has died; the pool watches it, too."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from harmonia_actors.components.contract import WorkspaceLike
 from harmonia_actors.core.stimuli import ProgressReported
 from harmonia_actors.runtime.orders import AttemptOrder, Report
+from harmonia_actors.runtime.ports import Clock
 
 __all__ = ["LiveAttempt"]
 
@@ -30,6 +31,7 @@ class LiveAttempt:
         allowed_commands: frozenset[str] | None,
         report: Callable[[Report], None],
         progress_interval_ms: int,
+        clock: Clock,
         flush_later: Callable[[LiveAttempt, float], None] | None = None,
     ) -> None:
         """`flush_later(self, seconds)`, called in any thread, asks for a `flush` in some seconds.
@@ -37,6 +39,7 @@ class LiveAttempt:
         Without it, whoever made this calls `flush` again and again.
         """
         self.order = order
+        self._clock = clock
         self._workspace_of = workspace
         self._workspace: WorkspaceLike | None = None
         self._allowed_commands = allowed_commands
@@ -170,6 +173,6 @@ class LiveAttempt:
 
     def _progress_report(self, fraction: float, text: str) -> Report:
         order = self.order
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._clock.now_ms()
         stimulus = ProgressReported(order.task, order.attempt, now_ms, fraction, text)
         return Report(order.execution_id, stimulus)

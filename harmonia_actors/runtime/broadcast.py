@@ -48,7 +48,8 @@ class Broadcast:
     def __init__(self, limits: BroadcastLimits | None = None) -> None:
         self._limits = limits or BroadcastLimits()
         self._readers: dict[str, _Reader] = {}
-        self._followers: dict[str, set[str]] = {}
+        #: Names of readers per execution, in the order of their coming.
+        self._followers: dict[str, dict[str, None]] = {}
         self.published = 0
 
     def publish(self, batches: Sequence[Batch]) -> None:
@@ -64,7 +65,7 @@ class Broadcast:
         known = self._reader(reader)
         for execution_id in execution_ids:
             known.follows.add(execution_id)
-            self._followers.setdefault(execution_id, set()).add(reader)
+            self._followers.setdefault(execution_id, {})[reader] = None
 
     def unfollow(self, reader: str, execution_ids: Sequence[str]) -> None:
         """The reader does not want these any more."""
@@ -126,7 +127,7 @@ class Broadcast:
     def _drop_follower(self, execution_id: str, reader: str) -> None:
         followers = self._followers.get(execution_id)
         if followers is not None:
-            followers.discard(reader)
+            followers.pop(reader, None)
             if not followers:
                 del self._followers[execution_id]
 

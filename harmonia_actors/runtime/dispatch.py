@@ -96,7 +96,8 @@ class Dispatcher:
 
     def reported(self, reports: Sequence[Report]) -> None:
         """A task actor tells of attempts while their batch still runs."""
-        touched: set[Held] = set()
+        # In the order of the reports: what follows must not depend on where objects lie in memory.
+        touched: dict[Held, None] = {}
         known = []
         for report in reports:
             attempt = report.attempt_id
@@ -104,7 +105,7 @@ class Dispatcher:
             if held is None:
                 continue
             known.append(report)
-            touched.add(held)
+            touched[held] = None
             if isinstance(report.stimulus, st.AttemptStarted):
                 held.started.add(attempt)
             elif not isinstance(report.stimulus, st.ProgressReported):

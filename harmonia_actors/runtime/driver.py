@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harmonia_actors.core import commands as cmd
@@ -101,9 +101,19 @@ class ExecutionDriver:
         if inbox_ids and self._inbox_taken.issuperset(inbox_ids):
             return
         self._inbox_taken.update(inbox_ids)
-        self._mail.extend(stimuli)
+        self._mail.extend(map(self._not_from_the_future, stimuli))
         self._mail.extend(inbox_ids)
         self._wake.set()
+
+    def _not_from_the_future(self, stimulus: st.Stimulus) -> st.Stimulus:
+        """Reports bear the time of another machine, whose clock may be ahead of ours.
+
+        A retry or a timeout that counts from there would have to wait for ours to come so far.
+        """
+        now_ms = self._clock.now_ms()
+        if stimulus.at_ms <= now_ms or isinstance(stimulus, st.TimerFired):
+            return stimulus
+        return replace(stimulus, at_ms=now_ms)
 
     async def run(self, first: Decision | None = None) -> None:
         """Work until the execution ends. `first` is what `resume` decided, if it was resumed."""

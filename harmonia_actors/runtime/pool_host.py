@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -36,6 +36,8 @@ __all__ = ["Granted", "HolderLost", "PoolCluster", "PoolHost", "PoolTimes", "Poo
 _log = logging.getLogger(__name__)
 
 _UNKNOWN_HOLDER = "?"
+#: Questions of one holder that may be asked again, besides those that wait.
+_ASKED_KEPT = 100
 
 _T = TypeVar("_T")
 
@@ -137,6 +139,10 @@ class PoolHost:
         self._warm = asyncio.Event()
         self._known: dict[str, _Known] = {}
         self._answers: dict[int, tuple[str, asyncio.Future[Granted]]] = {}
+        #: By holder, the questions that he may ask again.
+        self._asked: dict[str, OrderedDict[str, asyncio.Future[Granted]]] = {}
+        #: By holder, what he has given back lately.
+        self._heard: dict[str, OrderedDict[str, None]] = {}
         self._watched: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -149,23 +155,52 @@ class PoolHost:
         await self._pool()
         await self._warm.wait()
 
-    async def acquire(self, holder: str, key: QueueKey, want: int) -> Granted:
-        """Wait for task actors. Raises HolderLost."""
+    async def acquire(self, holder: str, key: QueueKey, want: int, request: str = "") -> Granted:
+        """Wait for task actors. Raises HolderLost.
+
+        `request` names the question, so that one whose answer was lost can be asked again: the
+        same actors are the answer. Without a name each call is a question of its own.
+        """
         pool = await self._pool()
         self._watch_holder(holder)
+        if not request:
+            return await self._ask_for(pool, holder, key, want)
+        asked = self._asked.setdefault(holder, OrderedDict())
+        if request not in asked:
+            asked[request] = self._ask_for(pool, holder, key, want)
+            while len(asked) > _ASKED_KEPT and next(iter(asked.values())).done():
+                asked.popitem(last=False)
+        return await asyncio.shield(asked[request])
+
+    def _ask_for(
+        self, pool: SlotPool, holder: str, key: QueueKey, want: int
+    ) -> asyncio.Future[Granted]:
         ticket, effects = pool.ask(holder, key, want, self._clock.now_ms())
         answer: asyncio.Future[Granted] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = (holder, answer)
-        self._perform(effects)
-        try:
-            return await answer
-        finally:
+
+        def forget(_: asyncio.Future[Granted]) -> None:
             self._answers.pop(ticket, None)
             pool.withdraw(ticket)
 
-    async def release(self, holder: str, names: Sequence[str]) -> None:
-        """A holder gives actors back."""
+        answer.add_done_callback(forget)
+        self._perform(effects)
+        return answer
+
+    async def release(self, holder: str, names: Sequence[str], request: str = "") -> None:
+        """A holder gives actors back.
+
+        `request` names the call, so that it can be repeated if it is not known to have been heard:
+        by the second time an actor may be his again.
+        """
         pool = await self._pool()
+        heard = self._heard.setdefault(holder, OrderedDict())
+        if request in heard:
+            return
+        if request:
+            heard[request] = None
+            while len(heard) > _ASKED_KEPT:
+                heard.popitem(last=False)
         self._perform(pool.give_back(holder, list(names), self._clock.now_ms()))
 
     async def lost(self, name: str) -> None:
@@ -256,8 +291,7 @@ class PoolHost:
     def _has_answered(self, pool: SlotPool, name: str, node_id: str, key: QueueKey) -> None:
         known = self._known[name]
         if known.is_left and not known.node_id:
-            holder = "" if key.shared else _UNKNOWN_HOLDER
-            pool.adopt(name, key, node_id, holder, self._clock.now_ms())
+            pool.adopt(name, key, node_id, _UNKNOWN_HOLDER, self._clock.now_ms())
             self._spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
         known.node_id = node_id
 
@@ -377,7 +411,9 @@ class PoolHost:
             return
         for name in self._made.held_by(holder):
             self._spawn(self._free_when_settled(holder, name))
-        for asked_by, answer in self._answers.values():
+        self._asked.pop(holder, None)
+        self._heard.pop(holder, None)
+        for asked_by, answer in list(self._answers.values()):
             if asked_by == holder and not answer.done():
                 answer.set_exception(HolderLost(f"{holder} counts as dead"))
         self._perform(self._made.forget_requests(holder, self._clock.now_ms()))

@@ -32,8 +32,8 @@ class Occupant:
     is_idle: bool
     #: It will be ended as soon as it is given back: what it takes is as good as free.
     is_doomed: bool = False
-    #: It cannot be ended, because everybody uses it.
-    is_fixed: bool = False
+    #: Several holders may use it at a time.
+    is_shared: bool = False
 
 
 def who_makes_room(
@@ -62,7 +62,7 @@ def who_makes_room(
             one
             for one in here
             # One that serves the class itself is asked for, not ended.
-            if not (one.is_doomed or one.is_fixed or (one.demand == demand and not key.shared))
+            if not (one.is_doomed or (one.demand == demand and one.is_shared == key.shared))
             and any(one.demand.get(name, 0.0) for name in short)
         ]
         enough = not _short(short, _sum(one.demand for one in useful), {})

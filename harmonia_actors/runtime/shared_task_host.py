@@ -34,9 +34,14 @@ _T = TypeVar("_T")
 
 
 class SharedTaskHost:
-    """Runs many attempts at a time. All methods but `asked` are called on the loop."""
+    """Runs many attempts at a time. All methods but `asked` are called on the loop.
 
-    def __init__(self, runner: AttemptRunner, limits: TaskHostLimits, send: Send) -> None:
+    `watched` is False where time does not pass by itself, so that a thread has nothing to watch.
+    """
+
+    def __init__(
+        self, runner: AttemptRunner, limits: TaskHostLimits, send: Send, *, watched: bool = True
+    ) -> None:
         self._runner = runner
         self._limits = limits
         self._send = send
@@ -57,7 +62,8 @@ class SharedTaskHost:
         self._beat_s = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._beating = self._loop.create_task(self._beat())
-        threading.Thread(target=self._watch, daemon=True).start()
+        if watched:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
         """Run a batch; outcomes are told as they come, so that nothing is left to return."""
@@ -80,8 +86,9 @@ class SharedTaskHost:
         return unsent, time.perf_counter() - started_s
 
     async def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
-        """Wait until these have ended; their outcomes."""
-        ends = [self._ends[attempt] for attempt in attempts if attempt in self._ends]
+        """Wait until these have ended, or all that are here if none are named; their outcomes."""
+        wanted = attempts or list(self._ends)
+        ends = [self._ends[attempt] for attempt in wanted if attempt in self._ends]
         if ends:
             await asyncio.wait(ends)
         return self._held.of_attempts(attempts)
@@ -120,7 +127,7 @@ class SharedTaskHost:
 
     def census_of_all(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
         """The new owner of executions, with their epochs, asks: what runs and what has ended."""
-        mine = {execution for execution, epoch in asked if self._epochs.admits(execution, epoch)}
+        mine = dict.fromkeys(one for one, epoch in asked if self._epochs.admits(one, epoch))
         for attempt in [each for each in self._waiting if each[0] in mine]:
             self._drop(attempt)
         found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
@@ -170,6 +177,7 @@ class SharedTaskHost:
             report=self._queue_from_anywhere,
             progress_interval_ms=self._limits.progress_interval_ms,
             flush_later=self._flush_from_anywhere,
+            clock=self._runner.clock,
         )
         now_ms = self._runner.clock.now_ms()
         stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)

@@ -9,7 +9,7 @@ This module must not know Ray: the pool actor performs the effects.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -69,6 +69,13 @@ class _Actor:
     doomed: bool = False
     #: Its holder was asked to give it (or another one like it) back.
     recalled: bool = False
+    #: Of a shared actor: who uses it, and by how many leases.
+    sharers: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has started and nobody may have given it something to run."""
+        return self.state is _State.IDLE and not self.sharers
 
 
 @dataclass(slots=True)
@@ -131,15 +138,26 @@ class SlotPool:
         effects: list[Effect] = []
         for name in names:
             actor = self._actors.get(name)
-            if actor is None or actor.holder != holder or actor.key.shared:
+            if actor is None or not self._take_back(actor, holder, now_ms):
                 continue
             if actor.doomed:
                 del self._actors[name]
                 effects.append(KillActor(name))
             else:
-                actor.state, actor.holder, actor.since_ms = _State.IDLE, "", now_ms
                 self._recall_answered(actor, holder)
         return [*effects, *self._make_place(recall=False), *self._serve(now_ms)]
+
+    def _take_back(self, actor: _Actor, holder: str, now_ms: int) -> bool:
+        """End a lease; True if the actor is free by it."""
+        if actor.key.shared:
+            actor.sharers -= Counter((holder,))
+        elif actor.holder == holder:
+            actor.state, actor.holder = _State.IDLE, ""
+        else:
+            return False
+        if actor.is_free:
+            actor.since_ms = now_ms
+        return actor.is_free
 
     def _recall_answered(self, given: _Actor, holder: str) -> None:
         """The holder chose which actor to give: the mark may be on another one of his."""
@@ -157,8 +175,12 @@ class SlotPool:
         return self._serve(now_ms)
 
     def held_by(self, holder: str) -> list[str]:
-        """Actors that a holder has."""
-        return [actor.name for actor in self._actors.values() if actor.holder == holder]
+        """Actors that a holder has, each as often as he has leases of it."""
+        held = []
+        for actor in self._actors.values():
+            leases = actor.sharers[holder] if actor.key.shared else actor.holder == holder
+            held += [actor.name] * leases
+        return held
 
     # What happens to actors --------------------------------------------------------------------
 
@@ -174,8 +196,9 @@ class SlotPool:
 
     def adopt(self, name: str, key: QueueKey, node_id: str, holder: str, now_ms: int) -> None:
         """An actor that is left from an earlier pool; `holder` is empty if nobody uses it."""
-        state = _State.LEASED if holder and not key.shared else _State.IDLE
-        self._actors[name] = _Actor(name, class_of(key), now_ms, state, holder, node_id)
+        actor = self._actors[name] = _Actor(name, class_of(key), now_ms, _State.IDLE, "", node_id)
+        if holder:
+            self._lend(actor, holder)
 
     def actor_died(self, name: str, now_ms: int) -> list[Effect]:
         """An actor is gone; it is replaced if somebody waits for it or the floor needs it."""
@@ -251,8 +274,7 @@ class SlotPool:
                 unmet[request.key] = unmet.get(request.key, 0) + request.want
                 continue
             for actor in found:
-                if not actor.key.shared:
-                    actor.state, actor.holder = _State.LEASED, request.holder
+                self._lend(actor, request.holder)
             del self._requests[request.ticket]
             effects.append(Grant(request.ticket, tuple(actor.name for actor in found)))
             if len(found) < request.want and not request.key.shared:
@@ -265,6 +287,12 @@ class SlotPool:
         for request in self._requests.values():
             effects += self._recall(request)
         return effects
+
+    def _lend(self, actor: _Actor, holder: str) -> None:
+        if actor.key.shared:
+            actor.sharers[holder] += 1
+        else:
+            actor.state, actor.holder = _State.LEASED, holder
 
     def _idle(self, key: QueueKey, want: int) -> list[_Actor]:
         found = []
@@ -388,11 +416,12 @@ class SlotPool:
             if name is None or _is_light(key):
                 continue
             actor = self._actors[name]
-            if actor.state is _State.IDLE:
+            if actor.is_free:
                 del self._actors[name]
                 return [KillActor(name)]
             actor.doomed = True
-            return [Recall(actor.holder, actor.key, 1)]
+            holders = actor.sharers if actor.key.shared else {actor.holder: 1}
+            return [Recall(holder, actor.key, count) for holder, count in holders.items()]
         return []
 
     def _occupants(self) -> list[Occupant]:
@@ -401,9 +430,9 @@ class SlotPool:
                 actor.name,
                 actor.node_id,
                 {} if _is_light(actor.key) else actor.key.resources.demand(),
-                is_idle=actor.state is _State.IDLE,
+                is_idle=actor.is_free,
                 is_doomed=actor.doomed,
-                is_fixed=actor.key.shared,
+                is_shared=actor.key.shared,
             )
             for actor in self._actors.values()
             if actor.state is not _State.STARTING
@@ -434,7 +463,8 @@ class SlotPool:
         One that is leased and was asked for already may run something long: it is another's turn.
         """
         sizes: dict[ResourceRequest, int] = {}
-        others = [a for a in self._actors.values() if not a.key.shared and not a.doomed]
+        others = [a for a in self._actors.values() if not (a.doomed or a.sharers)]
+        others = [a for a in others if not _is_light(a.key)]
         for actor in others:
             sizes[actor.key.resources] = sizes.get(actor.key.resources, 0) + 1
         order = (_State.IDLE, _State.STARTING, _State.LEASED)
@@ -457,7 +487,7 @@ class SlotPool:
             long_idle = now_ms - actor.since_ms >= self.limits.idle_ms
             # One that nobody waits for any more must not stay as demand for a bigger cluster.
             unwanted = actor.state is _State.STARTING and actor.key not in wanted
-            if not (actor.state is _State.IDLE or unwanted) or not long_idle or actor.key.shared:
+            if not (actor.is_free or unwanted) or not long_idle or _is_light(actor.key):
                 continue
             if actor.key == self._default:
                 if warm <= floor:

@@ -111,12 +111,24 @@ class Epochs:
 
 
 class TaskHost:
-    """Runs one attempt at a time. `run` blocks; all other methods come from other threads."""
+    """Runs one attempt at a time. `run` blocks; all other methods come from other threads.
 
-    def __init__(self, runner: AttemptRunner, limits: TaskHostLimits, send: Send) -> None:
+    What `run` does is made of steps (`take_in`, `begin_next`, `finish`, `take_unsent`), and what
+    its reporter thread does again and again is `tell_due`: whoever brings a time of his own, as
+    the simulation does, takes these steps himself, and no thread is started.
+    """
+
+    def __init__(
+        self,
+        runner: AttemptRunner,
+        limits: TaskHostLimits,
+        send: Send,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner = runner
         self._limits = limits
         self._send = send
+        self._now_s = now_s
         self._lock = threading.Lock()
         self._waiting: deque[tuple[AttemptOrder, str]] = deque()
         self._live: LiveAttempt | None = None
@@ -132,13 +144,25 @@ class TaskHost:
         self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
         self._epochs = Epochs()
         self._busy = threading.Event()
-        self._closed = False
-        self._reporter = threading.Thread(target=self._report_for_ever, daemon=True)
-        self._reporter.start()
+        self._reporter: threading.Thread | None = None
 
     def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
         """Run a batch for an owner; returns what was not told before, and the seconds it took."""
         started_s = time.perf_counter()
+        self.take_in(owner, orders)
+        if self._reporter is None:
+            self._reporter = threading.Thread(target=self._report_for_ever, daemon=True)
+            self._reporter.start()
+        self._busy.set()
+        try:
+            while (live := self.begin_next()) is not None:
+                self.finish(live, self._runner.run_sync(live.order, live))
+        finally:
+            self._busy.clear()
+        return self.take_unsent(), time.perf_counter() - started_s
+
+    def take_in(self, owner: str, orders: Sequence[AttemptOrder]) -> None:
+        """Let a batch wait for its turn, except what a superseded owner has sent."""
         with self._lock:
             self._owner = owner
             for order in orders:
@@ -146,22 +170,24 @@ class TaskHost:
                     self._waiting.append((order, owner))
                 else:
                     _log.warning("refused %s: its owner has been superseded", order.id)
-        self._busy.set()
-        try:
-            while True:
-                with self._lock:
-                    if not self._waiting:
-                        break
-                    order, _ = self._waiting.popleft()
-                    live = self._begin(order)
-                outcome = self._runner.run_sync(order, live)
-                with self._lock:
-                    self._finish(live, outcome)
-        finally:
-            self._busy.clear()
+
+    def begin_next(self) -> LiveAttempt | None:
+        """The next attempt, which counts as started; None if nothing waits."""
         with self._lock:
-            unsent = self._take_unsent()
-        return unsent, time.perf_counter() - started_s
+            if not self._waiting:
+                return None
+            order, _ = self._waiting.popleft()
+            return self._begin(order)
+
+    def finish(self, live: LiveAttempt, outcome: st.AttemptStimulus) -> None:
+        """The attempt that was begun has ended so."""
+        with self._lock:
+            self._finish(live, outcome)
+
+    def take_unsent(self) -> list[Report]:
+        """What has not been told yet; it counts as told."""
+        with self._lock:
+            return self._take_unsent()
 
     def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Called where `run` is called, so behind all earlier batches: their outcomes."""
@@ -199,9 +225,7 @@ class TaskHost:
         What waits is dropped: it will not start.
         """
         with self._lock:
-            mine = {
-                execution for execution, epoch in asked if self._epochs.admits(execution, epoch)
-            }
+            mine = dict.fromkeys(one for one, epoch in asked if self._epochs.admits(one, epoch))
             self._waiting = deque(e for e in self._waiting if e[0].execution_id not in mine)
             found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
             live = self._live
@@ -228,9 +252,10 @@ class TaskHost:
             allowed_commands=self._limits.allowed_commands,
             report=self._tell_progress,
             progress_interval_ms=self._limits.progress_interval_ms,
+            clock=self._runner.clock,
         )
         self._live = live
-        self._live_since_s = time.monotonic()
+        self._live_since_s = self._now_s()
         now_ms = self._runner.clock.now_ms()
         stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
         self._start = Report(order.execution_id, stimulus)
@@ -259,7 +284,7 @@ class TaskHost:
 
     def _queue(self, report: Report) -> None:
         if not self._unsent:
-            self._unsent_since_s = time.monotonic()
+            self._unsent_since_s = self._now_s()
         self._unsent.append(report)
 
     def _tell_progress(self, report: Report) -> None:
@@ -271,25 +296,28 @@ class TaskHost:
             owner = self._redirected.get(report.execution_id, self._owner)
         self._send_safely(owner, unsent)
 
-    def _report_for_ever(self) -> None:
+    def tell_due(self) -> None:
         """Tell starts of long attempts, outcomes that wait behind them, and held-back progress."""
-        while not self._closed:
+        with self._lock:
+            live = self._live
+            now_s = self._now_s()
+            long_s = self._limits.start_report_ms / 1000
+            is_long = live is not None and now_s - self._live_since_s >= long_s
+            is_old = now_s - self._unsent_since_s >= self._limits.outcome_report_ms / 1000
+            unsent: list[Report] = []
+            if self._unsent and (is_long or is_old):
+                unsent = self._take_unsent()
+            owner = self._owner
+        if unsent:
+            self._send_safely(owner, unsent)
+        if live is not None:
+            live.flush()
+
+    def _report_for_ever(self) -> None:
+        while True:
             self._busy.wait()
             time.sleep(self._limits.start_report_ms / 1000)
-            with self._lock:
-                live = self._live
-                now_s = time.monotonic()
-                long_s = self._limits.start_report_ms / 1000
-                is_long = live is not None and now_s - self._live_since_s >= long_s
-                is_old = now_s - self._unsent_since_s >= self._limits.outcome_report_ms / 1000
-                unsent: list[Report] = []
-                if self._unsent and (is_long or is_old):
-                    unsent = self._take_unsent()
-                owner = self._owner
-            if unsent:
-                self._send_safely(owner, unsent)
-            if live is not None:
-                live.flush()
+            self.tell_due()
 
     def _send_safely(self, owner: str, reports: Sequence[Report]) -> None:
         try:

@@ -167,6 +167,39 @@ class SuspectContract:
         others = [await store.claim_next("o", owners_max=1) for _ in range(3)]
         assert [one and one.execution_id for one in others] == ["e0", "e1", None]
 
+    async def test_a_calm_whose_reply_was_lost_is_answered_again(self, store: Store):
+        await suspects(store, "e0", "e1")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        for _ in range(2):
+            assert await store.calm(loaded.execution_id, epoch=loaded.epoch) is True
+
+    async def test_a_suspect_that_its_owner_claims_once_more_stays_alone(self, store: Store):
+        """The reply that named it may have been lost."""
+        await suspects(store, "e0", "e1")
+        await create(store, "new")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        lost = await store.claim_next("o", owners_max=1)
+        assert lost is not None
+        loaded = await store.claim(lost.execution_id, "o")
+        assert loaded is not None
+        assert await store.claim_next("o", owners_max=1) is None
+        assert await store.calm(loaded.execution_id, epoch=loaded.epoch) is True
+
+    async def test_nobody_calms_what_was_taken_from_him(self, store: Store):
+        """Or its next owner would have it alone for ever, with nothing to clear it of."""
+        await suspects(store, "e0")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        await store.orphan("o", limit=10, blame=True)
+        assert await store.calm("e0", epoch=loaded.epoch) is False
+        await store.renew_owner("heir", lease_ms=LEASE_MS)
+        taken = await store.claim_next("heir", owners_max=1)
+        assert taken is not None
+        assert taken.crashes == 2
+
     async def test_crashes_add_up_and_a_calm_ends_the_row(self, store: Store):
         for number in (1, 2):
             await store.renew_owner("o", lease_ms=LEASE_MS)

@@ -40,8 +40,8 @@ def clusters(draw: some.DrawFn) -> tuple[Capacity, list[Occupant]]:
         if all(free.get(name, 0) >= amount for name, amount in demand.items()):
             is_doomed = draw(some.booleans())
             is_idle = draw(some.booleans()) and not is_doomed
-            is_fixed = draw(some.integers(0, 9)) == 0
-            placed.append(Occupant(f"t{number}", node, demand, is_idle, is_doomed, is_fixed))
+            is_shared = draw(some.integers(0, 3)) == 0
+            placed.append(Occupant(f"t{number}", node, demand, is_idle, is_doomed, is_shared))
     return capacity, placed
 
 
@@ -79,10 +79,9 @@ def test_what_is_ended_holds_what_is_short_where_it_could_start(
         return
     chosen = next(one for one in placed if one.name == name)
     assert not chosen.is_doomed
-    assert not chosen.is_fixed
     assert key.node_id in ("", chosen.node_id)
     demand = key.resources.demand()
-    assert chosen.demand != demand or key.shared, "it would serve itself"
+    assert (chosen.demand, chosen.is_shared) != (demand, key.shared), "it would serve itself"
     assert all(
         capacity.nodes[chosen.node_id].get(n, 0) >= amount for n, amount in demand.items()
     ), "it could never start there"
@@ -98,7 +97,7 @@ def test_room_is_made_if_it_can_be_and_nobody_is_ended_in_vain(
 ) -> None:
     capacity, placed = cluster
     demand = key.resources.demand()
-    fixed = [one for one in placed if one.is_fixed or (one.demand == demand and not key.shared)]
+    fixed = [one for one in placed if (one.demand, one.is_shared) == (demand, key.shared)]
     ended: list[Occupant] = []
     while (name := who_makes_room(key, placed, capacity, waits_long=False)) is not None:
         chosen = next(one for one in placed if one.name == name)

@@ -27,6 +27,7 @@ KEYS = (
     DEFAULT,
     QueueKey(shared=True),
     QueueKey(ResourceRequest(num_cpus=2)),
+    QueueKey(ResourceRequest(num_cpus=2), shared=True),
     QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),))),
     QueueKey(ResourceRequest(num_cpus=0, num_gpus=1)),
     QueueKey(node_id="a"),
@@ -61,6 +62,8 @@ class PoolMachine(RuleBasedStateMachine):
         #: What is just being given back: it may have been wanted for room before.
         self.given: list[str] = []
         self.leased: dict[str, str] = {}
+        #: Of shared actors: (actor, holder) for each lease.
+        self.shared: list[tuple[str, str]] = []
         self.waiting: dict[int, tuple[str, QueueKey, int]] = {}
         self.recalls: Counter[tuple[str, QueueKey]] = Counter()
         self.perform(self.pool.tick(0))
@@ -79,6 +82,12 @@ class PoolMachine(RuleBasedStateMachine):
         name = data.draw(some.sampled_from(sorted(self.leased)))
         self.give(self.leased[name], [name])
 
+    @precondition(lambda self: self.shared)
+    @rule(data=some.data())
+    def give_back_shared(self, data: some.DataObject) -> None:
+        name, holder = data.draw(some.sampled_from(sorted(set(self.shared))))
+        self.give(holder, [name])
+
     @precondition(lambda self: self.starting)
     @rule(data=some.data())
     def place(self, data: some.DataObject) -> None:
@@ -92,7 +101,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.forget(name)
         self.perform(self.pool.actor_died(name, self.now_ms))
 
-    @precondition(lambda self: self.leased or self.waiting)
+    @precondition(lambda self: self.leased or self.shared or self.waiting)
     @rule(holder=some.sampled_from(HOLDERS))
     def holder_dies(self, holder: str) -> None:
         gone = [ticket for ticket, (who, _, _) in self.waiting.items() if who == holder]
@@ -100,6 +109,8 @@ class PoolMachine(RuleBasedStateMachine):
             del self.waiting[ticket]
         self.perform(self.pool.forget_requests(holder, self.now_ms))
         names = self.pool.held_by(holder)
+        leases = [*self.leased.items(), *self.shared]
+        assert sorted(names) == sorted(name for name, who in leases if who == holder)
         self.give(holder, names)
 
     @rule(ms=some.sampled_from([10, 1_000, 6_000]))
@@ -118,7 +129,8 @@ class PoolMachine(RuleBasedStateMachine):
                     assert name not in self.placed
                     self.starting[name] = key
                 case KillActor(name):
-                    assert name not in self.leased, "ends what somebody uses"
+                    used_by = {*self.leased, *(shared for shared, _ in self.shared)}
+                    assert name not in used_by, "ends what somebody uses"
                     if name in self.placed and self.now_ms - self.idle_since[name] < _IDLE_MS:
                         assert self.makes_room(name), "ends what is of no use to anybody"
                     self.forget(name)
@@ -138,13 +150,17 @@ class PoolMachine(RuleBasedStateMachine):
             assert made_for.resources == key.resources.quantised()
             assert made_for.shared == key.shared
             assert key.node_id in ("", node)
-            if not key.shared:
+            if key.shared:
+                self.shared.append((name, holder))
+            else:
                 assert name not in self.leased, "has two holders"
                 self.leased[name] = holder
 
     def give(self, holder: str, names: list[str]) -> None:
         self.given = names
         for name in names:
+            if (name, holder) in self.shared:
+                self.shared.remove((name, holder))
             self.leased.pop(name, None)
             self.idle_since[name] = self.now_ms
         self.perform(self.pool.give_back(holder, names, self.now_ms))
@@ -170,6 +186,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.starting.pop(name, None)
         self.placed.pop(name, None)
         self.leased.pop(name, None)
+        self.shared = [lease for lease in self.shared if lease[0] != name]
 
     def try_to_place(self, name: str) -> bool:
         """Start the actor on a node that has what it needs, if there is one."""
@@ -219,12 +236,16 @@ class PoolMachine(RuleBasedStateMachine):
             for name in sorted(self.leased):
                 if name in self.leased:
                     self.give(self.leased[name], [name])
+            for name, holder in sorted(self.shared):
+                if (name, holder) in self.shared:
+                    self.give(holder, [name])
         raise AssertionError(f"nobody answers {self.waiting}")
 
 
 def used(key: QueueKey) -> float:
-    """CPUs that an actor takes on a node; the shared one takes none."""
-    return 0.0 if key.shared else key.resources.num_cpus
+    """CPUs that an actor takes on a node; the shared one of the default class takes none."""
+    is_light = key.shared and key.resources == DEFAULT.resources
+    return 0.0 if is_light else key.resources.num_cpus
 
 
 TestPoolMachine = PoolMachine.TestCase

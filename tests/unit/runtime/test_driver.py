@@ -10,7 +10,7 @@ from harmonia_actors.core.execution import Execution
 from harmonia_actors.runtime.event_hub import parse_event
 from persistence.errors import StaleOwner
 from persistence.store import Commit, InboxEntry
-from tests.support.executions import EXECUTION_ID, START_MS, new_head, output
+from tests.support.executions import EXECUTION_ID, START_MS, failed, new_head, output
 from tests.support.scripted_actors import settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
@@ -126,6 +126,20 @@ async def test_a_stale_owner_is_refused_by_the_store_itself(rigs: list[Rig]) -> 
     await rig.store.claim(EXECUTION_ID, "other")
     with pytest.raises(StaleOwner):
         await rig.store.commit(Commit(EXECUTION_ID, "me", 1, 2, 1, fields={"head": b"{}"}))
+
+
+# Clocks that disagree ----------------------------------------------------------------------------
+
+
+async def test_a_report_from_the_future_counts_as_made_now(rigs: list[Rig]) -> None:
+    """The retry that follows it would otherwise wait for as long as that clock is ahead."""
+    rig = await a_rig(rigs, {"a": {"retry_policy": {"max_retries": 1, "retry_interval": 5}}})
+    rig.begin()
+    await until(lambda: rig.orders)
+    hour_ms = 3_600_000
+    rig.driver.deliver(st.AttemptFailed(0, 1, START_MS + hour_ms, failed()))
+    await until(lambda: rig.driver.execution.rows[0].retry_at_ms)
+    assert rig.driver.execution.rows[0].retry_at_ms == START_MS + 5_000
 
 
 # The inbox ---------------------------------------------------------------------------------------

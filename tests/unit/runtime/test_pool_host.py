@@ -60,6 +60,34 @@ async def world() -> AsyncIterator[World]:
         await pool.close()
 
 
+async def test_a_question_whose_answer_was_lost_is_answered_with_the_same_actors(
+    world: World,
+) -> None:
+    """Or what was granted first would count as in use for as long as its holder lives."""
+    pool = await world.warm_pool()
+    first = await pool.acquire("x", DEFAULT, 1, "1")
+    assert await pool.acquire("x", DEFAULT, 1, "1") == first
+    second = await pool.acquire("x", DEFAULT, 1, "2")
+    assert second != first
+    waiting = [asyncio.ensure_future(pool.acquire("x", DEFAULT, 1, "3")) for _ in range(2)]
+    await settle()
+    assert (await counts(pool))["requests"] == 1
+    await pool.release("x", [name for name, _, _ in second[0]])
+    assert [await each for each in waiting] == [second, second]
+    assert await counts(pool) == {"leased": 2, "idle": 1}
+
+
+async def test_what_is_given_back_twice_by_the_same_call_is_given_back_once(world: World) -> None:
+    pool = await world.warm_pool()
+    ((name, _, _),), _ = await pool.acquire("x", DEFAULT, 1)
+    await pool.release("x", [name], "1")
+    assert (await pool.acquire("x", DEFAULT, 1))[0][0][0] == name
+    await pool.release("x", [name], "1")
+    assert (await counts(pool))["leased"] == 1, "it is his again"
+    await pool.release("x", [name], "2")
+    assert "leased" not in await counts(pool)
+
+
 async def counts(pool: PoolHost) -> dict[str, int]:
     return {name: n for name, n in (await pool.counts()).items() if n}
 

@@ -210,3 +210,16 @@ async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
     reports, _ = await host.run("me", [order(1, "hold_async", epoch=1)])
     assert reports == []
     assert ("exec-1/t1", 1) not in bench.gates.began
+
+
+async def test_without_a_name_all_that_is_here_is_waited_for(bench: Bench) -> None:
+    """So the pool knows when nothing of a holder that has died runs here any more."""
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    run = asyncio.ensure_future(host.run("me", [order(0, "hold_async")]))
+    await until(bench.began("t0"))
+    settled = asyncio.ensure_future(host.settled([]))
+    await asyncio.sleep(0)
+    assert not settled.done()
+    bench.gates.open("t0")
+    assert await settled == []
+    await run

@@ -22,6 +22,7 @@ from harmonia_actors.runtime.slots import PoolLimits, SlotPool
 DEFAULT = QueueKey()
 SHARED = QueueKey(shared=True)
 BIG = QueueKey(ResourceRequest(num_cpus=2))
+BIG_SHARED = QueueKey(ResourceRequest(num_cpus=2), shared=True)
 GPU = QueueKey(ResourceRequest(num_gpus=1))
 ON_A = QueueKey(node_id="a")
 FOUR_CPUS = Capacity(nodes={"a": {"CPU": 4.0, "memory": 8e9}})
@@ -319,6 +320,40 @@ def test_another_class_gets_an_actor_of_its_own(pool: Pool) -> None:
     assert asked(pool, "y", BIG) == ["grant y 4"]
 
 
+def test_a_shared_actor_with_resources_of_its_own_makes_room_when_nobody_uses_it() -> None:
+    made = Pool(capacity=TWO_CPUS)
+    made.tick()
+    made.ask("x", BIG_SHARED)
+    made.tick(1_000)
+    made.tick(1)
+    assert made.ready(4) == ["grant x 4"]
+    assert asked(made, "y", BIG_SHARED) == ["grant y 4"]
+    assert made.ask("z", BIG) == ["create 5"]
+    assert made.tick(1_000) == ["recall x 1", "recall y 1"]
+    assert made.give("x", 4) == []
+    assert made.give("y", 4) == ["kill 4"]
+
+
+def test_a_shared_actor_with_resources_of_its_own_ends_when_it_is_idle(pool: Pool) -> None:
+    asked(pool, "x", BIG_SHARED)
+    pool.ready(4)
+    assert pool.tick(60_000) == [], "it is in use, however long"
+    assert pool.give("x", 4) == []
+    assert pool.tick(59_999) == []
+    assert pool.tick(1) == ["kill 4"]
+
+
+def test_a_holder_of_several_leases_of_a_shared_actor_gives_each_back(pool: Pool) -> None:
+    for _ in range(2):
+        asked(pool, "x", BIG_SHARED)
+    pool.ready(4)
+    assert pool.pool.held_by("x") == ["ns:task-4", "ns:task-4"]
+    pool.give("x", 4)
+    assert pool.tick(60_000) == []
+    pool.give("x", 4)
+    assert pool.tick(60_000) == ["kill 4"]
+
+
 def test_requests_that_differ_little_share_a_class(pool: Pool) -> None:
     pool.ask("x", QueueKey(ResourceRequest(memory_bytes=300_000_000)))
     pool.ready(4)
@@ -416,13 +451,9 @@ def test_the_next_one_is_helped_if_the_first_cannot_be() -> None:
     made = Pool(capacity=node)
     made.tick()
     made.ready(1, 2, 3)
-    fpga = QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),)), shared=True)
-    assert made.ask("x", fpga) == ["create 4 shared"]
-    made.ready(4)
-    both = QueueKey(ResourceRequest(num_cpus=0, num_gpus=1, custom=(("fpga", 1.0),)))
-    made.ask("y", both)
+    made.ask("y", QueueKey(ResourceRequest(num_cpus=0, custom=(("fpga", 1.0),))))
     made.ask("z", BIG)
-    assert made.tick(1_000) == ["kill 1"], "what holds the fpga is everybody's"
+    assert made.tick(1_000) == ["kill 1"], "nobody here holds the fpga"
 
 
 def test_nobody_makes_room_for_what_takes_none() -> None:

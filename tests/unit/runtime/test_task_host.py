@@ -238,6 +238,7 @@ def live(told: list[Report], interval_ms: int) -> LiveAttempt:
         allowed_commands=None,
         report=told.append,
         progress_interval_ms=interval_ms,
+        clock=SystemClock(),
     )
 
 

@@ -1,0 +1,362 @@
+"""Judges a run by what reaches the store and by what begins to run, never by what is believed.
+
+After each request that the store has carried out, what is stored is read back and asked: do all
+named invariants hold, has nothing changed that is final, did only the owner of the epoch write, is
+each outcome the one that this very attempt has given? Each attempt that begins is asked whether it
+may: is it the first under its number, is all it depends on durable, was it ordered by the owner?
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.definition import build_workflow
+from harmonia_actors.core.execution import Execution
+from harmonia_actors.core.invariants import Picture, picture, violations, violations_since
+from harmonia_actors.core.quarantine import QUARANTINED
+from harmonia_actors.core.records import OutputReference, decode_head, decode_row
+from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
+from harmonia_actors.core.workflow import Workflow
+from harmonia_actors.runtime.event_hub import parse_event
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
+from persistence.errors import StoreError
+from persistence.store import Commit, NewExecution, Snapshot
+from tests.simulation.event_oracle import check_log
+from tests.simulation.owners import OwnerLimits
+from tests.simulation.store import StoreServer, at_once
+from tests.simulation.stored_events import read_event
+from tests.simulation.task_actors import SimulatedTaskActor, value_of
+from tests.simulation.virtual_loop import Process
+
+__all__ = ["Auditor"]
+
+_EVENTS_MAX = 100_000
+#: Requests that are noted, besides those that are looked into.
+_TOLD = ("orphan", "create_checkpoint", "append_inbox", "retire_owner", "give_on", "calm")
+
+
+@dataclass
+class _Known:
+    """What the auditor knows of one execution."""
+
+    workflow: Workflow
+    expected: dict[int, int]
+    version: int
+    seq: int
+    epoch: int
+    picture: Picture
+    #: Tasks that had completed in the execution that this one was restored from.
+    restored: frozenset[int]
+    owners: dict[int, str] = field(default_factory=dict)
+    #: Epochs under which something was committed.
+    written: set[int] = field(default_factory=set)
+    outputs: dict[int, tuple[OutputReference, bytes]] = field(default_factory=dict)
+
+
+class Auditor:
+    """Sees all; `broken` holds what is wrong."""
+
+    def __init__(self, server: StoreServer, blobs: Any, limits: OwnerLimits) -> None:
+        self._server = server
+        self._blobs = blobs
+        self._limits = limits.core
+        self._crashes_max = limits.crashes_max
+        self._known: dict[str, _Known] = {}
+        self._begun: set[AttemptId] = set()
+        #: Per actor and execution the highest epoch that it was told of.
+        self._told: dict[tuple[SimulatedTaskActor, str], int] = {}
+        self.broken: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    # What is seen ------------------------------------------------------------------------------
+
+    def stored(
+        self, process: Process, name: str, arguments: Any, named: Any, answer: Any
+    ) -> str | None:
+        """The store has carried out a request. Returns what is worth noting of it."""
+        if name == "create_execution":
+            return None if isinstance(answer, Exception) else self._created(arguments[0])
+        if name == "commit":
+            return self._committed(process, arguments[0], answer)
+        if name in ("claim", "claim_next") and not isinstance(answer, Exception) and answer:
+            return self._claimed(process, answer.execution_id, answer.epoch)
+        if name in _TOLD:
+            return f"{name} {arguments[0]} {type(answer).__name__}"
+        return None
+
+    def ordered(self, process: Process, orders: Sequence[AttemptOrder]) -> None:
+        """Orders leave a driver: what they follow from must be durable by now."""
+        for order in orders:
+            known = self._known[order.execution_id]
+            if order.epoch not in known.written:
+                self._report(order.execution_id, f"{order.id} is ordered before any commit")
+            if process.alive and known.owners.get(order.epoch) != process.name:
+                self._report(order.execution_id, f"{order.id} is ordered by {process.name}")
+            self._must_be_due(order, "is ordered")
+
+    def asked(self, actor: SimulatedTaskActor, execution_id: str, epoch: int) -> None:
+        """A new owner takes its census at an actor."""
+        key = (actor, execution_id)
+        self._told[key] = max(epoch, self._told.get(key, 0))
+
+    def begun(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
+        """An attempt begins to run."""
+        if order.id in self._begun:
+            self._report(order.execution_id, f"{order.id} begins to run twice")
+        self._begun.add(order.id)
+        self.counts["attempts begun"] += 1
+        key = (actor, order.execution_id)
+        told = self._told.get(key, 0)
+        if order.epoch < told:
+            self._report(
+                order.execution_id,
+                f"{order.id} of epoch {order.epoch} begins on {actor.name}, which knows {told}",
+            )
+        self._told[key] = max(told, order.epoch)
+        self._must_be_due(order, "begins")
+
+    def published(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        """Events are told to subscribers: they must be in the log."""
+        memory = self._server.memory
+        stored = at_once(memory.read_events(execution_id, after=first_seq - 1, limit=len(bodies)))
+        if [event.body for event in stored] != list(bodies):
+            self._report(execution_id, f"events from {first_seq} on are told, but not stored")
+
+    # The end -----------------------------------------------------------------------------------
+
+    def open_executions(self) -> list[str]:
+        """Executions that have not ended."""
+        return [name for name, known in self._known.items() if not known.picture.status.is_final]
+
+    def executions(self) -> list[str]:
+        """All there ever were."""
+        return list(self._known)
+
+    def workflow_of(self, execution_id: str) -> Workflow:
+        """What an execution runs."""
+        return self._known[execution_id].workflow
+
+    def check_logs(self) -> None:
+        """Whether each log tells a story that is possible."""
+        for execution_id, known in self._known.items():
+            execution = self._rebuilt(execution_id, self._snapshot(execution_id))
+            stored = at_once(
+                self._server.memory.read_events(execution_id, after=0, limit=_EVENTS_MAX)
+            )
+            log = [(event.seq, read_event(event.body)) for event in stored]
+            self.counts[f"executions {execution.head.status}"] += 1
+            if _failed_by_head(execution):
+                # Nothing of its tasks was touched, because reading them may be what kills.
+                self.counts["executions failed by head"] += 1
+                continue
+            try:
+                check_log(known.workflow, log, execution, known.restored)
+            except AssertionError as error:
+                self._report(execution_id, f"its log: {error}")
+            self._check_reason(execution_id, execution)
+
+    def _check_reason(self, execution_id: str, execution: Execution) -> None:
+        """An execution that failed needs a reason that the scenario has."""
+        error = execution.head.error
+        if error is None or error["code"] == "timeout":
+            return
+        if error["code"] == QUARANTINED:
+            self.counts["executions quarantined"] += 1
+            if error["details"]["crashes"] < self._crashes_max:
+                self._report(execution_id, f"was given up too early: {error}")
+            return
+        task = execution.workflow.by_name[error["task"]]
+        row = execution.rows[task.index]
+        plan = task.input["plan"]
+        failure = row.failure
+        no_more = row.failures > execution.retry_policy(task.index).max_retries
+        allowed = {
+            "WORKER_LOST": row.losses > self._limits.lost_attempts_max,
+            "PLANNED": plan["fails"] > 0 and (plan["fatal"] or no_more),
+            "BLOB_STORE": no_more,
+            "TIMEOUT": task.timeout_ms is not None and no_more,
+        }
+        if failure is None or not allowed.get(failure.code, False):
+            self._report(execution_id, f"'{task.name}' failed without reason: {failure}")
+
+    # -------------------------------------------------------------------------------------------
+
+    def _report(self, execution_id: str, what: str) -> None:
+        self.broken.append(f"{execution_id}: {what}")
+
+    def _snapshot(self, execution_id: str) -> Snapshot:
+        snapshot: Snapshot = at_once(self._server.memory.read_execution(execution_id))
+        return snapshot
+
+    def _rebuilt(self, execution_id: str, snapshot: Snapshot) -> Execution:
+        return Execution(
+            workflow=self._known[execution_id].workflow
+            if execution_id in self._known
+            else self._parsed(snapshot.definition),
+            head=decode_head(snapshot.fields["head"]),
+            rows={int(name): decode_row(body) for name, body in snapshot.rows.items()},
+            seq=snapshot.seq,
+            limits=self._limits,
+        )
+
+    def _parsed(self, digest: str) -> Workflow:
+        body = at_once(self._server.memory.get_definition(digest))
+        return build_workflow(jsontext.decode(body))
+
+    def _created(self, new: NewExecution) -> str | None:
+        execution_id = new.execution_id
+        if execution_id in self._known:
+            return None
+        snapshot = self._snapshot(execution_id)
+        execution = self._rebuilt(execution_id, snapshot)
+        self._known[execution_id] = _Known(
+            workflow=execution.workflow,
+            expected=_expected(execution.workflow),
+            version=snapshot.version,
+            seq=snapshot.seq,
+            epoch=snapshot.epoch,
+            picture=picture(execution),
+            restored=frozenset(i for i, row in enumerate(execution.rows) if row.output),
+            owners={1: snapshot.owner} if snapshot.owner else {},
+        )
+        self._check_outputs(execution_id, execution)
+        return f"created {execution_id} for {snapshot.owner} at {snapshot.seq}"
+
+    def _claimed(self, process: Process, execution_id: str, epoch: int) -> str:
+        known = self._known[execution_id]
+        if epoch <= known.epoch or epoch in known.owners:
+            self._report(execution_id, f"epoch {epoch} is claimed again")
+        known.epoch = epoch
+        known.owners[epoch] = process.name
+        self.counts["claims"] += 1
+        return f"claimed {execution_id} by {process.name} as {epoch}"
+
+    def _committed(self, process: Process, commit: Commit, answer: Any) -> str:
+        execution_id = commit.execution_id
+        known = self._known[execution_id]
+        snapshot = self._snapshot(execution_id)
+        told = f"commit {execution_id} {process.name} {commit.epoch}/{commit.version}"
+        if isinstance(answer, StoreError):
+            self.counts["commits refused"] += 1
+            if snapshot.version != known.version or snapshot.seq != known.seq:
+                self._report(execution_id, f"{told} was refused, but has written")
+            return f"{told} {type(answer).__name__}"
+        if snapshot.version == known.version:
+            self.counts["commits repeated"] += 1
+            if commit.version != known.version:
+                self._report(execution_id, f"{told} was taken for one that was there")
+            return f"{told} again"
+        self.counts["commits"] += 1
+        self._check_fence(known, commit, snapshot, told)
+        execution = self._rebuilt(execution_id, snapshot)
+        for rule in violations_since(known.picture, execution):
+            self._report(execution_id, f"{told}: {rule}")
+        known.picture = picture(execution)
+        known.version, known.seq = snapshot.version, snapshot.seq
+        known.written.add(commit.epoch)
+        self._check_outputs(execution_id, execution)
+        self._check_invariants(execution_id, execution, told)
+        kinds = ",".join(
+            parse_event(commit.first_seq + at, body).type for at, body in enumerate(commit.events)
+        )
+        return f"{told} {execution.head.status} {kinds}"
+
+    def _check_fence(self, known: _Known, commit: Commit, snapshot: Snapshot, told: str) -> None:
+        execution_id = commit.execution_id
+        if commit.epoch != known.epoch:
+            self._report(execution_id, f"{told} was accepted, but the epoch is {known.epoch}")
+        owner = known.owners.setdefault(commit.epoch, commit.owner)
+        if owner != commit.owner:
+            self._report(execution_id, f"{told} was accepted, but {owner} has that epoch")
+        if commit.version != known.version + 1 or snapshot.version != commit.version:
+            self._report(execution_id, f"{told} was accepted behind {known.version}")
+        if snapshot.seq != known.seq + len(commit.events):
+            self._report(execution_id, f"{told} has taken seq from {known.seq} to {snapshot.seq}")
+        if commit.events and commit.first_seq != known.seq + 1:
+            self._report(execution_id, f"{told} begins its events with {commit.first_seq}")
+        if known.picture.status.is_final:
+            self._report(execution_id, f"{told} was accepted after the end")
+
+    def _check_invariants(self, execution_id: str, execution: Execution, told: str) -> None:
+        """As a successor would find it, if he came now and found all that runs."""
+        status = execution.head.status
+        if _failed_by_head(execution):
+            return
+        if not status.is_final and status is not ExecutionStatus.PENDING:
+            running = {
+                (index, row.attempt)
+                for index, row in enumerate(execution.rows)
+                if row.status is TaskStatus.RUNNING
+            }
+            execution.resume(execution.head.updated_ms, running)
+        for rule in violations(execution):
+            self._report(execution_id, f"{told}: {rule}")
+
+    def _check_outputs(self, execution_id: str, execution: Execution) -> None:
+        known = self._known[execution_id]
+        for index, row in enumerate(execution.rows):
+            reference = row.output
+            if reference is None:
+                continue
+            body = self._body(reference)
+            recorded = known.outputs.setdefault(index, (reference, body or b""))
+            if recorded != (reference, body):
+                self._report(execution_id, f"the outcome of task {index} has changed")
+            elif body is None:
+                self._report(execution_id, f"the output of task {index} is not stored")
+            else:
+                self._check_value(execution_id, index, reference, jsontext.decode(body))
+
+    def _check_value(
+        self, execution_id: str, index: int, reference: OutputReference, output: Any
+    ) -> None:
+        expected = self._known[execution_id].expected[index]
+        if output["value"] != expected:
+            self._report(execution_id, f"task {index} gave {output['value']}, not {expected}")
+        if not reference.key.endswith(f":{output['attempt']}"):
+            self._report(
+                execution_id, f"{reference.key} holds the outcome of attempt {output['attempt']}"
+            )
+
+    def _body(self, reference: OutputReference) -> bytes | None:
+        if reference.url is not None:
+            found: bytes | None = self._blobs.kept.get(reference.url)
+            return found
+        key = (reference.execution_id, reference.key)
+        body: bytes | None = at_once(self._server.memory.read_outputs([key]))[0]
+        return body
+
+    def _must_be_due(self, order: AttemptOrder, what: str) -> None:
+        """All that the task depends on is in the store, and so is its attempt."""
+        execution_id = order.execution_id
+        workflow = self._known[execution_id].workflow
+        parents = workflow.graph.parents[order.task]
+        names = [str(index) for index in (*parents, order.task)]
+        bodies = at_once(self._server.memory.read_rows(execution_id, names))
+        for parent in parents:
+            body = bodies.get(str(parent))
+            if body is None or decode_row(body).status is not TaskStatus.COMPLETED:
+                self._report(
+                    execution_id, f"{order.id} {what} before task {parent} is durably completed"
+                )
+        row = bodies.get(str(order.task))
+        if order.attempt > 1 and (row is None or decode_row(row).attempt < order.attempt):
+            self._report(execution_id, f"{order.id} {what}, but is not in the store")
+
+
+def _failed_by_head(execution: Execution) -> bool:
+    """Given up in such a way that its tasks stand where they stood."""
+    error = execution.head.error or {}
+    return error.get("code") == QUARANTINED and execution.open_count > 0 and execution.is_final
+
+
+def _expected(workflow: Workflow) -> dict[int, int]:
+    values: dict[int, int] = {}
+    for index in workflow.graph.order():
+        given = [values[parent] for parent in workflow.graph.parents[index]]
+        values[index] = value_of(dict(workflow.tasks[index].input["plan"]), given)
+    return values

@@ -1,0 +1,131 @@
+"""What one run is about: workflows and what clients do with them, drawn from the seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ClientPlan", "Scenario", "draw_scenario"]
+
+_TASKS_MAX = 7
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """One client: starts an execution of a workflow, and what it does afterwards (and when)."""
+
+    workflow: int
+    begins_s: float
+    options: dict[str, Any]
+    #: A subscriber follows it, and takes so long over each batch; None: nobody does.
+    follows_s: float | None
+    cancels_after_s: float | None
+    checkpoints_after_s: tuple[float, ...]
+    #: For each checkpoint, when it is restored after it was taken; None: never.
+    restores_after_s: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Workflows as clients send them, the clients, and the sizes of the installation."""
+
+    workflows: tuple[dict[str, Any], ...]
+    clients: tuple[ClientPlan, ...]
+    owners_max: int
+    lost_max: int
+    #: Crashes in a row after which an execution is given up.
+    crashes_max: int
+    #: Attempts of one execution that are handed out at a time.
+    in_flight_max: int
+    faults_end_s: float
+
+
+def draw_scenario(seed: str) -> Scenario:
+    """All of it."""
+    luck = random.Random(f"{seed}/scenario")
+    workflows = tuple(_workflow(luck, number) for number in range(luck.randint(1, 2)))
+    clients = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
+    return Scenario(
+        workflows,
+        clients,
+        owners_max=luck.randint(1, 3),
+        lost_max=luck.choice((1, 30, 30, 30)),
+        crashes_max=luck.choice((3, 100, 100)),
+        in_flight_max=luck.choice((1, 3, 100, 100)),
+        faults_end_s=luck.choice((5.0, 12.0)),
+    )
+
+
+def _workflow(luck: random.Random, number: int) -> dict[str, Any]:
+    count = luck.randint(1, _TASKS_MAX)
+    hurry = luck.choice((10, 10, 50, 50, 400, 6_000))
+    tasks = {}
+    for index in range(count):
+        parents = [p for p in range(index) if luck.random() < luck.choice((0.1, 0.5, 0.9))]
+        tasks[f"t{index}"] = _task(luck, index, parents[:4], hurry)
+    definition: dict[str, Any] = {"name": f"w{number}", "tasks": tasks}
+    if luck.random() < 0.3:
+        definition["output"] = {"first": "${tasks.t0.output.value}"}
+    if luck.random() < 0.1:
+        definition["timeout"] = luck.choice((2, 6))
+    return definition
+
+
+def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> dict[str, Any]:
+    retries = luck.choice((0, 0, 1, 3))
+    # Most tasks complete: where much fails early, little is left that faults could hit.
+    fails = luck.choice((1, retries, retries + 1)) if luck.random() < 0.2 else 0
+    # Some go on while owners come and go, a few for longer than any fault.
+    long_ms = luck.choice((2_500, 2_500, 40_000)) if luck.random() < 0.15 else 0
+    plan = {
+        "n": luck.randint(1, 9),
+        "ms": int(luck.expovariate(1 / hurry)) + long_ms,
+        "fails": fails,
+        "fatal": luck.random() < 0.1,
+        "stubborn": luck.random() < 0.1,
+        "progress": luck.random() < 0.2,
+        "bytes": luck.choice((0, 0, 400)),
+    }
+    task: dict[str, Any] = {
+        "component": "simulated",
+        "action": luck.choice(("work", "work", "work_async")),
+        "depends_on": [f"t{parent}" for parent in parents],
+        "input": {
+            "plan": plan,
+            "given": [f"${{tasks.t{parent}.output.value}}" for parent in parents],
+        },
+    }
+    if retries or luck.random() < 0.3:
+        task["retry_policy"] = {
+            "max_retries": retries,
+            "retry_interval": luck.choice((0, 0.05, 1)),
+            "backoff": luck.choice((1, 2)),
+            "jitter": luck.choice((0, 0.5)),
+        }
+    if luck.random() < 0.15:
+        task["resources"] = {"num_cpus": 2}
+    if luck.random() < 0.1:
+        task["timeout"] = luck.choice((0.05, 2, 5))
+    return task
+
+
+def _client(luck: random.Random, workflows: int) -> ClientPlan:
+    checkpoints = tuple(luck.uniform(0, 4) for _ in range(luck.choice((0, 0, 1, 2))))
+    options: dict[str, Any] = {}
+    if luck.random() < 0.15:
+        options["timeout"] = luck.choice((0.5, 3, 8))
+    if luck.random() < 0.1:
+        options["async"] = False
+    cancels = luck.choice((luck.uniform(0, 0.3), luck.uniform(0, 5)))
+    return ClientPlan(
+        workflow=luck.randrange(workflows),
+        begins_s=luck.uniform(0, 3),
+        options=options,
+        follows_s=luck.choice((0.0, 0.0, 0.3)) if luck.random() < 0.5 else None,
+        cancels_after_s=cancels if luck.random() < 0.35 else None,
+        checkpoints_after_s=checkpoints,
+        restores_after_s=tuple(
+            luck.uniform(0, 5) if luck.random() < 0.7 else None for _ in checkpoints
+        ),
+    )

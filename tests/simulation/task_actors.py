@@ -1,0 +1,241 @@
+"""Task actors: the real task hosts, whose attempts take virtual time, and actions that obey a plan.
+
+An action's plan says how long it takes, on which attempts it fails, and whether it stops when told.
+What it returns follows from what it was given and from its attempt, so that an outcome that was
+credited to another attempt, or made from wrong inputs, gives itself away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harmonia_actors.components.contract import ActionError, Component, TaskContext
+from harmonia_actors.components.registry import Registry
+from harmonia_actors.core import jsontext
+from harmonia_actors.runtime.attempt_context import LiveAttempt
+from harmonia_actors.runtime.attempt_runner import AttemptRunner
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.ports import Clock
+from harmonia_actors.runtime.shared_task_host import SharedTaskHost
+from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
+from tests.simulation.faults import Faults
+from tests.simulation.network import Network
+from tests.simulation.virtual_loop import Process, current_process, pass_time
+
+__all__ = ["REGISTRY", "SimulatedLease", "SimulatedPort", "SimulatedTaskActor", "value_of"]
+
+_component = Component("simulated")
+_LIMITS = TaskHostLimits(progress_interval_ms=0)
+
+
+def value_of(plan: dict[str, Any], given: Sequence[Any]) -> int:
+    """What a task with this plan returns as its value."""
+    return int(plan["n"]) + sum(given)
+
+
+@_component.action
+def work(plan: dict[str, Any], given: list[Any], *, context: TaskContext) -> dict[str, Any]:
+    """Called when the attempt's time has passed."""
+    if context.cancelled:
+        raise ActionError("told to stop", code="STOPPED")
+    return _outcome(plan, given, context)
+
+
+@_component.action
+async def work_async(
+    plan: dict[str, Any], given: list[Any], *, context: TaskContext
+) -> dict[str, Any]:
+    """Takes its time itself."""
+    actor: SimulatedTaskActor = current_process().inhabitant
+    assert isinstance(context, LiveAttempt)
+    await actor.spend(context.order, plan)
+    return _outcome(plan, given, context)
+
+
+def _outcome(plan: dict[str, Any], given: list[Any], context: TaskContext) -> dict[str, Any]:
+    if plan["progress"]:
+        context.progress(0.5, "half way")
+    if context.attempt <= plan["fails"]:
+        raise ActionError("as planned", code="PLANNED", retriable=not plan["fatal"])
+    padding = "x" * plan["bytes"]
+    return {"value": value_of(plan, given), "attempt": context.attempt, "padding": padding}
+
+
+REGISTRY = Registry([_component])
+
+
+@dataclass
+class Surroundings:
+    """What task actors need of the world."""
+
+    network: Network
+    faults: Faults
+    make_runner: Callable[[Clock], AttemptRunner]
+    #: Tells reports to an owner by name.
+    tell: Callable[[Process, str, Sequence[Report]], None]
+    #: An attempt begins to run on an actor.
+    begun: Callable[[SimulatedTaskActor, AttemptOrder], None]
+    #: A new owner has asked an actor.
+    asked: Callable[[SimulatedTaskActor, str, int], None]
+
+
+class SimulatedTaskActor:
+    """One process that runs attempts. Its methods are called in the process."""
+
+    def __init__(
+        self, process: Process, key: QueueKey, clock: Clock, surroundings: Surroundings
+    ) -> None:
+        self.process = process
+        self.name = process.name
+        self.key = key
+        self._around = surroundings
+        self._runner = surroundings.make_runner(clock)
+        self._turn = asyncio.Lock()
+        self.placed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._shared: SharedTaskHost | None = None
+        self._desk: TaskHost | None = None
+        if key.shared:
+            self._shared = SharedTaskHost(self._runner, _LIMITS, self._send, watched=False)
+        else:
+            self._desk = TaskHost(self._runner, _LIMITS, self._send, self._loop.time)
+        process.inhabitant = self
+
+    async def ready(self) -> tuple[str, QueueKey]:
+        """The node and the class, once it runs somewhere."""
+        await self.placed.wait()
+        return "node", self.key
+
+    async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> Any:
+        """A batch; the reports that were not told before, and the seconds it took."""
+        started_s = self._loop.time()
+        if self._shared is not None:
+            reports, _ = await self._shared.run(owner, orders)
+            return reports, self._loop.time() - started_s
+        assert self._desk is not None
+        async with self._turn:
+            self._desk.take_in(owner, orders)
+            while (live := self._desk.begin_next()) is not None:
+                await self._attend(live, self._desk)
+                self._desk.finish(live, self._runner.run_sync(live.order, live))
+                self._perhaps_die()
+            return self._desk.take_unsent(), self._loop.time() - started_s
+
+    async def settled(self, attempts: Sequence[AttemptId]) -> Any:
+        """Outcomes, behind all earlier batches."""
+        if self._shared is not None:
+            return await self._shared.settled(attempts)
+        assert self._desk is not None
+        async with self._turn:
+            return self._desk.settled(attempts)
+
+    def stop(self, attempt: AttemptId, only_waiting: bool) -> bool:
+        """Stop an attempt."""
+        return self._host.stop(attempt, only_waiting=only_waiting)
+
+    def take_back(self) -> Any:
+        """Give back what has not started."""
+        return self._host.take_back()
+
+    def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Any:
+        """What a new owner wants to know."""
+        for execution_id, epoch in asked:
+            self._around.asked(self, execution_id, epoch)
+        return self._host.census_of_all(asked, owner)
+
+    async def spend(self, order: AttemptOrder, plan: dict[str, Any]) -> None:
+        """The time that an async action takes."""
+        self._around.begun(self, order)
+        until_s = self._loop.time() + plan["ms"] / 1000
+        while (left_s := until_s - self._loop.time()) > 0:
+            try:
+                await pass_time(left_s)
+            except asyncio.CancelledError:
+                if not plan["stubborn"] or self._around.network.closed:
+                    raise
+        self._perhaps_die()
+
+    # -------------------------------------------------------------------------------------------
+
+    @property
+    def _host(self) -> TaskHost | SharedTaskHost:
+        host = self._shared or self._desk
+        assert host is not None
+        return host
+
+    async def _attend(self, live: LiveAttempt, desk: TaskHost) -> None:
+        """The time that a plain action takes; it ends early if it is told to stop and obeys.
+
+        The reporter looks every few milliseconds; all that it can find comes up at two moments.
+        """
+        self._around.begun(self, live.order)
+        plan = jsontext.decode(live.order.input)["plan"]
+        over = self._loop.create_future()
+
+        def end() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        timers = [
+            self._loop.call_later(plan["ms"] / 1000, end),
+            self._loop.call_later(_LIMITS.start_report_ms / 1000, desk.tell_due),
+            self._loop.call_later(_LIMITS.outcome_report_ms / 1000, desk.tell_due),
+        ]
+        if not plan["stubborn"]:
+            live.on_cancel(end)
+        try:
+            await over
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _send(self, owner: str, reports: Sequence[Report]) -> None:
+        self._around.tell(self.process, owner, reports)
+
+    def _perhaps_die(self) -> None:
+        if self._around.faults.strikes("task actor dies with its outcome"):
+            self.process.kill()
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedPort:
+    """A task actor as an owner's dispatcher sees it."""
+
+    actor: SimulatedTaskActor
+    network: Network
+    caller: Process
+
+    @property
+    def name(self) -> str:
+        return self.actor.name
+
+    @property
+    def node_id(self) -> str:
+        return "node"
+
+    async def run(self, orders: Sequence[AttemptOrder]) -> Any:
+        return await self._call("run", self.actor.run, self.caller.name, orders)
+
+    async def settled(self, attempts: Sequence[AttemptId]) -> Any:
+        return await self._call("run", self.actor.settled, attempts)
+
+    async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
+        return bool(await self._call("control", self.actor.stop, attempt, only_waiting))
+
+    async def take_back(self) -> Any:
+        return await self._call("control", self.actor.take_back)
+
+    async def kill(self) -> None:
+        await pass_time(self.network.delay_s())
+        self.actor.process.kill()
+
+    async def _call(self, lane: str, method: Any, *arguments: Any) -> Any:
+        return await self.network.call(self.caller, self.actor.process, lane, method, *arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedLease:
+    actor: SimulatedPort
