@@ -196,11 +196,9 @@ class SharedTaskActor:
         return await self._asked(lambda host: host.take_back())
 
     @ray.method(concurrency_group="control")
-    async def census(
-        self, execution_id: str, epoch: int, owner: str
-    ) -> tuple[list[AttemptId], list[Report]]:
-        """What runs of an execution, and what has ended lately; for a new owner."""
-        return await self._asked(lambda host: host.census(execution_id, epoch, owner))
+    async def census(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
+        """What runs of executions, and what has ended lately; for their new owner."""
+        return await self._asked(lambda host: host.census_of_all(asked, owner))
 
     @ray.method(concurrency_group="control")
     async def end(self) -> None:
