@@ -27,11 +27,11 @@ from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.pool_host import Granted, PoolHost
 from harmonia_actors.settings import Settings
 
-__all__ = ["TaskPool"]
+__all__ = ["RayPooledActor", "TaskPool"]
 
 
 @dataclass(frozen=True)
-class _RayPooledActor:
+class RayPooledActor:
     """A task actor, as the pool sees it."""
 
     handle: Any
@@ -65,13 +65,13 @@ class _RayPoolCluster:
     def new_name(self) -> str:
         return new_task_actor_name(self._namespace)
 
-    def create(self, name: str, key: QueueKey) -> _RayPooledActor:
-        return _RayPooledActor(create_task_actor(name, key, self._settings))
+    def create(self, name: str, key: QueueKey) -> RayPooledActor:
+        return RayPooledActor(create_task_actor(name, key, self._settings))
 
-    async def left(self) -> Sequence[tuple[str, _RayPooledActor, bool]]:
+    async def left(self) -> Sequence[tuple[str, RayPooledActor, bool]]:
         return await asyncio.to_thread(self._left)
 
-    def _left(self) -> list[tuple[str, _RayPooledActor, bool]]:
+    def _left(self) -> list[tuple[str, RayPooledActor, bool]]:
         found = []
         for name in list_actors(self._namespace):
             if is_task_actor(name, self._namespace):
@@ -79,7 +79,7 @@ class _RayPoolCluster:
                     handle = find_actor(name, self._namespace)
                 except ValueError:
                     continue  # It has died since the names were listed.
-                found.append((name, _RayPooledActor(handle), has_started(handle)))
+                found.append((name, RayPooledActor(handle), has_started(handle)))
         return found
 
     async def capacity(self) -> Capacity:

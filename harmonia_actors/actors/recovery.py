@@ -15,11 +15,11 @@ from harmonia_actors.runtime.host import Census
 from harmonia_actors.runtime.orders import Found
 from harmonia_actors.runtime.silence import Gone, NotFound, Silent
 
-__all__ = ["RayCensus"]
+__all__ = ["RayAskedActor", "RayCensus"]
 
 
 @dataclass(frozen=True)
-class _RayAskedActor:
+class RayAskedActor:
     """A task actor, as the census sees it."""
 
     name: str
@@ -38,8 +38,8 @@ class _RayCensusCluster:
     def __init__(self, pool: ActorRef) -> None:
         self._pool = pool
 
-    async def actors(self) -> Sequence[_RayAskedActor]:
-        return [_RayAskedActor(*each) for each in await self._call("actors")]
+    async def actors(self) -> Sequence[RayAskedActor]:
+        return [RayAskedActor(*each) for each in await self._call("actors")]
 
     async def lost(self, name: str) -> None:
         await self._call("lost", name)
