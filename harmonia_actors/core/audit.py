@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from harmonia_actors.core.audit_ending import Ending
+from harmonia_actors.core.audit_ending import QUARANTINED_REASON, Ending
 from harmonia_actors.core.audit_findings import Findings, Violation
 from harmonia_actors.core.audit_forms import (
     StoredForm,
@@ -117,16 +117,24 @@ class Auditor:
             is_cancel = event.kind == "execution_cancelled" or (
                 event.kind == "task_cancelled" and event.data["reason"] == CANCELLED_REASON
             )
-            if is_restored or not is_cancel:
+            # Its owners may have died before they began it; then its head alone was looked at.
+            is_quarantine = self.events == 1 and _is_quarantine(event)
+            if is_restored or not (is_cancel or is_quarantine):
                 self._begins_badly = True
                 self._add("A3", seq, f"{event.kind} comes before execution_started")
 
     def _check_dropping(self, seq: int, event: StoredForm) -> None:
         """What was not ready is dropped by the very decision that bound the execution to end.
 
-        What runs is told to stop by it, and dropped when it has stopped: later.
+        What runs is told to stop by it, and dropped when it has stopped: later. A quarantine waits
+        for nothing: one decision drops all and ends the execution.
         """
         is_drop = event.kind in ("task_skipped", "task_cancelled")
+        if self.ending.is_quarantined or (is_drop and event.data["reason"] == QUARANTINED_REASON):
+            if not (is_drop or event.kind == "execution_failed" or self._is_told_late):
+                self._is_told_late = True
+                self._add("A13", seq, f"{event.kind} comes in the midst of a quarantine")
+            return
         is_bound = is_drop or self.ending.seq > 0
         if not (is_bound and self.told.blocked) or self._is_told_late:
             return
@@ -148,14 +156,15 @@ class Auditor:
     def _take_end(self, seq: int, event: StoredForm) -> None:
         self.final = event
         tasks = self.told.tasks
-        # A quarantine may have looked at nothing but the head.
-        is_quarantine = event.data.get("error", {}).get("code") == QUARANTINED
-        if self.told.open and not is_quarantine:
+        if self.told.open and not self._can_be_of_the_head(event):
             without = [task.name for task in tasks if task.end is None]
             self._add("A14", seq, f"{event.kind}, but there is no end of {listed(without)}")
         all_completed = self.told.completed == len(tasks)
         for message in self.ending.final_problems(
-            event.kind, event.data, all_completed=all_completed
+            event.kind,
+            event.data,
+            all_completed=all_completed,
+            all_ended=self.told.open == 0,
         ):
             self._add("A14", seq, message)
         began_ms = event.at_ms if self.started is None else self.started.at_ms
@@ -163,3 +172,18 @@ class Auditor:
         if event.data["duration_seconds"] != seconds and not self._begins_badly:
             message = f"duration_seconds is {event.data['duration_seconds']}, it took {seconds:g}"
             self._add("A14", seq, message)
+
+    def _can_be_of_the_head(self, event: StoredForm) -> bool:
+        """Whether this last event may leave tasks without an end.
+
+        A quarantine may have looked at nothing but the head. If something had bound the execution
+        to fail before, it keeps that error; what was not ready had been dropped by then.
+        """
+        if event.kind != "execution_failed" or self.ending.is_quarantined:
+            return False
+        return _is_quarantine(event) or self.told.blocked == 0
+
+
+def _is_quarantine(event: StoredForm) -> bool:
+    """Whether the execution has failed by this event because of a quarantine."""
+    return event.kind == "execution_failed" and event.data["error"]["code"] == QUARANTINED

@@ -3,7 +3,8 @@
 An execution is bound to end when a task has failed for good, when its time has run out, when it is
 cancelled, or when it is quarantined, which the log does not announce. The log names the cause with
 each task that is dropped and with its last event; all of these must name the same one. Only a
-cancel may overtake another cause, and nothing overtakes it.
+cancel may overtake another cause. Nothing overtakes a cancel but a quarantine by the head alone:
+it fails what was being cancelled.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from harmonia_actors.core.quarantine import QUARANTINED, quarantine_error
 from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
 
-__all__ = ["Ending"]
+__all__ = ["QUARANTINED_REASON", "Ending"]
 
 _TIMED_OUT = why_ending({"code": "timeout"})
-_QUARANTINED = why_ending({"code": QUARANTINED})
+#: Why a task does not run, or not to its end, in an execution that is quarantined.
+QUARANTINED_REASON = why_ending({"code": QUARANTINED})
 _OF_TASKS = ("component_error", "execution_error")
 
 
@@ -29,6 +31,8 @@ class Ending:
         #: Seq of the first event that shows that the execution is bound to end; 0 if none has.
         self.seq = 0
         self.is_cancelled = False
+        #: Whether a task was dropped because of a quarantine: the end is told with it.
+        self.is_quarantined = False
         #: The first task that failed for good, and what the log told of that.
         self._first_name: str | None = None
         self._first_data: Mapping[str, Any] = {}
@@ -59,13 +63,14 @@ class Ending:
         elif self.seq and will_retry:
             yield "A13", f"it is tried again, but event {self.seq} has bound all to end"
 
-    def drop_problem(self, reason: str, *, is_skip: bool, was_running: bool) -> str:
+    def drop_problem(
+        self, reason: str, *, is_skip: bool, was_running: bool, was_blocked: bool
+    ) -> str:
         """What speaks against a task's being skipped or cancelled with this reason."""
         if is_skip and was_running:
             return "it is skipped while an attempt of it runs"
         if reason == CANCELLED_REASON:
-            self.is_cancelled = True
-            return "it is skipped because of a cancel; it should be cancelled" if is_skip else ""
+            return self._cancel_problem(is_skip=is_skip, was_blocked=was_blocked)
         if self.is_cancelled:
             return f"the reason is '{reason[:200]}', but the execution was being cancelled"
         if not is_skip and not was_running:
@@ -73,17 +78,27 @@ class Ending:
         if reason not in self._possible_causes():
             return f"the reason is '{reason[:200]}', which is not why the execution ends"
         self._cause = reason
+        self.is_quarantined = reason == QUARANTINED_REASON
         return ""
 
+    def _cancel_problem(self, *, is_skip: bool, was_blocked: bool) -> str:
+        if self.is_quarantined:
+            return "it is dropped by a cancel in the midst of a quarantine"
+        self.is_cancelled = True
+        if was_blocked and self._cause is None:
+            # Any other cause would have dropped it before: only a quarantine can still come.
+            self._cause = QUARANTINED_REASON
+        return "it is skipped because of a cancel; it should be cancelled" if is_skip else ""
+
     def final_problems(
-        self, kind: str, data: Mapping[str, Any], *, all_completed: bool
+        self, kind: str, data: Mapping[str, Any], *, all_completed: bool, all_ended: bool
     ) -> Iterator[str]:
         """What speaks against this last event."""
         if kind == "execution_completed":
             if not all_completed:
                 yield "the execution has completed, but not all its tasks have"
         elif kind == "execution_failed":
-            if self.is_cancelled:
+            if self.is_cancelled and all_ended:
                 yield "the execution has failed, but it was being cancelled"
             yield from self._error_problems(data["error"], all_completed=all_completed)
 
@@ -94,7 +109,7 @@ class Ending:
     def _possible_causes(self) -> list[str]:
         if self._cause is not None:
             return [self._cause]
-        causes = [_QUARANTINED] if self._first_name is None else [self._first_cause]
+        causes = [QUARANTINED_REASON] if self._first_name is None else [self._first_cause]
         return [*causes, _TIMED_OUT] if self._timeout_ms else causes
 
     def _error_problems(self, error: Mapping[str, Any], *, all_completed: bool) -> Iterator[str]:
@@ -106,7 +121,7 @@ class Ending:
             elif error != timeout_error(self._timeout_ms or 0):
                 yield "the error names another timeout than the execution had"
         elif error["code"] == QUARANTINED:
-            if _QUARANTINED not in self._possible_causes():
+            if QUARANTINED_REASON not in self._possible_causes():
                 yield "the error is a quarantine, which is not why the execution ends"
             elif error != quarantine_error(error["details"].get("crashes", 0)):
                 yield "the error is not that of a quarantine"

@@ -13,7 +13,7 @@ AUDIT_RULES: Final = {
     "was stored.",
     "A2": "An event has the form of its type.",
     "A3": "The log begins with `execution_started`, which comes once; only an execution that was "
-    "cancelled before it began has none.",
+    "cancelled or quarantined before it began has none.",
     "A4": "Nothing follows the event that ends the execution.",
     "A5": "Names, indexes, counts and limits in events are those of the definition.",
     "A6": "A task starts, or fails before it starts, only after every task it depends on has "
@@ -21,7 +21,7 @@ AUDIT_RULES: Final = {
     "A7": "The attempt numbers of a task only grow, so that no attempt starts twice.",
     "A8": "At most one attempt of a task runs at a time.",
     "A9": "Outcomes and progress are those of the attempt that runs; only a failure may be of one "
-    "that has not begun.",
+    "that has not begun. Progress that says nothing new is not told.",
     "A10": "A task ends once, and nothing is told of it afterwards.",
     "A11": "`will_retry` and `retry_count` are what the retry policy gives; lost attempts count "
     "apart.",

@@ -75,10 +75,12 @@ def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
             yield "the error is not that of the log"
     elif head.status is ExecutionStatus.RUNNING and auditor.ending.seq and head.error is None:
         yield f"there is no error, but event {auditor.ending.seq} has bound the execution to end"
+    # The quarantine of one that had not begun is its beginning, too, though no event says so.
+    began = started or final if head.status is ExecutionStatus.FAILED else started
     expected = {
         "total": (head.total, len(auditor.told.tasks)),
         "completed_tasks": (head.completed_tasks, auditor.told.completed),
-        "started_ms": (head.started_ms, None if started is None else started.at_ms),
+        "started_ms": (head.started_ms, None if began is None else began.at_ms),
         "completed_ms": (head.completed_ms, None if final is None else final.at_ms),
         "an output": (head.output is not None, head.status is ExecutionStatus.COMPLETED),
     }

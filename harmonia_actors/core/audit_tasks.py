@@ -43,6 +43,8 @@ class ToldTask:
     end: TaskStatus | None = None
     #: Whether an attempt ran until then.
     ended_running: bool = False
+    #: The last progress of the attempt that runs: how far, and its message.
+    progress: tuple[float, str] | None = None
 
 
 class ToldTasks:
@@ -91,8 +93,7 @@ class ToldTasks:
             case "task_started":
                 self._take_start(seq, event, index)
             case "task_progress":
-                if not task.is_running:
-                    self._add("A9", seq, task, "progress, but no attempt of the task runs")
+                self._take_progress(seq, task, (data["progress"], data["message"]))
             case "task_completed":
                 if not task.is_running or task.attempt != data["attempt"]:
                     self._add("A9", seq, task, _not_running(task, data["attempt"], "completes"))
@@ -141,7 +142,15 @@ class ToldTasks:
         task.attempt = max(task.attempt, attempt)
         task.is_running = True
         task.started_ms = event.at_ms
+        task.progress = None
         self.attempts += 1
+
+    def _take_progress(self, seq: int, task: ToldTask, progress: tuple[float, str]) -> None:
+        if not task.is_running:
+            self._add("A9", seq, task, "progress, but no attempt of the task runs")
+        elif progress == task.progress:
+            self._add("A9", seq, task, "progress, but the attempt was as far as that before")
+        task.progress = progress
 
     def _check_ready(self, seq: int, index: int) -> None:
         task = self.tasks[index]
@@ -216,7 +225,10 @@ class ToldTasks:
     def _take_drop(self, seq: int, event: StoredForm, index: int) -> None:
         task, is_skip = self.tasks[index], event.kind == "task_skipped"
         problem = self._ending.drop_problem(
-            event.data["reason"], is_skip=is_skip, was_running=task.is_running
+            event.data["reason"],
+            is_skip=is_skip,
+            was_running=task.is_running,
+            was_blocked=task.waiting_on > 0,
         )
         if problem:
             self._add("A12", seq, task, problem)

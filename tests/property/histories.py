@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from heapq import heapify
 from itertools import combinations
 from random import Random
@@ -20,6 +21,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StartAttempt
 from harmonia_actors.core.execution import CoreLimits, Decision, Execution, NumberedEvent
+from harmonia_actors.core.quarantine import fail_head, quarantine_error
 from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.stimuli import WORKER_LOST
@@ -40,12 +42,17 @@ _MAY_DROP = (None, *_DROPS)
 _RUNNING = TaskStatus.RUNNING
 #: The limit on lost attempts is a setting, which a log does not tell: none, or reached.
 _LOSSES = (1_000, 0)
+#: How often an execution that is quarantined has ended its owners.
+_CRASHES = 3
+_LAST = ("execution_failed", "execution_cancelled")
 
 
 class Steps(Execution):
     """An execution whose batches are taken apart: each stimulus by itself, then their end."""
 
     in_batch = False
+    #: The time of what happens: it stands still in a search, which leaves times out.
+    now_ms = START_MS
     #: Checkpoints that were told of: the inbox holds each only once.
     checkpoints: frozenset[str] = frozenset()
 
@@ -53,12 +60,12 @@ class Steps(Execution):
         self.in_batch = True
         if isinstance(stimulus, st.CheckpointTaken):
             self.checkpoints |= {stimulus.checkpoint_id}
-        self._take(stimulus)
+        self._take(replace(stimulus, at_ms=max(stimulus.at_ms, self.now_ms)))
         return self._told()
 
     def close_batch(self) -> list[NumberedEvent]:
         self.in_batch = False
-        self._settle(START_MS)
+        self._settle(self.now_ms)
         return self._finish_draft().events
 
     def _told(self) -> list[NumberedEvent]:
@@ -76,12 +83,26 @@ class Steps(Execution):
 
     def restart(self, adopted: Sequence[tuple[int, int]], losses_max: int) -> list[NumberedEvent]:
         """Another owner takes over and finds these attempts."""
+        self._load(losses_max)
+        return self.resume(self.now_ms, adopted).events
+
+    def end_by_quarantine(self) -> list[NumberedEvent]:
+        """Another owner takes over, and ends it task by task before it looks for attempts."""
+        self._load(_LOSSES[0])
+        return self.quarantine(self.now_ms, quarantine_error(_CRASHES)).events
+
+    def end_by_head(self) -> list[NumberedEvent]:
+        """Another owner takes over, and ends it without a look at its tasks."""
+        told = fail_head(self.head, self.seq, self.now_ms, quarantine_error(_CRASHES))
+        self.seq = told.seq
+        return [told]
+
+    def _load(self, losses_max: int) -> None:
         rows = {index: decode_row(encode_row(row)) for index, row in enumerate(self.rows)}
         head = decode_head(encode_head(self.head_record()))
         self.__init__(  # type: ignore[misc]
             workflow=self.workflow, head=head, rows=rows, seq=self.seq, limits=_losing(losses_max)
         )
-        return self.resume(START_MS, adopted).events
 
     def lose(self, task: int, attempt: int, reason: str, losses_max: int) -> list[NumberedEvent]:
         """The process of an attempt dies, as the last one that is borne or not."""
@@ -136,7 +157,10 @@ class Steps(Execution):
             frozenset(self._kept),
             fresh,
             frozenset((kind, task) for _, kind, task, _ in self.timers),
-            tuple((row.status, row.attempt, row.failures, row.losses) for row in self.rows),
+            tuple(
+                (row.status, row.attempt, row.failures, row.losses, row.progress, row.message)
+                for row in self.rows
+            ),
         )
 
 
@@ -175,6 +199,7 @@ def possible_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
         yield from _attempt_steps(now, task, attempt, wanted)
     if not now.in_batch:
         yield from _restarts(now, kind)
+        yield from _quarantines(now, kind)
 
 
 def _may_be_cancelled(now: Steps) -> bool:
@@ -196,6 +221,18 @@ def _restarts(now: Steps, kind: str | None) -> Iterator[Step]:
                 for most in _LOSSES if running - tasks else _LOSSES[:1]:
                     name = f"restart {found} {most}"
                     yield name, lambda steps, f=found, m=most: steps.restart(f, m)
+
+
+def _quarantines(now: Steps, kind: str | None) -> Iterator[Step]:
+    """It has ended its owners, and is ended: with its tasks, or at once if even that is too much.
+
+    What was restored has begun when it is made.
+    """
+    is_pending = now.head.status is ExecutionStatus.PENDING
+    if kind in (*_MAY_DROP, *_LAST) or (is_pending and kind == "execution_started"):
+        yield "quarantine", Steps.end_by_quarantine
+    if kind in (None, "execution_failed") and not (is_pending and now.head.checkpoint_id):
+        yield "quarantine of the head", Steps.end_by_head
 
 
 def _told(stimulus: st.Stimulus) -> Step:
@@ -275,21 +312,29 @@ def _refusals(wanted: Message | None) -> list[st.Failure]:
 # Making a log ------------------------------------------------------------------------------------
 
 #: Steps that lead to an early end if they come as often as all others.
-_RARE = ("Cancel", "Checkpoint", "OutputRefused", "restart", "timer")
+_RARE = ("Cancel", "Checkpoint", "OutputRefused", "quarantine", "restart", "timer")
 _BAD = ("AttemptFailed", "lost")
 
 
-def live_through(first: Steps, luck: Random, events_max: int) -> tuple[list[Message], Steps]:
-    """A history that ends, or is under way after so many events; and the state at its last."""
+def live_through(
+    first: Steps, luck: Random, events_max: int, *, tick_ms: int = 0
+) -> tuple[list[Message], Steps]:
+    """A history that ends, or is under way after so many events; and the state at its last.
+
+    From step to step, so much time goes by.
+    """
     now, log = first.copy(), []
     rare = luck.choice([0.0, 0.1, 0.4])
     while not now.is_final and len(log) < events_max:
         steps = list(possible_steps(now, None))
+        if luck.random() < 0.7:
+            steps = [s for s in steps if not s[0].startswith("quarantine")] or steps
         rest = [s for s in steps if not s[0].startswith((*_RARE, *_BAD))]
         bad = [s for s in steps if s[0].startswith(_BAD)]
         chance = luck.random()
         if chance >= rare and rest:
             steps = bad if bad and chance > 0.85 else rest
+        now.now_ms += tick_ms
         log += luck.choice(steps)[1](now)
     if now.in_batch:
         log += now.close_batch()
@@ -335,7 +380,8 @@ class Explained:
             shapes = [_shape(message) for message in other]
             for (place, told, _), then in self._leaps.items():
                 after = _follow(shapes, place, told) if place < parting else None
-                if after is not None and after > parting:
+                # It may end beyond, or be cut short where the log ends.
+                if after is not None and (after > parting or after == len(other)):
                     begun.append((after, then))
             return self._explore(other, begun, keep=False)
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -8,9 +8,10 @@ looked for among all that the core can write (`histories`). The auditor must agr
 for one: an attempt number that is higher than it could be, if it stays below the next one told.
 Numbers are passed over when an owner dies, and to tell whether one did takes the whole graph.
 
-With the stored state at hand more is found: whatever is dropped or told twice except progress,
-checkpoints and the start of an attempt that failed by itself and was followed by another start; and
-times of starts and ends that are not those of the rows.
+With the stored state at hand more is found: whatever is dropped or told twice except progress and
+checkpoints, and times of starts and ends that are not those of the rows. The start of an attempt
+can be missing if it has failed and is not the one whose start the row still knows: an attempt may
+fail before it starts, and a row forgets a start with the next one or with a loss.
 """
 
 from __future__ import annotations
@@ -110,25 +111,33 @@ def stored_otherwise(first: Steps, last: Steps, log: Sequence[Message]) -> list[
     return [str(violation) for violation in [*auditor.findings.violations, *state]]
 
 
-def is_told_by_its_failure(log: Sequence[Message], place: int) -> bool:
-    """Whether a start is of an attempt whose failure is told, and is not the task's last."""
-    task = log[place]["data"].get("task_name")
-    later = [m for m in log[place + 1 :] if m["data"].get("task_name") == task]
-    outcomes = [m for m in later if m["type"] != "task_progress"]
-    if log[place]["type"] != "task_started" or not outcomes:
-        return False
-    code = outcomes[0]["data"].get("error_details", {}).get("code", WORKER_LOST)
-    has_progress = later[0] is not outcomes[0]
-    starts_again = any(m["type"] == "task_started" for m in outcomes)
-    return code != WORKER_LOST and not has_progress and starts_again
-
-
 def passes_over(name: str, log: Sequence[Message], mutated: Sequence[Message]) -> bool:
     """Whether all that was altered is an attempt number, to a higher one."""
     if ".attempt:" not in name:
         return False
     pairs = zip(log, mutated, strict=True)
     return any(b["data"].get("attempt", 0) > a["data"].get("attempt", 0) for a, b in pairs)
+
+
+def is_forgotten(log: Sequence[Message], place: int, last: Steps) -> bool:
+    """Whether this is the start of an attempt of which just a failure is left besides.
+
+    Only the loss of an attempt that had started is told before another one follows.
+    """
+    data = log[place]["data"]
+    if log[place]["type"] != "task_started" or is_known(log[place], last):
+        return False
+    name = data["task_name"]
+    outcome = next((m for m in log[place + 1 :] if m["data"].get("task_name") == name), None)
+    if outcome is None or outcome["type"] != "task_failed":
+        return False
+    return bool(outcome["data"]["error_details"]["code"] != WORKER_LOST)
+
+
+def is_known(start: Message, last: Steps) -> bool:
+    """Whether the row still has this start of an attempt; no two of a task are at one time."""
+    began_ms = last.rows[start["data"]["task_index"]].started_ms
+    return bool(began_ms == start["timestamp_ms"])
 
 
 def shown(log: Sequence[Message]) -> str:
@@ -182,10 +191,10 @@ def test_every_mutation_of_a_short_history_is_judged_rightly(first: Steps, luck:
 def test_the_stored_state_gives_away_what_is_missing_or_told_twice(
     first: Steps, luck: Random
 ) -> None:
-    log, last = live_through(first, luck, 60)
+    log, last = live_through(first, luck, 60, tick_ms=1)
     assert stored_otherwise(first, last, log) == []
     for place, (name, mutated) in enumerate(dropped(log)):
-        if log[place]["type"] not in _BESIDE and not is_told_by_its_failure(log, place):
+        if log[place]["type"] not in _BESIDE and not is_forgotten(log, place, last):
             assert stored_otherwise(first, last, mutated), name
     for name, mutated in told_twice(log):
         if "task_progress" not in name:
@@ -195,11 +204,10 @@ def test_the_stored_state_gives_away_what_is_missing_or_told_twice(
 @settings(_SETTINGS, max_examples=60)
 @given(beginnings(tasks_max=6), lucks)
 def test_the_stored_state_gives_away_other_times(first: Steps, luck: Random) -> None:
-    log, last = live_through(first, luck, 60)
-    starts = {m["data"]["task_name"]: m["seq"] for m in log if m["type"] == "task_started"}
+    log, last = live_through(first, luck, 60, tick_ms=1)
     for message in log:
         kind, data = message["type"], message["data"]
-        is_start = kind == "task_started" and starts[data["task_name"]] == message["seq"]
+        is_start = kind == "task_started" and is_known(message, last)
         is_end = kind in _ENDS or data.get("will_retry") is False
         if is_start or is_end or kind.startswith("execution_"):
             mutated = list(log)

@@ -8,6 +8,7 @@ from typing import Any
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor
+from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
 from harmonia_actors.core.stimuli import Failure
 from tests.support.executions import EXECUTION_ID, new_head, output, workflow_of
@@ -41,6 +42,7 @@ AT_MS = 1_000_500
 A_FAILED = why_ending({"task": "a"})
 C_FAILED = why_ending({"task": "c"})
 TIMED_OUT = why_ending({"code": "timeout"})
+QUARANTINED = why_ending({"code": "quarantined"})
 
 
 # Writing logs ------------------------------------------------------------------------------------
@@ -103,6 +105,10 @@ def failed(**changed: Any) -> ev.Event:
 
 def ran_out(timeout_ms: int = 60_000) -> ev.Event:
     return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, timeout_error(timeout_ms))
+
+
+def quarantined() -> ev.Event:
+    return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, quarantine_error(3))
 
 
 def failed_output() -> ev.Event:
@@ -182,6 +188,19 @@ GOOD: dict[str, list[Any]] = {
         cancelled(),
     ],
     "cancelled before it began": [cancel("a"), cancel("b"), cancel("c"), cancelled()],
+    "as far in the next attempt": [
+        *(begin(), start("a"), progress("a"), lose("a"), start("a", 2), progress("a")),
+        *(complete("a", 2), run("b"), run("c"), completed()),
+    ],
+    "quarantined": [
+        *(begin(), start("a"), skip("b", QUARANTINED), skip("c", QUARANTINED)),
+        *(cancel("a", QUARANTINED), quarantined()),
+    ],
+    "quarantined by its head": [begin(), start("a"), quarantined()],
+    "quarantined before it began": [quarantined()],
+    "quarantined while it failed": [begin(), start("a"), fail("c"), skip("b", C_FAILED), failed()],
+    "quarantined while time ran out": [begin(), run("a"), start("b"), start("c"), ran_out()],
+    "quarantined while it was cancelled": [begin(), start("a"), cancel("b"), quarantined()],
 }
 
 
@@ -225,6 +244,10 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
     ("A8", "two at a time", [begin(), start("a"), run("a", 2), REST]),
     ("A9", "completes without a start", [begin(), complete("a"), REST]),
     ("A9", "another one completes", [begin(), start("a", 2), complete("a", 1), REST]),
+    (
+        *("A9", "the same progress again"),
+        [begin(), start("a"), progress("a"), checkpoint(), progress("a"), complete("a"), REST],
+    ),
     ("A9", "progress of none", [begin(), progress("a"), run("a"), REST]),
     (
         *("A9", "an outcome twice"),
@@ -306,6 +329,28 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
         *("A14", "completed in spite of a failure"),
         [begin(), run("a"), run("b"), fail("c"), completed()],
     ),
+    (
+        *("A13", "in the midst of a quarantine"),
+        [begin(), start("a"), skip("b", QUARANTINED), complete("a"), skip("c", QUARANTINED)],
+    ),
+    (
+        *("A12", "cancelled in the midst of a quarantine"),
+        [begin(), skip("a", QUARANTINED), cancel("b"), skip("c", QUARANTINED), quarantined()],
+    ),
+    (
+        *("A14", "quarantined, but not all of it"),
+        [begin(), skip("a", QUARANTINED), skip("b", QUARANTINED), quarantined()],
+    ),
+    ("A14", "a timeout that dropped nothing", [begin(), start("a"), ran_out()]),
+    (
+        *("A14", "a timeout after a cancel"),
+        [begin(), start("a"), cancel("b"), ran_out()],
+    ),
+    (
+        *("A14", "quarantined after a failure"),
+        [begin(), fail("c"), skip("b", C_FAILED), run("a"), quarantined()],
+    ),
+    ("A3", "quarantined without a beginning", [skip("a", QUARANTINED)]),
     ("A14", "failed without a failure", [begin(), run("a"), run("b"), run("c"), failed()]),
     (
         *("A14", "failed while it was cancelled"),
