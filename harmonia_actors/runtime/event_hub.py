@@ -167,10 +167,13 @@ class EventHub:
         It may have named a seq that the log never reached.
         """
         try:
+            # No answer is not an empty one: what follows may be there all the same.
             ended = await self._has_ended(execution_id)
+            return ended and not await self._first(execution_id, position)
         except ServiceUnavailable:
             return False
-        return ended and not await self._read(execution_id, position)
+        except ExecutionNotFound:
+            return True
 
     async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""

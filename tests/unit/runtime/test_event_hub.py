@@ -196,6 +196,26 @@ async def test_a_client_that_names_a_seq_beyond_the_log_ends_with_the_execution(
     assert found == [[3, 4, 5], [4, 5], []]
 
 
+async def test_a_log_that_cannot_be_read_for_a_moment_is_not_at_its_end(world: World) -> None:
+    """The client would take what it has for all that there is."""
+    await world.log.commit(2)
+    client = asyncio.ensure_future(world.receive(2))
+    await until(lambda: world.feed.pulls)
+    read, tries = world.store.read_events, 0
+
+    async def away_at_first(execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            raise StoreUnavailable("away")
+        return await read(execution_id, after=after, limit=limit)
+
+    world.store.read_events = away_at_first  # type: ignore[method-assign]
+    await world.log.commit(2, last=True, tell=False)
+    async with asyncio.timeout(10):
+        assert seqs(await client) == [3, 4, 5]
+
+
 async def test_an_unknown_execution_is_said_to_be_unknown(world: World) -> None:
     with pytest.raises(ExecutionNotFound):
         await anext(aiter(world.hub.events("exec-2", after=0)))
