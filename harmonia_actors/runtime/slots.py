@@ -145,7 +145,7 @@ class SlotPool:
                 effects.append(KillActor(name))
             else:
                 self._recall_answered(actor, holder)
-        return [*effects, *self._make_place(recall=False), *self._serve(now_ms)]
+        return [*effects, *self._make_place(now_ms, recall=False), *self._serve(now_ms)]
 
     def _take_back(self, actor: _Actor, holder: str, now_ms: int) -> bool:
         """End a lease; True if the actor is free by it."""
@@ -217,7 +217,7 @@ class SlotPool:
         self.limits = limits or self.limits
         effects = self._refuse_hopeless()
         effects += self._make_room(now_ms)
-        effects += self._make_place(recall=True)
+        effects += self._make_place(now_ms, recall=True)
         effects += self._end_idle(now_ms)
         effects += self._serve(now_ms)
         effects += self._floor(now_ms)
@@ -438,14 +438,14 @@ class SlotPool:
             if actor.state is not _State.STARTING
         ]
 
-    def _make_place(self, *, recall: bool) -> list[Effect]:
-        """At the ceiling, others leave a place to each class that has none."""
-        if self._places_left() > 0:
-            return []
+    def _make_place(self, now_ms: int, *, recall: bool) -> list[Effect]:
+        """At the ceiling, others leave a place to each class that has none and can use it now."""
         wanted = {request.key for request in self._requests.values()}
-        without = sum(not _is_light(key) and not self._has_one(key) for key in wanted)
+        left = self._places_left()
+        needed = 0 if left > 0 else sum(self._needs_place(key, now_ms) for key in wanted)
         effects: list[Effect] = []
-        for _ in range(without):
+        # Those for one node may have come beyond the ceiling: so many more must go.
+        for _ in range(needed - left if needed else 0):
             actor = self._missed_least()
             if actor is None:
                 break
@@ -457,23 +457,21 @@ class SlotPool:
                 effects.append(Recall(actor.holder, actor.key, 1))
         return effects
 
+    def _needs_place(self, key: QueueKey, now_ms: int) -> bool:
+        if now_ms < self._failed.get(key, (0, 0))[1] or self._left_of(key) <= 0:
+            return False
+        return not (_is_light(key) or key.node_id or self._has_one(key))
+
     def _missed_least(self) -> _Actor | None:
         """Idle before starting before leased; of the class that has most.
 
         One that is leased and was asked for already may run something long: it is another's turn.
         """
-        sizes: dict[ResourceRequest, int] = {}
-        others = [a for a in self._actors.values() if not (a.doomed or a.sharers)]
-        others = [a for a in others if not _is_light(a.key)]
-        for actor in others:
-            sizes[actor.key.resources] = sizes.get(actor.key.resources, 0) + 1
+        others = [a for a in self._actors.values() if not a.key.shared and not a.doomed]
+        sizes = Counter(actor.key.resources for actor in others)
         order = (_State.IDLE, _State.STARTING, _State.LEASED)
         return min(
-            (
-                a
-                for a in others
-                if not a.recalled and (a.state is not _State.STARTING or sizes[a.key.resources] > 1)
-            ),
+            (a for a in others if not a.recalled and (a.node_id or sizes[a.key.resources] > 1)),
             key=lambda a: (order.index(a.state), -sizes[a.key.resources]),
             default=None,
         )

@@ -122,6 +122,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def perform(self, effects: list[Effect]) -> None:
         note(str(effects))
+        makes_place = len(self.placed) + len(self.starting) >= self.actors_max and any(
+            map(self.has_none, (key for _, key, _ in self.waiting.values()))
+        )
         for effect in effects:
             match effect:
                 case CreateActor(name, key):
@@ -132,7 +135,8 @@ class PoolMachine(RuleBasedStateMachine):
                     used_by = {*self.leased, *(shared for shared, _ in self.shared)}
                     assert name not in used_by, "ends what somebody uses"
                     if name in self.placed and self.now_ms - self.idle_since[name] < _IDLE_MS:
-                        assert self.makes_room(name), "ends what is of no use to anybody"
+                        is_of_use = makes_place or self.makes_room(name)
+                        assert is_of_use, "ends what is of no use to anybody"
                     self.forget(name)
                 case Grant(ticket, names):
                     self.granted(ticket, names)
@@ -170,17 +174,17 @@ class PoolMachine(RuleBasedStateMachine):
         """Whether something starts that needs what an actor holds, where it holds it."""
         key, node = self.placed[name]
         held = set(key.resources.demand())
-        at_the_ceiling = len(self.placed) + len(self.starting) >= self.actors_max
-        return (
-            name in self.given
-            or at_the_ceiling
-            or any(
-                held & set(other.resources.demand())
-                and other.node_id in ("", node)
-                and CAPACITY.can_hold(other.resources, node)
-                for other in self.starting.values()
-            )
+        return name in self.given or any(
+            held & set(other.resources.demand())
+            and other.node_id in ("", node)
+            and CAPACITY.can_hold(other.resources, node)
+            for other in self.starting.values()
         )
+
+    def has_none(self, key: QueueKey) -> bool:
+        """Whether no actor serves this, or will."""
+        there = [*self.starting.values(), *(made_for for made_for, _ in self.placed.values())]
+        return not any(key.same_class(other) for other in there)
 
     def forget(self, name: str) -> None:
         self.starting.pop(name, None)

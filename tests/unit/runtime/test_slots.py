@@ -198,6 +198,19 @@ def test_at_the_ceiling_one_after_the_other_is_asked_until_one_leaves_its_place(
     assert full.give("x", 1) == ["grant w 1"], "nobody needs another place"
 
 
+def test_nobody_leaves_a_place_that_cannot_be_used_now() -> None:
+    room = Capacity({"a": {"CPU": 99.0, "GPU": 9.0}})
+    full = Pool(PoolLimits(warm_min=2, actors_max=3, idle_ms=60_000), room)
+    full.tick()
+    full.ready(1, 2, 3)
+    assert full.ask("x", BIG) == ["create 4"]
+    assert full.died(4) == [], "it is tried again in a second"
+    assert full.ask("y", GPU) == ["create 5"]
+    assert full.ready(5) == ["grant y 5"]
+    assert full.tick(999) == []
+    assert full.tick(1) == ["kill 1", "create 6"]
+
+
 def test_at_the_ceiling_the_class_that_has_most_is_asked() -> None:
     wide = Capacity({"a": {"CPU": 99.0, "GPU": 9.0}})
     full = Pool(PoolLimits(warm_min=0, actors_max=4, idle_ms=60_000), wide)
