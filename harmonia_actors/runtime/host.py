@@ -379,7 +379,7 @@ class ExecutionHost:
         last: tuple[ExecutionDriver, Decision] | None = None
         if loaded.crashes == self.limits.crashes_max:
             with self._survived(f"execution {execution_id} cannot be failed task by task"):
-                driver = await self._maker.make(loaded)
+                driver = await patiently(lambda: self._maker.make(loaded))
                 last = driver, driver.execution.quarantine(now_ms, error)
         if last is None:
             # Even that was too much for it: its head has to do.

@@ -11,6 +11,7 @@ import pytest
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.runtime.host import Census, HostLimits
+from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit
 from tests.support.gates import Gates
@@ -103,6 +104,34 @@ async def test_an_execution_whose_driver_breaks_each_time_is_failed(world: World
     assert (found["status"], found["error"]["code"]) == ("failed", "quarantined")
     assert len(tries) == 2, "the death of its owner was the first"
     assert (await world.ended(await world.start({"z": {}})))["status"] == "completed"
+
+
+async def test_a_store_that_is_away_is_no_reason_to_leave_tasks_as_they_stand(
+    world: World,
+) -> None:
+    odd = await world.start(HELD)
+    await world.began(odd, "x")
+    for name in list(world.installation.hosts):
+        await orphaned(world, name)
+    for name in ("dead-1", "dead-2"):
+        await world.store.renew_owner(name, lease_ms=1_000)
+        assert await world.store.claim_next(name, owners_max=1) is not None
+        await world.store.orphan(name, limit=10, blame=True)
+    read, tries = world.store.get_definition, 0
+
+    async def away_at_first(digest: str) -> bytes | None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise StoreUnavailable("away")
+        return await read(digest)
+
+    world.store.get_definition = away_at_first  # type: ignore[method-assign]
+    host = await world.installation.add_owner("heir")
+    await host.pick_up()
+    found = await world.ended(odd)
+    assert (tries, found["error"]["code"]) == (2, "quarantined")
+    assert {t["status"] for t in found["task_status"].values()} <= {"cancelled", "skipped"}
 
 
 async def test_what_cannot_even_be_read_is_failed_by_its_head(world: World) -> None:
