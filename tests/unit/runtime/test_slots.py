@@ -485,28 +485,3 @@ def test_no_more_of_a_class_are_made_than_the_nodes_can_hold() -> None:
     assert Pool(wide, Capacity(three)).ask("x", on_a, 50) == ["create 1 on a"]
     grows = Capacity(three, ({"CPU": 8.0},))
     assert len(Pool(wide, grows).ask("x", QueueKey(ResourceRequest(3)), 50)) == 8
-
-
-def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None:
-    scaled = Pool(capacity=Capacity({"a": {"CPU": 2.0}}, ({"CPU": 2.0, "GPU": 1.0},)))
-    scaled.tick(0)
-    assert [scaled.ready(1), scaled.ready(2)] == [[], []]
-    assert scaled.ask("x", GPU) == ["create 4"]
-    assert scaled.tick(5_000) == []
-    scaled.pool.capacity = Capacity({"a": {"CPU": 2.0, "GPU": 1.0}})
-    assert scaled.tick(1) == ["kill 1"]
-    assert scaled.tick(1) == []
-
-
-def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> None:
-    ticket, effects = pool.pool.ask("x", BIG, 1, 0)
-    assert pool.shown(effects) == ["create 4"]
-    pool.pool.withdraw(ticket)
-    assert pool.tick(60_000) == ["kill 4"]
-
-
-def test_at_most_a_few_wait_for_resources_at_a_time() -> None:
-    limits = PoolLimits(warm_min=0, actors_max=100, idle_ms=1, pending_max=3)
-    wide = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 50.0}}))
-    assert wide.ask("x", GPU, 50) == ["create 1", "create 2", "create 3"]
-    assert wide.ready(1) == ["grant x 1", "create 4"], "one more is on its way instead"

@@ -1,4 +1,4 @@
-"""Which task actor serves what is tied to a node or to nobody, and what can never be served."""
+"""Task actors for nodes that may come, for one node or nobody, and for what can never be served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.orders import QueueKey
-from tests.unit.runtime.test_slots import DEFAULT, GPU, ON_A, SHARED, Pool, asked, warm
+from harmonia_actors.runtime.slots import PoolLimits
+from tests.unit.runtime.test_slots import BIG, DEFAULT, GPU, ON_A, SHARED, Pool, asked, warm
 
 
 @pytest.fixture
@@ -89,3 +90,31 @@ def test_actors_of_an_earlier_pool_are_adopted() -> None:
     assert asked(later, "z", SHARED) == ["grant z 9"]
     assert "create 1" in asked(later, "z")
     assert "grant z 7" in later.give("x", 7)
+
+
+# Nodes that may come ------------------------------------------------------------------------------
+
+
+def test_nobody_makes_room_for_what_only_a_node_that_is_added_can_have() -> None:
+    scaled = Pool(capacity=Capacity({"a": {"CPU": 2.0}}, ({"CPU": 2.0, "GPU": 1.0},)))
+    scaled.tick(0)
+    assert [scaled.ready(1), scaled.ready(2)] == [[], []]
+    assert scaled.ask("x", GPU) == ["create 4"]
+    assert scaled.tick(5_000) == []
+    scaled.pool.capacity = Capacity({"a": {"CPU": 2.0, "GPU": 1.0}})
+    assert scaled.tick(1) == ["kill 1"]
+    assert scaled.tick(1) == []
+
+
+def test_an_actor_that_nobody_waits_for_any_more_is_no_demand(pool: Pool) -> None:
+    ticket, effects = pool.pool.ask("x", BIG, 1, 0)
+    assert pool.shown(effects) == ["create 4"]
+    pool.pool.withdraw(ticket)
+    assert pool.tick(60_000) == ["kill 4"]
+
+
+def test_at_most_a_few_wait_for_resources_at_a_time() -> None:
+    limits = PoolLimits(warm_min=0, actors_max=100, idle_ms=1, pending_max=3)
+    wide = Pool(limits, Capacity({"a": {"CPU": 99.0, "GPU": 50.0}}))
+    assert wide.ask("x", GPU, 50) == ["create 1", "create 2", "create 3"]
+    assert wide.ready(1) == ["grant x 1", "create 4"], "one more is on its way instead"
