@@ -38,6 +38,9 @@ class ToldTask:
     failures: int = 0
     #: As its last lost attempt says, which counts those that nothing was told of.
     losses: int = 0
+    #: Numbers that went to no attempt that failed or was lost, as of the last lost attempt: an
+    #: owner died after it had given them out.
+    passed_over: int = 0
     started_ms: int | None = None
     ended_ms: int | None = None
     end: TaskStatus | None = None
@@ -215,9 +218,10 @@ class ToldTasks:
     def _count_loss(self, seq: int, task: ToldTask, losses: Any) -> None:
         """The loss of a process uses up no retry. Losses that are not told are counted too."""
         self.lost_attempts += 1
-        most = task.attempt - task.failures
+        most = task.attempt - task.failures - task.passed_over
         if isinstance(losses, int) and task.losses < losses <= most:
             task.losses = losses
+            task.passed_over = task.attempt - task.failures - losses
         else:
             message = f"lost_attempts is {losses}, which should be {task.losses + 1} to {most}"
             self._add("A11", seq, task, message)

@@ -273,6 +273,13 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
         [begin(), start("a"), lose("a", losses=2), run("a", 2), REST],
     ),
     (
+        *("A11", "more losses than numbers"),
+        [
+            *(begin(), start("a", 2), lose("a", 2), start("a", 3), lose("a", 3, losses=3)),
+            *(run("a", 4), REST),
+        ],
+    ),
+    (
         *("A11", "losses that do not grow"),
         [begin(), start("a"), lose("a"), start("a", 2), lose("a", 2), run("a", 3), REST],
     ),
