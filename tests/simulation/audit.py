@@ -22,9 +22,10 @@ from harmonia_actors.core.records import OutputReference, decode_head, decode_ro
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.event_hub import parse_event
+from harmonia_actors.runtime.host import HostLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
-from persistence.store import Commit, NewExecution, Snapshot
+from persistence.store import Commit, Loaded, NewExecution, Snapshot
 from tests.simulation.event_oracle import check_log
 from tests.simulation.owners import OwnerLimits
 from tests.simulation.store import StoreServer, at_once
@@ -51,6 +52,7 @@ class _Known:
     picture: Picture
     #: Tasks that had completed in the execution that this one was restored from.
     restored: frozenset[int]
+    crashes_ever: int = 0
     owners: dict[int, str] = field(default_factory=dict)
     #: Epochs under which something was committed.
     written: set[int] = field(default_factory=set)
@@ -83,7 +85,7 @@ class Auditor:
         if name == "commit":
             return self._committed(process, arguments[0], answer)
         if name in ("claim", "claim_next") and not isinstance(answer, Exception) and answer:
-            return self._claimed(process, answer.execution_id, answer.epoch)
+            return self._claimed(process, answer)
         if name in _TOLD:
             return f"{name} {arguments[0]} {type(answer).__name__}"
         return None
@@ -131,6 +133,15 @@ class Auditor:
     def open_executions(self) -> list[str]:
         """Executions that have not ended."""
         return [name for name, known in self._known.items() if not known.picture.status.is_final]
+
+    def suspicion_s(self) -> float:
+        """How long suspects may be alone in all, one after the other."""
+        limits = HostLimits(owners_max=1, lease_ms=1)
+        return sum(
+            limits.calm_s * 4 ** (known.crashes_ever - 1)
+            for known in self._known.values()
+            if known.crashes_ever
+        )
 
     def executions(self) -> list[str]:
         """All there ever were."""
@@ -226,8 +237,10 @@ class Auditor:
         self._check_outputs(execution_id, execution)
         return f"created {execution_id} for {snapshot.owner} at {snapshot.seq}"
 
-    def _claimed(self, process: Process, execution_id: str, epoch: int) -> str:
+    def _claimed(self, process: Process, loaded: Loaded) -> str:
+        execution_id, epoch = loaded.execution_id, loaded.epoch
         known = self._known[execution_id]
+        known.crashes_ever = loaded.crashes_ever
         if epoch <= known.epoch or epoch in known.owners:
             self._report(execution_id, f"epoch {epoch} is claimed again")
         known.epoch = epoch

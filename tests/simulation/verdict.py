@@ -83,7 +83,7 @@ async def _run(world: World) -> None:
 async def _await_end(world: World, working: asyncio.Task[None]) -> None:
     broken = world.auditor.broken
     ahead_s = sum(process.ahead_ms for process in world.loop.processes) / 1000
-    deadline_s = world.loop.time() + _RECOVERY_S + ahead_s
+    deadline_s = world.loop.time() + _RECOVERY_S + ahead_s + world.auditor.suspicion_s()
     counted: set[str] = set()
     unread_since_s: dict[tuple[str, str], float] = {}
     while not broken:
@@ -108,10 +108,10 @@ def _long_unread(
     world: World, open_ones: list[str], since_s: dict[tuple[str, str], float]
 ) -> Iterator[str]:
     """Notes that nobody takes in, although nothing goes wrong any more."""
-    now_s = world.loop.time()
+    now_s, patience_s = world.loop.time(), _UNREAD_S + world.auditor.suspicion_s()
     for name in open_ones:
         for entry in at_once(world.server.memory.read_inbox(name)):
-            if now_s - since_s.setdefault((name, entry.entry_id), now_s) > _UNREAD_S:
+            if now_s - since_s.setdefault((name, entry.entry_id), now_s) > patience_s:
                 yield f"{name}: its note '{entry.entry_id}' stays unread"
 
 
