@@ -74,7 +74,7 @@ async def _run(world: World) -> None:
     await _await_end(world, working)
     if not broken:
         broken.extend(await _leftovers(world))
-        world.auditor.check_logs()
+        world.auditor.check_ends()
         _check_subscribers(world)
         if sorted(world.clients.made) != sorted(world.auditor.executions()):
             broken.append(f"{world.clients.made} were asked for, there are more or others")
