@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 
 from harmonia_actors.runtime.orders import QueueKey
@@ -18,14 +17,14 @@ _START_S = (0.05, 0.4)
 
 
 class Machine:
-    """Starts processes in the order of their coming, as soon as their CPUs are free."""
+    """Starts processes as soon as their CPUs are free, whoever can first in order of coming."""
 
     def __init__(self, network: Network, faults: Faults, seed: str) -> None:
         self._network = network
         self._faults = faults
         self._luck = random.Random(f"{seed}/machine")
         self._free = float(CPUS)
-        self._waiting: deque[tuple[Process, float, Callable[[], None]]] = deque()
+        self._waiting: list[tuple[Process, float, Callable[[], None]]] = []
 
     def place(self, process: Process, key: QueueKey, started: Callable[[], None]) -> None:
         """Call `started` once the process has begun to run; it may fail to."""
@@ -34,12 +33,11 @@ class Machine:
         self._start_next()
 
     def _start_next(self) -> None:
-        while self._waiting:
-            process, cpus, started = self._waiting[0]
+        waiting, self._waiting = self._waiting, []
+        for process, cpus, started in waiting:
             if process.alive and cpus > self._free:
-                return
-            self._waiting.popleft()
-            if process.alive:
+                self._waiting.append((process, cpus, started))
+            elif process.alive:
                 self._start(process, cpus, started)
 
     def _start(self, process: Process, cpus: float, started: Callable[[], None]) -> None:
