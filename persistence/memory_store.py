@@ -335,9 +335,11 @@ class MemoryStore:
         if execution is None or execution.epoch != epoch or execution.ended or not execution.owner:
             return False
         execution.crashes = 0
-        self._roster.release(execution.owner, execution_id)
         is_alone = self._roster.owned(execution.owner) == {execution_id}
-        return is_alone and bool(self._suspects)
+        if is_alone and self._suspects:
+            return True
+        self._roster.release(execution.owner, execution_id)
+        return False
 
     async def waiting_executions(self) -> int:
         """See `Store.waiting_executions`."""
@@ -433,7 +435,8 @@ class MemoryStore:
         return [self._executions[one] for one in ids]
 
     def _claim(self, execution: StoredExecution, owner: str) -> Loaded:
-        stays_alone = self._roster.isolates(owner, execution.execution_id)
+        isolated = self._roster.isolates(owner, execution.execution_id)
+        stays_alone = isolated and execution.crashes > 0
         self._take_from_owner(execution)
         execution.owner = owner
         execution.epoch += 1

@@ -415,9 +415,10 @@ class Store(Retention, Protocol):
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """Say of an execution that it does its owner no harm: it is a suspect no more.
 
-        True if it is alone with its owner, and other suspects wait for the same: if the owner now
-        gives it on, it can take the next one. Without effect under another epoch, or once it has
-        been taken from its owner.
+        True if it is alone with its owner, and other suspects wait for the same: the owner is to
+        give it on, and can then take the next one. Until then it gets nothing else, or no suspect
+        would be given to it any more. Without effect under another epoch, or once it has been
+        taken from its owner.
         """
         ...
 

@@ -3,7 +3,7 @@
 local function claim(id, owner)
   local key = EXECUTION .. id
   local head = redis.call('HMGET', key, 'o', 'n')
-  local stays_alone = is_isolated(id, owner)
+  local stays_alone = is_suspect(id) and is_isolated(id, owner)
   if head[1] == '' then leave_queue(id) else take_from(id, head[1]) end
   redis.call('HINCRBY', key, 'e', 1)
   redis.call('HSET', key, 'o', owner)

@@ -175,6 +175,34 @@ class SuspectContract:
         for _ in range(2):
             assert await store.calm(loaded.execution_id, epoch=loaded.epoch) is True
 
+    async def test_nothing_comes_between_a_calm_and_the_next_suspect(self, store: Store):
+        """Or the owner is not without load any more, and who is always busy gets no suspect."""
+        await suspects(store, "e0", "e1")
+        await create(store, "new")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        first = await store.claim_next("o", owners_max=1)
+        assert first is not None
+        assert await store.calm("e0", epoch=first.epoch) is True
+        assert await store.claim_next("o", owners_max=1) is None
+        assert await create(store, "newer") == ""
+        await store.give_on("e0", epoch=first.epoch, blame=False)
+        second = await store.claim_next("o", owners_max=1)
+        assert second is not None
+        assert second.execution_id == "e1"
+
+    async def test_a_calm_one_that_its_owner_claims_once_more_is_not_alone(self, store: Store):
+        """Nobody would say of it once more that it is calm."""
+        await suspects(store, "e0", "e1")
+        await create(store, "new")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        first = await store.claim_next("o", owners_max=1)
+        assert first is not None
+        assert await store.calm("e0", epoch=first.epoch) is True
+        assert await store.claim("e0", "o") is not None
+        taken = await store.claim_next("o", owners_max=1)
+        assert taken is not None
+        assert taken.execution_id == "new"
+
     async def test_a_suspect_that_its_owner_claims_once_more_stays_alone(self, store: Store):
         """The reply that named it may have been lost."""
         await suspects(store, "e0", "e1")
