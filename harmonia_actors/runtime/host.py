@@ -31,7 +31,7 @@ from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
-from persistence.errors import Missing, StoreUnavailable
+from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import InboxEntry, Loaded, Store
 
 __all__ = ["Census", "ExecutionHost", "HostLimits"]
@@ -314,6 +314,9 @@ class ExecutionHost:
         except (Missing, UnknownSchema) as error:
             _log.error("execution %s is set aside: %s", execution_id, error)
             self._set_aside.add(execution_id)
+            return
+        except StaleOwner:
+            _log.info("execution %s was claimed anew before it was quarantined", execution_id)
             return
         except ValueError as error:
             self._broke(given, error)

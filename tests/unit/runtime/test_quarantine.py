@@ -134,6 +134,34 @@ async def test_a_store_that_is_away_is_no_reason_to_leave_tasks_as_they_stand(
     assert {t["status"] for t in found["task_status"].values()} <= {"cancelled", "skipped"}
 
 
+async def test_whoever_claims_anew_before_the_quarantine_fails_it_instead(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = await world.start(HELD)
+    await world.began(odd, "x")
+    for name in list(world.installation.hosts):
+        await orphaned(world, name)
+    for name in ("dead-1", "dead-2"):
+        await world.store.renew_owner(name, lease_ms=1_000)
+        assert await world.store.claim_next(name, owners_max=1) is not None
+        await world.store.orphan(name, limit=10, blame=True)
+    write, epochs = world.store.commit, list[int]()
+    host = await world.installation.add_owner("heir")
+
+    async def overtaken(commit: Commit) -> None:
+        epochs.append(commit.epoch)
+        if len(epochs) == 1:
+            await host.claim(odd)
+        await write(commit)
+
+    world.store.commit = overtaken  # type: ignore[method-assign]
+    await host.pick_up()
+    found = await world.ended(odd)
+    assert found["error"]["code"] == "quarantined"
+    assert epochs == [epochs[0], epochs[0] + 1]
+    assert [one for one in caplog.records if one.exc_info] == []
+
+
 async def test_what_cannot_even_be_read_is_failed_by_its_head(world: World) -> None:
     odd = await world.start(HELD)
     await world.began(odd, "x")
