@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import BinaryIO
 
 from harmonia_actors.components.contract import ActionError
 
-__all__ = ["FileEntry", "FileListing", "Workspace"]
+__all__ = ["FileEntry", "FileListing", "Workspace", "is_part"]
 
 #: Longest path, in bytes, and longest name in it: what Linux takes.
 PATH_BYTES_MAX = 4_095
@@ -33,6 +34,8 @@ LISTED_DEPTH_MAX = 32
 
 #: Never files of a user, whatever directories are configured.
 _SYSTEM_ROOTS = tuple(Path(root) for root in ("/proc", "/sys", "/dev"))
+#: A file that is being written; it gets its name when it is whole.
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: O_NONBLOCK, so that a FIFO put in a file's place cannot hold us up.
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -226,7 +229,7 @@ class _Scan:
                     self._entry(entry, descriptor, prefix, depth)
 
     def _entry(self, entry: os.DirEntry[str], descriptor: int, prefix: str, depth: int) -> None:
-        if not _is_text(entry.name):
+        if is_part(entry.name) or not _is_text(entry.name):
             return
         if entry.is_file(follow_symlinks=False):
             self.found.append(_entry(prefix + entry.name, entry.stat(follow_symlinks=False)))
@@ -239,6 +242,11 @@ class _Scan:
                 self.directory(below, f"{prefix}{entry.name}/", depth + 1)
             finally:
                 os.close(below)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file with this name is one that `Workspace.write_file` has not finished."""
+    return _PART.fullmatch(name) is not None
 
 
 def _check_text(path: str) -> None:

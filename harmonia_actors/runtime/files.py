@@ -5,11 +5,13 @@ Works on the node where the workspace is. This module must not know which node t
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harmonia_actors.components.contract import ActionError
-from harmonia_actors.components.workspace import FileEntry, Workspace
+from harmonia_actors.components.workspace import FileEntry, Workspace, is_part
 from harmonia_actors.core.errors import ResourceNotFound
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.runtime.tree_removal import remove_tree
@@ -33,6 +35,8 @@ REMOVED_ENTRIES_MAX = 50_000
 #: Where copies are made before they get their names; no execution's id starts with a dot.
 _UNFINISHED = ".unfinished"
 _UNFINISHED_S_MAX = 86_400
+#: How the reasons begin that shutil gives, as text only, for what is not there any more.
+_IS_GONE = f"[Errno {errno.ENOENT}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,13 @@ class WorkspaceFiles:
         """Copy a directory so that it is there whole or not at all; whoever is first wins."""
         part = self.root / _UNFINISHED / f"{target.name}-{secrets.token_hex(4)}"
         part.parent.mkdir(mode=0o700, exist_ok=True)
-        shutil.copytree(source, part, symlinks=True)
+        try:
+            shutil.copytree(source, part, symlinks=True, ignore=_not_copied)
+        except shutil.Error as error:
+            # The source may be in use: what its execution removed meanwhile is no failure.
+            if not all(why.startswith(_IS_GONE) for *_, why in error.args[0]):
+                shutil.rmtree(part)
+                raise
         try:
             part.rename(target)
         except OSError:
@@ -175,3 +185,17 @@ class WorkspaceFiles:
             return Workspace(directory, ()).open_download(path)
         except ActionError:
             raise missing from None
+
+
+def _not_copied(directory: str, names: list[str]) -> list[str]:
+    """What of a directory is no content: files that are not whole yet, and pipes and sockets."""
+    place = Path(directory)
+    return [name for name in names if is_part(name) or not _is_content(place / name)]
+
+
+def _is_content(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
