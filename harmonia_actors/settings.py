@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         ge=1,
         description="How long the store may take to answer before it counts as unavailable.",
     )
+    durability_age_s_max: float = Field(
+        5.0,
+        ge=0,
+        description="How old what is said of the store's promise may be; then its configuration "
+        "is read again.",
+    )
     data_dir: Path = Field(
         Path(".harmonia"),
         description="What `harmonia up` keeps: the embedded store, blobs, workspaces, logs.",

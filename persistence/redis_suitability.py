@@ -15,7 +15,10 @@ from persistence.store import Durability
 
 __all__ = ["read_durability", "refuse_kind"]
 
-_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory-policy")
+_SETTINGS = (
+    *("appendonly", "appendfsync", "no-appendfsync-on-rewrite"),
+    *("save", "maxmemory-policy"),
+)
 #: COPY and ZRANGE in reverse came with this version.
 _OLDEST = [6, 2]
 
@@ -30,7 +33,10 @@ async def read_durability(client: RedisClient) -> Durability:
     except ResponseError as error:
         # What INFO says is enough to refuse a server, but it does not tell about fsync.
         _refuse_eviction(info.get("maxmemory_policy", ""))
-        return Durability("none", f"the server does not show its configuration ({error})")
+        hidden = f"the server does not show its configuration ({error})"
+        if info.get("aof_enabled") == "0":
+            return Durability("none", f"the append-only file is off; {hidden}")
+        return Durability("unknown", hidden)
     _refuse_eviction(config["maxmemory-policy"])
     return _promise(config)
 
@@ -39,6 +45,12 @@ def _promise(config: dict[str, str]) -> Durability:
     if config["appendonly"] != "yes":
         snapshots = f"snapshots only (save {config['save']!r})" if config["save"] else "no snapshot"
         return Durability("none", f"the append-only file is off; {snapshots}")
+    if config["no-appendfsync-on-rewrite"] == "yes" and config["appendfsync"] != "no":
+        return Durability(
+            "none",
+            "while the server rewrites its append-only file, the system decides when to write "
+            "(no-appendfsync-on-rewrite yes)",
+        )
     match config["appendfsync"]:
         case "always":
             return Durability("always", "every write is on disk before it is acknowledged")
