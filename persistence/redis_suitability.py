@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from persistence.errors import UnsuitableServer
 from persistence.redis_client import RedisClient
+from persistence.redis_replies import info_fields
 from persistence.store import Durability
 
 __all__ = ["read_durability", "refuse_kind"]
@@ -26,7 +27,7 @@ _OLDEST = [6, 2]
 async def read_durability(client: RedisClient) -> Durability:
     """See `Store.durability`."""
     await _require_authentication(client)
-    info = _lines(await client.command("INFO", "everything"))
+    info = info_fields(await client.command("INFO", "everything"))
     refuse_kind(info)
     try:
         config = await _configuration(client)
@@ -115,8 +116,3 @@ async def _is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
-
-
-def _lines(info: bytes) -> dict[str, str]:
-    parts = (line.partition(":") for line in info.decode().splitlines())
-    return {name: value for name, _, value in parts if value}
