@@ -24,7 +24,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate lint format docs lock clean
+.PHONY: help install demo test simulate mutants lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ test: $(STAMP) ## Run all the tests
 
 simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+
+mutants: $(STAMP) ## Switch off each guard in a copy, and see tests turn red
+	@$(BIN)/python -m tests.mutation.run $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .
