@@ -204,6 +204,17 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         '    return Output(len(body), None, blobs.put(f"{name}.json", body), preview)\n',
         _BLOB_LATER,
         f"{_UNIT}/test_task_host.py::test_a_large_output_is_written_before_it_is_told",
+        "tests/unit/service/test_killed_between.py::test_an_output_is_whole_and_nothing_dangles",
+    ),
+    mutant(
+        "blob, orphan",
+        "what a former attempt wrote before it died is removed",
+        "harmonia_actors/runtime/attempt_runner.py",
+        "        self._discard_former(order)\n",
+        "",
+        f"{_UNIT}/test_task_host.py"
+        "::test_what_a_former_attempt_has_left_is_removed_by_the_one_that_counts",
+        "tests/unit/service/test_killed_between.py::test_an_output_is_whole_and_nothing_dangles",
     ),
     mutant(
         "restored from, service",
