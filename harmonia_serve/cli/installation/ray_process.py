@@ -97,6 +97,7 @@ class _Driver:
         from harmonia_actors.actors.wiring import ensure_first_key, install
         from harmonia_serve.deployments import deploy
 
+        self._check_components()
         if self._plan.address:
             self._join()
         else:
@@ -112,6 +113,17 @@ class _Driver:
         with self._step("starting the service", f"REST, WebSocket and SSE on {url}"):
             deploy(settings, progress=self._progress)
         self._report(reports.Ready(url))
+
+    def _check_components(self) -> None:
+        """Refuse remote components that have the name of one of a module: only here is it known."""
+        if not self._plan.settings.component_catalogues:
+            return
+        from harmonia_actors.actors.parts import make_registry
+
+        try:
+            make_registry(self._plan.settings)
+        except ValueError as error:
+            raise CommandFailed(str(error)) from error
 
     def take_down(self) -> None:
         """Join the cluster and end Harmonia on it."""
