@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,14 @@ from starlette.routing import Route
 
 from tests.unit.serve.conftest import serve_app
 
-__all__ = ["RemoteServer", "answering", "ndjson", "raw_server", "serve_remote"]
+__all__ = [
+    "RemoteServer",
+    "answering",
+    "ndjson",
+    "raw_server",
+    "serve_remote",
+    "served_in_a_thread",
+]
 
 Act = Callable[[Request], Awaitable[Response]]
 
@@ -79,20 +88,43 @@ class RemoteServer:
 
         return act
 
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/parts", self.tell_catalogue),
+                Route("/parts/{component}/{action}", self.act, methods=["POST"]),
+            ]
+        )
+
 
 @asynccontextmanager
 async def serve_remote() -> AsyncIterator[RemoteServer]:
     """Run it on a free port, below a path of its own."""
     server = RemoteServer()
-    app = Starlette(
-        routes=[
-            Route("/parts", server.tell_catalogue),
-            Route("/parts/{component}/{action}", server.act, methods=["POST"]),
-        ]
-    )
-    async with serve_app(app) as served:
+    async with serve_app(server.app()) as served:
         server.url = f"{served.http}/parts"
         yield server
+
+
+@contextmanager
+def served_in_a_thread(app: Any) -> Iterator[str]:
+    """Run an application in a thread of its own, for callers that wait; its URL."""
+    begun: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        async with serve_app(app) as served:
+            begun.set_result((served.http, asyncio.get_running_loop(), end))
+            await end.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    url, loop, end = begun.result(30)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(30)
 
 
 def answering(content: Any, status: int = 200, **headers: str) -> Act:
@@ -149,5 +181,3 @@ async def raw_server(*pieces: bytes, then_wait: bool = False) -> AsyncIterator[s
         over.set()
         server.close()
         await server.wait_closed()
-
-

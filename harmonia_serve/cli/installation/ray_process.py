@@ -23,7 +23,7 @@ from harmonia_serve.cli.installation.ports import service_url
 from harmonia_serve.cli.installation.ray_environment import ray_directory
 from harmonia_serve.cli.problems import CommandFailed
 
-__all__ = ["main"]
+__all__ = ["Driver", "main"]
 
 _SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 _HEAD_PROCESSES = ("gcs_server", "raylet")
@@ -39,7 +39,7 @@ def main() -> int:
     if not plan_line:
         return 1
     order = json.loads(plan_line)
-    driver = _Driver(Plan.from_json(order["plan"]), report)
+    driver = Driver(Plan.from_json(order["plan"]), report)
     try:
         if order["task"] == "take_down":
             driver.take_down()
@@ -77,7 +77,7 @@ def _failure(error: Exception) -> reports.Failed:
     return reports.Failed(message, again=True)
 
 
-class _Driver:
+class Driver:
     """Harmonia on a cluster: brought up, and taken down again."""
 
     def __init__(self, plan: Plan, report: reports.Show) -> None:
@@ -93,11 +93,11 @@ class _Driver:
 
     def bring_up(self) -> None:
         """Start or join the cluster, start Harmonia's actors and applications."""
+        self._check_components()
         from harmonia_actors.actors.names import list_actors
         from harmonia_actors.actors.wiring import ensure_first_key, install
         from harmonia_serve.deployments import deploy
 
-        self._check_components()
         if self._plan.address:
             self._join()
         else:

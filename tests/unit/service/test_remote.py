@@ -317,9 +317,7 @@ async def test_tasks_near_and_far_work_together(
     world = await world_of(server, make_world)
     server.action(
         "echo",
-        ndjson(
-            {"progress": {"fraction": 0.25, "message": "a quarter"}}, {"output": {"n": [1, 2]}}
-        ),
+        ndjson({"progress": {"fraction": 0.25, "message": "a quarter"}}, {"output": {"n": [1, 2]}}),
     )
     tasks = {
         "a": {"input": {"value": {"deep": [7]}}},
