@@ -8,7 +8,7 @@ The README's configuration table is made from this file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -86,9 +86,9 @@ class Settings(BaseSettings):
         description="Bearer tokens of services with remote components, as a JSON object with the "
         "token of each URL that needs one.",
     )
-    #: What each service has said that it offers, by its URL: whoever starts Harmonia has asked, so
-    #: that every process knows the same, also when a service is away. Comes from no user.
-    component_catalogues: dict[str, Any] = Field({}, exclude=True, repr=False)
+    #: What each service has said that it offers, by its URL, packed: whoever starts Harmonia has
+    #: asked, so that every process knows the same, also when a service is away. Set by no user.
+    component_catalogues: dict[str, str] = Field({}, exclude=True, repr=False)
     remote_connect_s_max: float = Field(
         10.0, gt=0, description="Time to connect to a service with remote components."
     )

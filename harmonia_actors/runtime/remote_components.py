@@ -8,6 +8,8 @@ service to be there for it. This module must not know Ray or the store.
 from __future__ import annotations
 
 import asyncio
+import base64
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +23,17 @@ from harmonia_actors.components.remote.service import (
     service_url,
     urls_among,
 )
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.runtime.service.schema_checks import SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.settings import Settings
 
-__all__ = ["ask_services", "load_registry", "remote_components", "services"]
+__all__ = ["PACKED_BYTES_MAX", "ask_services", "load_registry", "remote_components", "services"]
+
+#: Ray keeps arguments of up to 100 KiB with the actor. Larger ones it keeps as objects of whoever
+#: started the actor, so that none could be started again once that process has ended.
+PACKED_BYTES_MAX = 64_000
 
 
 def services(settings: Settings) -> list[RemoteService]:
@@ -60,7 +67,15 @@ def remote_components(settings: Settings) -> list[Component]:
 def _known(service: RemoteService, settings: Settings) -> list[Component]:
     if service.url not in settings.component_catalogues:
         raise ComponentLoadError(f"nobody has asked {service.url} for its catalogue")
-    return components_of(service, settings.component_catalogues[service.url])
+    return components_of(service, _unpacked(settings.component_catalogues[service.url]))
+
+
+def _packed(catalogue: Any) -> str:
+    return base64.b64encode(zlib.compress(jsontext.encode_canonical(catalogue), 9)).decode("ascii")
+
+
+def _unpacked(text: str) -> Any:
+    return jsontext.decode(zlib.decompress(base64.b64decode(text)))
 
 
 def load_registry(settings: Settings) -> Registry:
@@ -76,11 +91,18 @@ async def ask_services(settings: Settings) -> Settings:
     """
     asked = services(settings)
     found = await asyncio.gather(*map(fetch_catalogue, asked), return_exceptions=True)
-    catalogues: dict[str, Any] = {}
+    catalogues: dict[str, str] = {}
     for service, catalogue in zip(asked, found, strict=True):
         if isinstance(catalogue, BaseException):
             raise catalogue
-        catalogues[service.url] = catalogue
+        components_of(service, catalogue)
+        catalogues[service.url] = _packed(catalogue)
+    size = sum(map(len, catalogues.values()))
+    if size > PACKED_BYTES_MAX:
+        raise ComponentLoadError(
+            f"the catalogues of {', '.join(catalogues)} have {size} bytes together, compressed; at "
+            f"most {PACKED_BYTES_MAX} are carried to every process. Offer less, or leave one out"
+        )
     known = settings.model_copy(update={"component_catalogues": catalogues})
     components = remote_components(known)
     Registry.load((), components)

@@ -29,6 +29,7 @@ from harmonia_actors.core.audit_findings import AUDIT_RULES
 from harmonia_actors.core.statuses import EXECUTION_TRANSITIONS, TASK_TRANSITIONS
 from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.runtime import files
+from harmonia_actors.runtime.remote_components import PACKED_BYTES_MAX
 from harmonia_actors.settings import Settings
 from harmonia_serve import once, problems
 from harmonia_serve.app import build_app, guarded_routes
@@ -104,6 +105,7 @@ def fixed_limits() -> str:
         ("… and at most, with `max_output_bytes`", ergon.CAPTURE_BYTES_MAX),
         ("Bytes of `stderr` in the details of a failed command", ergon.STDERR_SHOWN_MAX),
         ("Lines that one attempt of a remote action may log", remote_actions.LOG_LINES_MAX),
+        ("Bytes of all catalogues of remote components, compressed", PACKED_BYTES_MAX),
         ("Columns that `sophia.analyze_data` describes", columns.COLUMNS_MAX),
         ("Files that one listing of a workspace shows", files.FILES_SHOWN_MAX),
         ("Problems that one `validation_error` lists", errors.ValidationFailed.SHOWN_MAX),

@@ -57,7 +57,9 @@ def with_catalogues(settings: Settings) -> Settings:
 
 def offered(settings: Settings) -> list[str]:
     """A line for each service whose catalogue is known: where it is and what it offers."""
-    return [
-        f"{url}: {', '.join(sorted(catalogue['components']))}"
-        for url, catalogue in settings.component_catalogues.items()
-    ]
+    from harmonia_actors.runtime.remote_components import remote_components
+
+    names: dict[str, list[str]] = {}
+    for component in remote_components(settings):
+        names.setdefault(component.url, []).append(component.name)
+    return [f"{url}: {', '.join(sorted(found))}" for url, found in names.items()]

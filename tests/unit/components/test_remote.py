@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from tests.support.remote_service import (
     serve_remote,
 )
 from tests.unit.components.context import RecordingContext, context_in
+from tests.unit.serve.conftest import serve_app
 
 LIMITS = RemoteLimits(connect_s_max=5, silence_s_max=30, answer_bytes_max=100_000)
 OPEN = {"type": "object"}
@@ -341,6 +346,45 @@ async def test_a_cancel_closes_the_connection_at_once(
         await server.disconnected.wait()
     with pytest.raises(asyncio.CancelledError):
         await calling
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+async def test_a_certificate_must_be_one_that_the_machine_trusts(tmp_path: Path) -> None:
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    named = "-subj /CN=here -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    await asyncio.to_thread(
+        subprocess.run,
+        ["openssl", *request.split(), *named.split()],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    server = RemoteServer()
+    server.action("do", answering({"output": 1}))
+    script = (
+        "import asyncio, sys\n"
+        "from harmonia_actors.components.remote.catalogue import fetch_catalogue\n"
+        "from harmonia_actors.components.remote.service import RemoteService\n"
+        "print([*asyncio.run(fetch_catalogue(RemoteService(sys.argv[1])))])"
+    )
+
+    async def fetched(url: str, **environ: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", script, url),
+            env={**kept, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        return out.decode()
+
+    async with serve_app(server.app(), ssl_certfile=certificate, ssl_keyfile=key) as served:
+        url = f"https://{served.host}/parts"
+        assert "CERTIFICATE_VERIFY_FAILED" in await fetched(url)
+        assert server.asked == []
+        assert await fetched(url, SSL_CERT_FILE=str(certificate)) == "['components']\n"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""Remote components in an installation: their catalogue, checks of inputs, attempts of all kinds."""
+"""Remote components in an installation: catalogue, checks of inputs, attempts of all kinds."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import pickle
+import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from harmonia_actors.runtime.remote_components import (
     load_registry,
     remote_components,
 )
+from harmonia_actors.runtime.service.schema_checks import ActionInput, SchemaChecks
+from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.settings import Settings
 from tests.support.remote_service import (
     Act,
@@ -47,6 +51,22 @@ PLAIN: dict[str, Any] = {
     "required": ["length"],
     "additionalProperties": False,
 }
+
+
+def _doubling(depth: int) -> dict[str, Any]:
+    """A schema of a few lines that takes twice as long to check for each step of depth."""
+    defs: dict[str, Any] = {"d0": {"type": "integer"}}
+    for step in range(1, depth):
+        twice = {"$ref": f"#/$defs/d{step - 1}"}
+        defs[f"d{step}"] = {"allOf": [{"anyOf": [twice, twice]}]}
+    return {
+        "type": "object",
+        "$defs": defs,
+        "properties": {"n": {"$ref": f"#/$defs/d{depth - 1}"}},
+    }
+
+
+COSTLY = _doubling(28)
 
 
 @pytest.fixture
@@ -80,7 +100,8 @@ async def test_what_is_asked_for_once_makes_the_same_components_everywhere(
     known = await ask_services(settings)
     assert [method for method, _, _ in server.asked] == ["GET"]
     assert server.asked[0][1]["authorization"] == "Bearer canary"
-    handed_on = Settings(**{**known.model_dump(), "component_catalogues": json_of(known)})
+    packed = json.loads(json.dumps(known.component_catalogues))
+    handed_on = Settings(**{**known.model_dump(), "component_catalogues": packed})
     catalogue = {each["name"]: each for each in load_registry(handed_on).catalogue()}
     far = catalogue["far"]
     assert (far["url"], far["description"]) == (server.url, "Far away")
@@ -97,12 +118,20 @@ async def test_what_is_asked_for_once_makes_the_same_components_everywhere(
     assert "canary" not in f"{known!r} {known.for_display()}"
 
 
-def json_of(settings: Settings) -> Any:
-    return json.loads(json.dumps(settings.component_catalogues))
+async def test_catalogues_that_are_too_much_to_carry_are_refused(server: RemoteServer) -> None:
+    noise = random.Random(0)
+    words = [f"{noise.getrandbits(400):x}" for _ in range(1_500)]
+    noisy: dict[str, Any] = {word: {} for word in words}
+    server.action("wordy", answering({}), {"type": "object", "properties": noisy})
+    assert "at most 64000 are carried" in await refused(server.url)
+    regular = {f"p{n}": {"type": "integer", "description": "A number"} for n in range(9_000)}
+    server.action("wordy", answering({}), {"type": "object", "properties": regular})
+    known = await ask_services(Settings(components=(server.url,)))
+    assert len(pickle.dumps(known)) < 100_000, "Ray keeps it with the actor"
 
 
 async def test_a_service_that_nobody_has_asked_is_named() -> None:
-    with pytest.raises(ComponentLoadError, match="nobody has asked http://127.0.0.1:9"):
+    with pytest.raises(ComponentLoadError, match=r"nobody has asked http://127\.0\.0\.1:9"):
         load_registry(Settings(components=("http://127.0.0.1:9",)))
 
 
@@ -110,7 +139,9 @@ async def test_a_token_for_no_service_is_refused() -> None:
     settings = Settings(
         components=("http://127.0.0.1:9",), component_tokens={"http://127.0.0.1:8": "canary"}
     )
-    with pytest.raises(ComponentLoadError, match=r"token for http://127.0.0.1:8, which") as caught:
+    with pytest.raises(
+        ComponentLoadError, match=r"token for http://127\.0\.0\.1:8, which"
+    ) as caught:
         await ask_services(settings)
     assert "canary" not in str(caught.value)
 
@@ -267,13 +298,7 @@ async def test_what_is_no_task_is_refused_as_ever(
 async def test_the_inputs_of_a_whole_definition_have_the_bounds_of_one_check(
     server: RemoteServer, make_world: MakeWorld
 ) -> None:
-    leaf: dict[str, Any] = {"type": "integer"}
-    defs: dict[str, Any] = {"d0": leaf}
-    for depth in range(1, 28):
-        twice = {"$ref": f"#/$defs/d{depth - 1}"}
-        defs[f"d{depth}"] = {"allOf": [{"anyOf": [twice, twice]}]}
-    costly = {**OPEN, "$defs": defs, "properties": {"n": {"$ref": "#/$defs/d27"}}}
-    server.action("costly", answering({"output": 1}), costly)
+    server.action("costly", answering({"output": 1}), COSTLY)
     world = await world_of(server, make_world, schema_check_cpu_s_max=0.3)
     with pytest.raises(ValidationFailed) as caught:
         await world.workflow(
@@ -286,9 +311,6 @@ async def test_the_inputs_of_a_whole_definition_have_the_bounds_of_one_check(
     found = problems(caught)
     assert [*found] == ["tasks.a.input.length", "tasks.b.input"]
     assert "0.3 s of processor time" in found["tasks.b.input"]
-
-
-OPEN: dict[str, Any] = {"type": "object"}
 
 
 @pytest.mark.parametrize("action", ["plain", "rich"])
@@ -306,6 +328,23 @@ async def test_values_of_references_are_checked_before_anything_is_sent(
     assert len(server.asked) == 1, "nothing was carried out"
     assert (await world.run(tasks, {"n": 3}))["status"] == "completed"
     assert server.asked[-1][2]["input"] == {"length": 3}
+
+
+async def test_an_input_that_nobody_has_time_to_check_is_left_to_the_service(
+    server: RemoteServer, make_world: MakeWorld
+) -> None:
+    world = await world_of(server, make_world)
+    checks = SchemaChecks(CheckLimits(4.0, 1_000_000_000), turn_s=0.05)
+    world.installation.runner.schemas = checks
+    busy = [
+        asyncio.ensure_future(checks.of_inputs([ActionInput(COSTLY, {"n": "x"})])) for _ in range(2)
+    ]
+    await asyncio.sleep(0)
+    found = await world.run({"a": task("rich", {"length": "${workflow.input.n}"})}, {"n": "long"})
+    assert not any(each.done() for each in busy)
+    await asyncio.gather(*busy)
+    assert found["status"] == "completed"
+    assert server.asked[-1][2]["input"] == {"length": "long"}
 
 
 # Attempts ----------------------------------------------------------------------------------------
