@@ -104,6 +104,11 @@ class Settings(BaseSettings):
     remote_catalogue_bytes_max: int = Field(
         1_000_000, gt=0, description="Size of a catalogue of remote components, as JSON."
     )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO",
+        description="From which level on Harmonia's processes write to their logs, which Ray keeps "
+        "and its dashboard shows.",
+    )
 
     # HTTP
     host: str = Field("127.0.0.1", description="Address that REST, WebSocket and SSE listen on.")

@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[2]
 FINAL = ("completed", "failed", "cancelled")
 _BOOT_S = 240.0
 _END_S = 60.0
-#: Streams look at their key with each sign of life: often, so that tests need not wait for it.
-_QUICK = {"HARMONIA_STREAM_HEARTBEAT_S": "2"}
+#: Streams look at their key with each sign of life: often, so that tests need not wait for it. All
+#: that can be logged is logged, so that secrets are looked for in all of it.
+_ENVIRONMENT = {"HARMONIA_STREAM_HEARTBEAT_S": "2", "HARMONIA_LOG_LEVEL": "DEBUG"}
 
 
 def until(
@@ -165,7 +166,7 @@ def running_service(data_dir: Path, *arguments: str) -> Iterator[RunningService]
         *("--components", "tests.support.actions"),
         *arguments,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_QUICK}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_ENVIRONMENT}
     output = (data_dir.parent / "up.log").open("w+")
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
