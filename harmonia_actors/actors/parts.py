@@ -5,7 +5,6 @@ The composition root of actors and replicas: from settings to the objects of `ru
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from harmonia_actors.components.registry import Registry
@@ -18,6 +17,9 @@ from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.pool_host import PoolTimes
 from harmonia_actors.runtime.pool_sizes import PoolSizes
+from harmonia_actors.runtime.remote_components import load_registry
+from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.runtime.silence import Patience
 from harmonia_actors.runtime.sizing import SizingLimits
 from harmonia_actors.runtime.supervision import SupervisionTimes
@@ -33,10 +35,10 @@ __all__ = [
     "dispatch_limits",
     "host_limits",
     "janitor_limits",
-    "log_to_stderr",
     "make_blobs",
     "make_files",
     "make_registry",
+    "make_schema_checks",
     "ordering_limits",
     "patience",
     "pool_sizes",
@@ -64,7 +66,13 @@ def make_blobs(settings: Settings) -> BlobStore:
 
 def make_registry(settings: Settings) -> Registry:
     """All components that are installed or configured."""
-    return Registry.load(settings.components)
+    return load_registry(settings)
+
+
+def make_schema_checks(settings: Settings) -> SchemaChecks:
+    """Judges inputs of remote actions where they run; an attempt has time to wait its turn."""
+    limits = CheckLimits(settings.schema_check_cpu_s_max, settings.schema_check_memory_bytes_max)
+    return SchemaChecks(limits, turn_s=None)
 
 
 def make_files(settings: Settings, node_id: str) -> WorkspaceFiles:
@@ -174,12 +182,3 @@ def janitor_limits(settings: Settings) -> JanitorLimits:
         round_max=settings.janitor_round_max,
         compact_bytes_min=settings.store_rewrite_bytes_min if settings.store_rewrite else None,
     )
-
-
-def log_to_stderr() -> None:
-    """Harmonia's own log lines go to the process's log, from INFO on."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "matplotlib", "fontTools", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
