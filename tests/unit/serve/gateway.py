@@ -458,7 +458,6 @@ class MemoryGateway:
         return {"promise": "none", "meaning": "It may be lost.", "detail": "in memory"}
 
     async def ready(self) -> bool:
-        self._note("ready")
         return self.is_ready
 
     async def metrics(self) -> Mapping[str, float]:
