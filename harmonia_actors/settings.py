@@ -174,6 +174,14 @@ class Settings(BaseSettings):
         description="Recent events one replica keeps in memory for its subscribers; older ones are "
         "read from the store.",
     )
+    stream_summary_interval_ms: int = Field(
+        500,
+        ge=0,
+        description="Shortest time between two summaries on one stream that asks for them.",
+    )
+    stream_summary_names_max: int = Field(
+        20, ge=0, description="Names in a summary of tasks that run, and of tasks that have failed."
+    )
     stream_messages_max: int = Field(
         1_000,
         gt=0,

@@ -61,6 +61,10 @@ the last one. The key goes into a header or, for browsers, into `?api_key=`. Oth
 **Server-Sent Events.** `/events/harmonia/executions/{execution_id}` sends the same events with
 `id:` (the `seq`), `event:` and `data:`; it resumes after `Last-Event-ID` or `?after=SEQ`, and
 answers 204 if nothing is to come.
+
+**Summaries.** With `?detail=summary` both send, in place of the tasks' events, now and then an
+`execution_progress`: `{"status", "progress", "total_tasks", "tasks": {"pending": 3, …},
+"running_tasks": […], "failed_tasks": […]}`, how things stand after the event of its `seq`.
 """
 
 _SECURITY: Final = {

@@ -24,6 +24,7 @@ __all__ = [
     "CheckpointQuery",
     "EventStreamQuery",
     "ExecutionListQuery",
+    "ExecutionStreamQuery",
     "OutputsQuery",
     "PageQuery",
     "SortedQuery",
@@ -114,7 +115,17 @@ class StreamQuery(_Parameters):
     )
 
 
-class EventStreamQuery(StreamQuery):
+class ExecutionStreamQuery(StreamQuery):
+    """What of an execution's events is sent."""
+
+    detail: Literal["full", "summary"] = Field(
+        "full",
+        description="`summary`: in place of the tasks' events, now and then what they come to, as "
+        "`execution_progress`",
+    )
+
+
+class EventStreamQuery(ExecutionStreamQuery):
     """How an SSE stream is written, besides."""
 
     envelope: bool = Field(

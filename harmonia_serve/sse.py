@@ -7,7 +7,7 @@ framing three fields is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
@@ -22,7 +22,15 @@ from harmonia_serve.gateway import StreamEvent
 from harmonia_serve.problems import log_unexpected
 from harmonia_serve.queries import EventStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs
-from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+from harmonia_serve.streams import (
+    SCOPE,
+    Ending,
+    SlowReader,
+    Subscription,
+    batches_of,
+    in_time,
+    start_after,
+)
 
 __all__ = ["PREFIX", "frame", "router"]
 
@@ -60,7 +68,11 @@ async def stream_events(
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, request.headers)
     framing = partial(frame, envelope=query.envelope)
-    return _EventStream(context, caller_of(request), execution_id, after, framing)
+
+    def batches() -> AsyncIterator[Sequence[StreamEvent]]:
+        return batches_of(context.gateway, context.settings, execution_id, query, after)
+
+    return _EventStream(context, caller_of(request), batches, framing)
 
 
 def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
@@ -81,25 +93,21 @@ class _EventStream(Response):
         self,
         context: Context,
         caller: Caller,
-        execution_id: str,
-        after: int,
+        batches: Callable[[], AsyncIterator[Sequence[StreamEvent]]],
         framing: Callable[[StreamEvent], bytes],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._context = context
         self._caller = caller
-        self._execution_id = execution_id
-        self._after = after
+        self._batches = batches
         self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the subscription, so that errors are still an answer of their own, then stream."""
         context = self._context
         with context.slots.take(), context.observation.open_stream("sse"):
-            subscription = Subscription(
-                context.gateway, context.settings, self._execution_id, self._after
-            )
+            subscription = Subscription(self._batches(), context.settings)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     await Response(status_code=204)(scope, receive, send)

@@ -24,6 +24,8 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.settings import Settings
 from harmonia_serve.auth import Caller
 from harmonia_serve.gateway import Gateway, StreamEvent
+from harmonia_serve.queries import ExecutionStreamQuery
+from harmonia_serve.summaries import summarised
 
 __all__ = [
     "SCOPE",
@@ -32,6 +34,7 @@ __all__ = [
     "SlowReader",
     "StreamSlots",
     "Subscription",
+    "batches_of",
     "in_time",
     "start_after",
 ]
@@ -106,12 +109,25 @@ def start_after(after: str | int | None, headers: Headers) -> int:
     return int(last)
 
 
-class Subscription:
-    """Events of one execution for one client. To be closed with `aclose` whatever happens."""
+def batches_of(
+    gateway: Gateway,
+    settings: Settings,
+    execution_id: str,
+    query: ExecutionStreamQuery,
+    after: int,
+) -> AsyncIterator[Sequence[StreamEvent]]:
+    """What a client has asked for of an execution."""
+    if query.detail == "summary":
+        return summarised(gateway, settings, execution_id, after=after)
+    return gateway.events(execution_id, after=after)
 
-    def __init__(self, gateway: Gateway, settings: Settings, execution_id: str, after: int) -> None:
+
+class Subscription:
+    """Batches of events for one client. To be closed with `aclose` whatever happens."""
+
+    def __init__(self, batches: AsyncIterator[Sequence[StreamEvent]], settings: Settings) -> None:
         self._settings = settings
-        self._batches = gateway.events(execution_id, after=after)
+        self._batches = batches
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()

@@ -24,9 +24,17 @@ from harmonia_serve.problems import (
     CLOSE_TOO_BIG,
     CLOSE_UNWELCOME,
 )
-from harmonia_serve.queries import StreamQuery
+from harmonia_serve.queries import ExecutionStreamQuery
 from harmonia_serve.routes.context import ContextOf, needs
-from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+from harmonia_serve.streams import (
+    SCOPE,
+    Ending,
+    SlowReader,
+    Subscription,
+    batches_of,
+    in_time,
+    start_after,
+)
 
 __all__ = ["PREFIX", "catch_all", "router"]
 
@@ -44,7 +52,7 @@ catch_all = APIRouter()
 async def stream_events(
     socket: WebSocket,
     execution_id: str,
-    query: Annotated[StreamQuery, Query()],
+    query: Annotated[ExecutionStreamQuery, Query()],
     context: ContextOf,
 ) -> None:
     """Every event of an execution: what has happened, then live, until it ends."""
@@ -52,8 +60,9 @@ async def stream_events(
     after = start_after(query.after, socket.headers)
     with context.slots.take(), context.observation.open_stream("websocket"):
         await socket.accept()
-        subscription = Subscription(context.gateway, context.settings, execution_id, after)
-        sink = _Sink(socket)
+        batches = batches_of(context.gateway, context.settings, execution_id, query, after)
+        subscription = Subscription(batches, context.settings)
+        sink = _Sink(socket, after)
         try:
             gone = _left(socket, context.settings.stream_messages_max)
             ending = await subscription.run(sink, gone, caller_of(socket))
@@ -88,9 +97,9 @@ class _Unwelcome(Exception):
 class _Sink:
     """Sends events as text messages; `sent` is the seq of the last one."""
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(self, socket: WebSocket, after: int) -> None:
         self._socket = socket
-        self.sent = 0
+        self.sent = after
 
     async def send_events(self, events: Sequence[StreamEvent]) -> None:
         for event in events:

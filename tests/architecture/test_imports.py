@@ -44,13 +44,14 @@ COMPONENT_CONTRACT = tuple(
 ENGINE_VALUES = (
     "harmonia_actors.core.errors",
     "harmonia_actors.core.requests",
+    "harmonia_actors.core.summary",
     "harmonia_actors.settings",
 )
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
     auth bodies boundary credentials examples gateway identifiers observation
     once openapi problems queries request_schemas routes schemas shapes sse streams
-    unread_bodies websocket
+    summaries unread_bodies websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())
 
