@@ -165,8 +165,17 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
     )
     streams_per_replica_max: int = Field(4000, gt=0, description="Open streams one replica holds.")
+    streams_per_key_max: int = Field(
+        2000, gt=0, description="Open streams of one key that one replica holds."
+    )
     stream_send_timeout_s: float = Field(
         20.0, gt=0, description="Time one send to a subscriber may take before it is cut off."
+    )
+    stream_buffer_events_max: int = Field(
+        500, gt=0, description="Events of one send, which a slow subscriber's connection holds."
+    )
+    stream_buffer_bytes_max: int = Field(
+        256_000, gt=0, description="Bytes of one send, unless a single event is larger."
     )
     stream_recent_bytes_max: int = Field(
         64_000_000,

@@ -111,7 +111,10 @@ def _build(
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.context = Context(
-        gateway, settings, observation, StreamSlots(settings.streams_per_replica_max)
+        gateway,
+        settings,
+        observation,
+        StreamSlots(settings.streams_per_replica_max, settings.streams_per_key_max),
     )
     _refuse_unguarded(app)
     return app

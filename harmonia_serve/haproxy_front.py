@@ -44,13 +44,15 @@ _LOOPBACK_BIND = re.compile(r"bind (127\.\d+\.\d+\.\d+|\[::1\]|localhost):\d+( |
 
 #: Serve lets a client switch off its timeout and its watch for disconnects; ours may not. The
 #: client's address travels on, for the limit on failed authentications: the peer's own, in place of
-#: whatever it claims. Whoever sends a request's headers too slowly is cut off.
+#: whatever it claims. Whoever sends a request's headers too slowly is cut off. WebSockets are not
+#: compressed: each one's own compression would cost more than all the rest of it.
 _FRONT_RULES: Final = (
     "timeout http-request 30s",
     "http-request del-header x-forwarded-for",
     "option forwardfor",
     "http-request del-header x-request-timeout-seconds",
     "http-request del-header x-request-disconnect-disabled",
+    "http-request del-header sec-websocket-extensions",
 )
 
 _AWAY: Final = "The service cannot take the request now; nothing was done. Try again."

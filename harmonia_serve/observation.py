@@ -6,7 +6,8 @@ module must not know the gateway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,11 +15,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "Observation"]
+from harmonia_actors.core.requests import StreamEvent
+from harmonia_actors.core.summary import SUMMARY_TYPE
+
+__all__ = ["CONTENT_TYPE", "Observation", "StreamNotes"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
+_AT_MS: Final = b'"timestamp_ms":'
 _SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
 
@@ -31,6 +36,44 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, value in sorted(self._values.items()):
             yield GaugeMetricFamily(name, name.removeprefix("harmonia_").replace("_", " "), value)
+
+
+class StreamNotes:
+    """What one stream tells of itself."""
+
+    __slots__ = ("_delivered", "_dropped", "_opened_ms", "_seconds", "_surface")
+
+    def __init__(
+        self, surface: str, delivered: Counter, seconds: Histogram, dropped: Counter
+    ) -> None:
+        self._surface = surface
+        self._delivered = delivered.labels(surface)
+        self._seconds = seconds.labels(surface)
+        self._dropped = dropped
+        self._opened_ms = time.time_ns() // 1_000_000
+
+    def note_delivered(self, events: Sequence[StreamEvent]) -> None:
+        """Count events that have been sent, and how old those are that happened meanwhile."""
+        self._delivered.inc(len(events))
+        now_ms = time.time_ns() / 1e6
+        for event in reversed(events):
+            if event.type == SUMMARY_TYPE:
+                continue
+            at_ms = _at_ms(event)
+            if at_ms < self._opened_ms:
+                # History, like all before it.
+                return
+            self._seconds.observe(max(0.0, now_ms - at_ms) / 1000)
+
+    def note_dropped(self, reason: str) -> None:
+        """Count that the stream was ended although there may be more to come."""
+        self._dropped.labels(self._surface, reason).inc()
+
+
+def _at_ms(event: StreamEvent) -> int:
+    """The time of an event, without a parse of all of it."""
+    start = event.body.index(_AT_MS) + len(_AT_MS)
+    return int(event.body[start : event.body.index(b",", start)])
 
 
 class Observation:
@@ -57,6 +100,25 @@ class Observation:
             ("surface",),
             registry=self._registry,
         )
+        self._delivered = Counter(
+            "harmonia_events_delivered",
+            "Events sent to subscribers, each as often as it was sent",
+            ("surface",),
+            registry=self._registry,
+        )
+        self._delivery_seconds = Histogram(
+            "harmonia_event_delivery_seconds",
+            "Age of an event when it has been sent, if it happened while the stream was open",
+            ("surface",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._dropped = Counter(
+            "harmonia_streams_dropped",
+            "Streams that were ended by the service before their last event, by reason",
+            ("surface", "reason"),
+            registry=self._registry,
+        )
 
     def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -65,12 +127,12 @@ class Observation:
         self._seconds.labels(known, route).observe(seconds)
 
     @contextmanager
-    def open_stream(self, surface: str) -> Iterator[None]:
+    def open_stream(self, surface: str) -> Iterator[StreamNotes]:
         """Count a stream for as long as the context lasts."""
         gauge = self._streams.labels(surface)
         gauge.inc()
         try:
-            yield
+            yield StreamNotes(surface, self._delivered, self._delivery_seconds, self._dropped)
         finally:
             gauge.dec()
 

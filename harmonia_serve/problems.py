@@ -35,6 +35,7 @@ __all__ = [
     "CLOSE_ENDED",
     "CLOSE_EXPIRED",
     "CLOSE_INTERNAL",
+    "CLOSE_SLOW",
     "CLOSE_TOO_BIG",
     "CLOSE_UNWELCOME",
     "MethodNotAllowed",
@@ -57,6 +58,7 @@ CLOSE_TOO_BIG: Final = 1009
 CLOSE_INTERNAL: Final = 1011
 CLOSE_TRY_LATER: Final = 1013
 CLOSE_BAD_REQUEST: Final = 4400
+CLOSE_SLOW: Final = 4408
 
 
 class MethodNotAllowed(HarmoniaError):

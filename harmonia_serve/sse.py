@@ -21,7 +21,7 @@ from harmonia_serve.auth import Caller, caller_of
 from harmonia_serve.gateway import StreamEvent
 from harmonia_serve.problems import log_unexpected
 from harmonia_serve.queries import EventStreamQuery
-from harmonia_serve.routes.context import Context, ContextOf, needs
+from harmonia_serve.routes.context import Context, ContextOf, needs, observed
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -72,7 +72,7 @@ async def stream_events(
     def batches() -> AsyncIterator[Sequence[StreamEvent]]:
         return batches_of(context.gateway, context.settings, execution_id, query, after)
 
-    return _EventStream(context, caller_of(request), batches, framing)
+    return _EventStream(context, caller_of(request), after, batches, framing)
 
 
 def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
@@ -84,6 +84,12 @@ def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
 
 
+@router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))
+async def metrics(context: ContextOf) -> Response:
+    """What this surface counts about itself: its replicas are processes of their own."""
+    return observed(context)
+
+
 class _EventStream(Response):
     """An answer that goes on for as long as the execution does."""
 
@@ -93,6 +99,7 @@ class _EventStream(Response):
         self,
         context: Context,
         caller: Caller,
+        after: int,
         batches: Callable[[], AsyncIterator[Sequence[StreamEvent]]],
         framing: Callable[[StreamEvent], bytes],
     ) -> None:
@@ -100,14 +107,18 @@ class _EventStream(Response):
         del self.headers["content-length"]
         self._context = context
         self._caller = caller
+        self._after = after
         self._batches = batches
         self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the subscription, so that errors are still an answer of their own, then stream."""
         context = self._context
-        with context.slots.take(), context.observation.open_stream("sse"):
-            subscription = Subscription(self._batches(), context.settings)
+        with (
+            context.slots.take(self._caller.principal.key_id),
+            context.observation.open_stream("sse") as notes,
+        ):
+            subscription = Subscription(self._batches(), context.settings, notes)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     await Response(status_code=204)(scope, receive, send)
@@ -118,16 +129,19 @@ class _EventStream(Response):
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sink = _Sink(send, self._framing)
+        sink = _Sink(send, self._framing, self._after)
         try:
             await sink.send_bytes(_OPENED)
             ending = await subscription.run(sink, _left(receive), self._caller)
             farewell = b""
         except HarmoniaError as error:
             farewell = b": %s\n\n" % error.code.encode()
-        except (OSError, SlowReader):
-            # What is left unsent stays unsent: the client resumes after the last event it has.
+        except OSError:
             return
+        except SlowReader as error:
+            # What is left unsent stays unsent: the client resumes after the last event it has.
+            await subscription.aclose()
+            farewell = b'event: %s\ndata: {"last_seq":%d}\n\n' % (error.code.encode(), sink.sent)
         except Exception as error:
             error_id = log_unexpected(error, "an event stream")
             farewell = b": internal_error %s\n\n" % error_id.encode()
@@ -140,16 +154,18 @@ class _EventStream(Response):
 
 
 class _Sink:
-    """Sends frames as chunks of the answer."""
+    """Sends frames as chunks of the answer; `sent` is the seq of the last one."""
 
-    def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes]) -> None:
+    def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes], after: int) -> None:
         self._send = send
         self._framing = framing
         self._head = _RETRY
+        self.sent = after
 
     async def send_events(self, events: Sequence[StreamEvent]) -> None:
         await self.send_bytes(self._head + b"".join(map(self._framing, events)))
         self._head = b""
+        self.sent = events[-1].seq
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)

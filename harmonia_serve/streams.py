@@ -1,13 +1,15 @@
 """What WebSocket and SSE have in common: one subscriber's way through an execution's events.
 
-A subscription reads batches from the gateway and hands them to a `Sink`, one after the other, so
-that no more than one batch waits in memory for a slow reader. Each send has a deadline of its own,
-which does not depend on anything being read. This module must not know either wire format.
+A subscription reads batches from the gateway and hands them to a `Sink`, piece by piece, so that no
+more than one batch waits in memory for a slow reader, and no more than a piece of it in the
+connection: the rest waits in the log. Each send has a deadline of its own, which does not depend on
+anything being read. This module must not know either wire format.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -16,6 +18,8 @@ from typing import Any, Final, Protocol
 from starlette.datastructures import Headers
 
 from harmonia_actors.core.errors import (
+    HarmoniaError,
+    NotFound,
     Problem,
     RateLimitExceeded,
     ServiceUnavailable,
@@ -24,6 +28,7 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.settings import Settings
 from harmonia_serve.auth import Caller
 from harmonia_serve.gateway import Gateway, StreamEvent
+from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery
 from harmonia_serve.summaries import summarised
 
@@ -42,6 +47,8 @@ __all__ = [
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"
 _SEQ_DIGITS_MAX: Final = 16
+#: When to ask again, if there is no room for a stream.
+_RETRY_S: Final = 5
 
 
 class Ending(Enum):
@@ -54,6 +61,9 @@ class Ending(Enum):
 
 class SlowReader(Exception):
     """A send took longer than `stream_send_timeout_s`."""
+
+    #: What clients and metrics are told.
+    code = "slow_consumer"
 
 
 class Sink(Protocol):
@@ -71,9 +81,11 @@ class Sink(Protocol):
 class StreamSlots:
     """Counts the open streams of one replica and refuses more than there is room for."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
+        self._most_per_key = most_per_key
         self._open = 0
+        self._by_key: Counter[str] = Counter()
 
     @property
     def open(self) -> int:
@@ -81,17 +93,27 @@ class StreamSlots:
         return self._open
 
     @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold a slot for as long as the context lasts. Raises RateLimitExceeded."""
+    def take(self, key_id: str) -> Iterator[None]:
+        """Hold a key's slot for as long as the context lasts. Raises RateLimitExceeded."""
         if self._open >= self._most:
             raise RateLimitExceeded(
-                f"This replica holds {self._open} streams, the most it may; try again", 5
+                f"This replica holds {self._open} streams, the most it may; try again", _RETRY_S
+            )
+        if self._by_key[key_id] >= self._most_per_key:
+            raise RateLimitExceeded(
+                f"Your key has {self._most_per_key} streams open here, the most it may; "
+                "close one, or try again",
+                _RETRY_S,
             )
         self._open += 1
+        self._by_key[key_id] += 1
         try:
             yield
         finally:
             self._open -= 1
+            self._by_key[key_id] -= 1
+            if not self._by_key[key_id]:
+                del self._by_key[key_id]
 
 
 def start_after(after: str | int | None, headers: Headers) -> int:
@@ -125,9 +147,17 @@ def batches_of(
 class Subscription:
     """Batches of events for one client. To be closed with `aclose` whatever happens."""
 
-    def __init__(self, batches: AsyncIterator[Sequence[StreamEvent]], settings: Settings) -> None:
+    def __init__(
+        self,
+        batches: AsyncIterator[Sequence[StreamEvent]],
+        settings: Settings,
+        notes: StreamNotes,
+    ) -> None:
         self._settings = settings
+        self._notes = notes
         self._batches = batches
+        #: What is left to be sent of the batch that was read last.
+        self._rest: Sequence[StreamEvent] = ()
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()
@@ -171,6 +201,10 @@ class Subscription:
                     await self._confirm(caller)
                     await self._in_time(sink.send_sign_of_life())
                     beat = clock() + self._settings.stream_heartbeat_s
+        except (SlowReader, HarmoniaError) as error:
+            if not isinstance(error, NotFound):
+                self._notes.note_dropped(error.code)
+            raise
         finally:
             await _cancel(leaving)
 
@@ -186,16 +220,32 @@ class Subscription:
             self._confirmed = now
 
     async def _pass_on(self, sink: Sink) -> bool:
-        """Send the batch that was read and read on; True after the last event."""
-        batch = self._reading.result()
-        if batch is None:
-            return True
-        if batch:
-            await self._in_time(sink.send_events(batch))
-            if batch[-1].last:
+        """Send a piece of the batch that was read, then read on; True after the last event."""
+        if not self._rest:
+            batch = self._reading.result()
+            if batch is None:
                 return True
-        self._reading = asyncio.ensure_future(_next(self._batches))
+            self._rest = batch
+        piece = self._cut()
+        if piece:
+            await self._in_time(sink.send_events(piece))
+            self._notes.note_delivered(piece)
+            if piece[-1].last:
+                return True
+        if not self._rest:
+            self._reading = asyncio.ensure_future(_next(self._batches))
         return False
+
+    def _cut(self) -> Sequence[StreamEvent]:
+        """Take from the rest what one connection may hold at a time: one event at least."""
+        rest, size, count = self._rest, 0, 0
+        for event in rest[: self._settings.stream_buffer_events_max]:
+            size += len(event.body)
+            if count and size > self._settings.stream_buffer_bytes_max:
+                break
+            count += 1
+        piece, self._rest = rest[:count], rest[count:]
+        return piece
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         await in_time(sending, self._settings.stream_send_timeout_s)

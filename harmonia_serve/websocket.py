@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from harmonia_actors.core.errors import ResourceNotFound
@@ -21,11 +21,12 @@ from harmonia_serve.gateway import StreamEvent
 from harmonia_serve.problems import (
     CLOSE_ENDED,
     CLOSE_EXPIRED,
+    CLOSE_SLOW,
     CLOSE_TOO_BIG,
     CLOSE_UNWELCOME,
 )
 from harmonia_serve.queries import ExecutionStreamQuery
-from harmonia_serve.routes.context import ContextOf, needs
+from harmonia_serve.routes.context import ContextOf, needs, observed
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -58,17 +59,26 @@ async def stream_events(
     """Every event of an execution: what has happened, then live, until it ends."""
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, socket.headers)
-    with context.slots.take(), context.observation.open_stream("websocket"):
+    caller = caller_of(socket)
+    with (
+        context.slots.take(caller.principal.key_id),
+        context.observation.open_stream("websocket") as notes,
+    ):
         await socket.accept()
         batches = batches_of(context.gateway, context.settings, execution_id, query, after)
-        subscription = Subscription(batches, context.settings)
+        subscription = Subscription(batches, context.settings, notes)
         sink = _Sink(socket, after)
         try:
             gone = _left(socket, context.settings.stream_messages_max)
-            ending = await subscription.run(sink, gone, caller_of(socket))
-        except SlowReader:
-            await sink.close(CLOSE_UNWELCOME, f"slow_consumer: resume with ?after={sink.sent}")
+            ending = await subscription.run(sink, gone, caller)
+        except SlowReader as error:
+            # It may still be seen, but only by a client that takes in what was sent before.
+            await subscription.aclose()
+            wait_s = context.settings.stream_send_timeout_s
+            reason = f"{error.code}: resume with ?after={sink.sent}"
+            await sink.close(CLOSE_SLOW, reason, wait_s)
         except _Unwelcome as error:
+            notes.note_dropped("unwelcome_messages")
             await sink.close(error.code, str(error))
         else:
             if ending is Ending.LAST_EVENT:
@@ -77,6 +87,12 @@ async def stream_events(
                 await sink.close(CLOSE_EXPIRED, f"{ending.value}: resume with ?after={sink.sent}")
         finally:
             await subscription.aclose()
+
+
+@router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))
+async def metrics(context: ContextOf) -> Response:
+    """What this surface counts about itself: its replicas are processes of their own."""
+    return observed(context)
 
 
 @catch_all.websocket("/{path:path}")
@@ -109,10 +125,10 @@ class _Sink:
     async def send_sign_of_life(self) -> None:
         """Nothing: the server sends pings of its own."""
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, code: int, reason: str, wait_s: float = _CLOSE_S_MAX) -> None:
         """Close, unless the client has gone meanwhile or takes nothing in any more."""
         with suppress(RuntimeError, WebSocketDisconnect, SlowReader):
-            await in_time(self._socket.close(code, close_reason(reason)), _CLOSE_S_MAX)
+            await in_time(self._socket.close(code, close_reason(reason)), wait_s)
 
 
 async def _left(socket: WebSocket, messages_max: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, cast
 
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from harmonia_actors.settings import Settings
 from harmonia_serve.auth import Guard
 from harmonia_serve.gateway import ExecutionReply, Gateway, JsonObject
-from harmonia_serve.observation import Observation
+from harmonia_serve.observation import CONTENT_TYPE, Observation
 from harmonia_serve.problems import json_bytes
 from harmonia_serve.streams import StreamSlots
 
@@ -24,6 +25,7 @@ __all__ = [
     "document",
     "execution_answer",
     "needs",
+    "observed",
     "request_body",
 ]
 
@@ -64,6 +66,12 @@ def document(value: JsonObject, *, status: int = 200, location: str | None = Non
     """A JSON answer."""
     headers = {"Location": f"{API}{location}"} if location else None
     return Response(json_bytes(value), status, headers, "application/json")
+
+
+def observed(context: Context, gauges: Mapping[str, float] | None = None) -> Response:
+    """What a surface counts about itself, and the given gauges, for Prometheus."""
+    text = context.observation.render(gauges or {})
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
 def execution_answer(reply: ExecutionReply) -> Response:

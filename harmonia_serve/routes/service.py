@@ -11,9 +11,8 @@ from fastapi import APIRouter, Request, Response
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_serve import schemas
 from harmonia_serve.auth import is_identified
-from harmonia_serve.observation import CONTENT_TYPE
 from harmonia_serve.openapi import described, described_page
-from harmonia_serve.routes.context import API, ContextOf, document, needs
+from harmonia_serve.routes.context import API, ContextOf, document, needs, observed
 
 __all__ = ["router"]
 
@@ -63,8 +62,7 @@ async def service(context: ContextOf) -> Response:
 @router.get(f"{API}/metrics", include_in_schema=False, dependencies=needs("read"))
 async def metrics(context: ContextOf) -> Response:
     """Gauges of the engine, and the requests and streams of this replica, for Prometheus."""
-    text = context.observation.render(await context.gateway.metrics())
-    return Response(text, headers={"Content-Type": CONTENT_TYPE})
+    return observed(context, await context.gateway.metrics())
 
 
 @router.get("/openapi.json", include_in_schema=False, dependencies=needs("read"))

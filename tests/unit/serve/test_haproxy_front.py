@@ -124,6 +124,11 @@ def test_clients_cannot_switch_off_what_serve_watches(text: str) -> None:
         assert closed.count(f"http-request del-header {header}\n") == 1
 
 
+def test_web_sockets_are_not_compressed(text: str) -> None:
+    closed = close_configuration(text)
+    assert closed.count("http-request del-header sec-websocket-extensions\n") == 1
+
+
 def test_the_address_that_travels_on_is_the_peers_and_not_what_it_claims(text: str) -> None:
     closed = close_configuration(text)
     claimed = closed.index("    http-request del-header x-forwarded-for\n")

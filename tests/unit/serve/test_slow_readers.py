@@ -1,0 +1,248 @@
+"""Readers that are slow, or never read, cost only themselves, and lose nothing (S22)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from harmonia_actors.runtime.event_hub import parse_event
+from harmonia_actors.settings import Settings
+from harmonia_serve.app import build_app
+from harmonia_serve.auth import Caller
+from harmonia_serve.gateway import Principal, StreamEvent
+from harmonia_serve.observation import Observation
+from harmonia_serve.streams import Ending, Subscription
+from tests.unit.serve.conftest import Serve, Served, eventually
+from tests.unit.serve.gateway import MemoryGateway
+
+EVENTS = 150
+#: All of them together are more than the kernel takes for one connection.
+SIZE = 100_000
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
+@asynccontextmanager
+async def stalled(served: Served, kind: str, execution_id: str, key: str) -> AsyncIterator[None]:
+    """A client that opens a stream and never reads of it."""
+    host, port = served.host.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1_000)
+    head = f"GET /{kind}/harmonia/executions/{execution_id} HTTP/1.1"
+    more = UPGRADE if kind == "ws" else ()
+    writer.write("\r\n".join((head, "Host: x", f"X-API-Key: {key}", *more, "", "")).encode())
+    await reader.readuntil(b"\r\n\r\n")
+    try:
+        yield
+    finally:
+        writer.transport.abort()
+
+
+async def emit_all(gateway: MemoryGateway, execution_id: str) -> None:
+    for number in range(EVENTS - 1):
+        await gateway.append(execution_id, "task_progress", {"n": number, "x": "y" * SIZE})
+        await asyncio.sleep(0)
+    await gateway.append(execution_id, "execution_completed", {"output": {}})
+
+
+async def read_socket(served: Served, path: str, key: str) -> tuple[list[int], int, str]:
+    """The seqs of all messages, and the close."""
+    url = f"{served.ws}/ws/harmonia/executions/{path}"
+    seqs: list[int] = []
+    async with connect(url, additional_headers={"X-API-Key": key}, proxy=None) as socket:
+        return await drain(socket, seqs)
+
+
+async def drain(socket: Any, seqs: list[int]) -> tuple[list[int], int, str]:
+    try:
+        while True:
+            seqs.append(json.loads(await socket.recv())["seq"])
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None
+        return seqs, closed.rcvd.code, closed.rcvd.reason
+
+
+async def read_events(served: Served, path: str, key: str) -> list[int]:
+    url = f"{served.http}/events/harmonia/executions/{path}"
+    async with (
+        httpx.AsyncClient(headers={"X-API-Key": key}, timeout=60) as client,
+        client.stream("GET", url) as answer,
+    ):
+        return [int(event.id) async for event in EventSource(answer).aiter_sse()]
+
+
+async def test_readers_that_never_read_do_not_hold_up_the_others(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    """None of them is ever cut off here: the others do not wait for that either."""
+    app = build_app(gateway, Settings(stream_send_timeout_s=3_600))
+    slots = app.state.context.slots
+    async with serve(app) as served:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as readers:
+            stuck = [stalled(served, kind, execution_id, key) for kind in ("ws", "events") * 10]
+            for reader in stuck:
+                await reader.__aenter__()
+            await eventually(lambda: slots.open == 20)
+            sockets = [readers.create_task(read_socket(served, execution_id, key)) for _ in "123"]
+            sources = [readers.create_task(read_events(served, execution_id, key)) for _ in "123"]
+            await eventually(lambda: slots.open == 26)
+            await emit_all(gateway, execution_id)
+        everything = list(range(1, EVENTS + 1))
+        assert [task.result()[:2] for task in sockets] == [(everything, 1000)] * 3
+        assert [task.result() for task in sources] == [everything] * 3
+        await eventually(lambda: slots.open == 20)
+        for reader in stuck:
+            await reader.__aexit__(None, None, None)
+        await eventually(lambda: slots.open == gateway.subscribers == 0)
+
+
+def dropped(app: Any, surface: str) -> bool:
+    text = app.state.context.observation.render({}).decode()
+    return f'dropped_total{{reason="slow_consumer",surface="{surface}"}} 1.0' in text
+
+
+async def test_a_slow_websocket_is_told_where_to_resume(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    app = build_app(gateway, Settings(stream_send_timeout_s=2))
+    url = f"/ws/harmonia/executions/{execution_id}"
+    async with serve(app) as served:
+        options: Any = {"additional_headers": {"X-API-Key": key}, "proxy": None}
+        async with connect(served.ws + url, max_queue=1, compression=None, **options) as socket:
+            await emit_all(gateway, execution_id)
+            await eventually(lambda: dropped(app, "websocket"))
+            await eventually(lambda: gateway.subscribers == 0)
+            seqs, code, reason = await drain(socket, [])
+        assert (code, reason) == (4408, f"slow_consumer: resume with ?after={seqs[-1]}")
+        rest, code, _ = await read_socket(served, f"{execution_id}?after={seqs[-1]}", key)
+    assert seqs + rest == list(range(1, EVENTS + 1))
+    assert code == 1000
+
+
+async def test_a_slow_event_source_is_told_where_to_resume(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    app = build_app(gateway, Settings(stream_send_timeout_s=2))
+    url = f"/events/harmonia/executions/{execution_id}"
+    async with (
+        serve(app) as served,
+        httpx.AsyncClient(headers={"X-API-Key": key}, timeout=60) as client,
+    ):
+        async with client.stream("GET", served.http + url) as answer:
+            await emit_all(gateway, execution_id)
+            await eventually(lambda: dropped(app, "sse"))
+            await eventually(lambda: gateway.subscribers == 0)
+            events = [event async for event in EventSource(answer).aiter_sse()]
+        last = events.pop()
+        seqs = [int(event.id) for event in events]
+        assert (last.event, last.json()) == ("slow_consumer", {"last_seq": seqs[-1]})
+        # A browser resumes after the last id, which the farewell leaves as it is.
+        assert last.id == events[-1].id
+        rest = await read_events(served, f"{execution_id}?after={last.id}", key)
+    assert seqs + rest == list(range(1, EVENTS + 1))
+
+
+class Pieces:
+    """A sink that notes what it is handed at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[list[int]] = []
+        self.may_go_on = asyncio.Event()
+
+    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+        self.sizes.append([len(event.body) for event in events])
+        await self.may_go_on.wait()
+
+    async def send_sign_of_life(self) -> None:
+        pass
+
+
+async def test_what_waits_for_one_client_is_bounded(gateway: MemoryGateway) -> None:
+    bodies = [b'{"type":"%s","timestamp_ms":1,"data":{"x":"%s"}}'] * 7
+    sizes = [10, 10, 10, 500, 10, 150, 10]
+    log = [
+        parse_event(seq, body % (b"task_progress", b"y" * size))
+        for seq, (body, size) in enumerate(zip(bodies, sizes, strict=True), 1)
+    ]
+    read = 0
+
+    async def batches() -> AsyncIterator[Sequence[StreamEvent]]:
+        nonlocal read
+        for _ in range(3):
+            read += 1
+            yield log
+
+    settings = Settings(stream_buffer_events_max=2, stream_buffer_bytes_max=300)
+    sink = Pieces()
+    with Observation().open_stream("sse") as notes:
+        subscription = Subscription(batches(), settings, notes)
+        caller = Caller(gateway, Principal("key-1", "k", frozenset({"read"})), "secret")
+        running = asyncio.ensure_future(subscription.run(sink, asyncio.Future(), caller))
+        await eventually(lambda: len(sink.sizes) == 1)
+        assert read == 1, "no more than one batch waits for a client that does not read"
+        sink.may_go_on.set()
+        assert await running is Ending.LAST_EVENT
+        await subscription.aclose()
+    assert read == 3
+    assert sink.sizes[: len(sink.sizes) // 3] * 3 == sink.sizes
+    assert [len(piece) for piece in sink.sizes[: len(sink.sizes) // 3]] == [2, 1, 1, 2, 1]
+    assert all(sum(piece) <= 300 or len(piece) == 1 for piece in sink.sizes)
+
+
+async def test_no_more_streams_than_a_key_may_hold(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    app = build_app(gateway, Settings(streams_per_key_max=2))
+    slots = app.state.context.slots
+    other = gateway.add_key("read")
+    async with serve(app) as served:
+        async with (
+            stalled(served, "ws", execution_id, key),
+            stalled(served, "events", execution_id, key),
+        ):
+            await eventually(lambda: slots.open == 2)
+            _, code, reason = await read_socket(served, execution_id, key)
+            assert code == 4429
+            assert "Your key has 2 streams open" in reason
+            async with httpx.AsyncClient(headers={"X-API-Key": key}) as client:
+                answer = await client.get(
+                    f"{served.http}/events/harmonia/executions/{execution_id}"
+                )
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+            assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+            async with stalled(served, "ws", execution_id, other):
+                await eventually(lambda: slots.open == 3)
+        await eventually(lambda: slots.open == 0)
+        await gateway.append(execution_id, "execution_completed", {})
+        assert (await read_socket(served, execution_id, key))[1] == 1000
+
+
+@pytest.mark.parametrize("surface", ["ws", "events"])
+async def test_each_surface_shows_what_it_counts(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str, surface: str
+) -> None:
+    await gateway.append(execution_id, "execution_started", {})
+    await gateway.append(execution_id, "execution_completed", {})
+    async with serve(build_app(gateway, Settings())) as served:
+        await read_socket(served, execution_id, key)
+        await read_events(served, execution_id, key)
+        url = f"{served.http}/{surface}/harmonia/metrics"
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(url, headers={"X-API-Key": key})
+            assert (await client.get(url)).status_code == 401
+    assert answer.headers["content-type"].startswith("text/plain")
+    for kind in ("websocket", "sse"):
+        assert f'harmonia_events_delivered_total{{surface="{kind}"}} 2.0' in answer.text
+        assert f'harmonia_streams_open{{surface="{kind}"}} 0.0' in answer.text
