@@ -152,8 +152,8 @@ class Settings(BaseSettings):
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Origins besides the service's own from which browsers may open WebSockets, "
-        "comma-separated.",
+        description="Origins besides the service's own whose pages may open WebSockets and read "
+        "event streams, comma-separated.",
     )
     stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
     stream_unconfirmed_s_max: float = Field(

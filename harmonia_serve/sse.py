@@ -7,12 +7,13 @@ framing three fields is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from harmonia_actors.core.errors import HarmoniaError
@@ -32,7 +33,7 @@ from harmonia_serve.streams import (
     start_after,
 )
 
-__all__ = ["PREFIX", "frame", "router"]
+__all__ = ["PREFIX", "frame", "readable_by", "router"]
 
 PREFIX: Final = "/events/harmonia"
 
@@ -72,7 +73,22 @@ async def stream_events(
     def batches() -> AsyncIterator[Sequence[StreamEvent]]:
         return batches_of(context.gateway, context.settings, execution_id, query, after)
 
-    return _EventStream(context, caller_of(request), after, batches, framing)
+    shared = readable_by(request.headers, context.settings.allowed_origins)
+    return _EventStream(context, caller_of(request), after, batches, framing, shared)
+
+
+def readable_by(headers: Headers, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The headers by which a browser lets a page of another, allowed origin read the stream.
+
+    Other pages may ask as well, but get nothing to see. No cookie is involved: a page has to know
+    the key.
+    """
+    if not allowed:
+        return {}
+    origin = headers.get("origin", "")
+    return {"Vary": "Origin"} | (
+        {"Access-Control-Allow-Origin": origin} if origin in allowed else {}
+    )
 
 
 def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
@@ -102,9 +118,12 @@ class _EventStream(Response):
         after: int,
         batches: Callable[[], AsyncIterator[Sequence[StreamEvent]]],
         framing: Callable[[StreamEvent], bytes],
+        shared: Mapping[str, str],
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        plain = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers={**plain, **shared})
         del self.headers["content-length"]
+        self._shared = shared
         self._context = context
         self._caller = caller
         self._after = after
@@ -121,7 +140,8 @@ class _EventStream(Response):
             subscription = Subscription(self._batches(), context.settings, notes)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
-                    await Response(status_code=204)(scope, receive, send)
+                    nothing = Response(status_code=204, headers=self._shared)
+                    await nothing(scope, receive, send)
                     return
                 await self._stream(subscription, receive, send)
             finally:

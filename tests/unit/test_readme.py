@@ -247,7 +247,8 @@ def test_a_reader_who_types_it_all_in_order_has_a_service_when_it_takes_one() ->
         elif block.kind != "commands":
             assert is_up, block.text
         else:
-            for command in re.findall(r"^harmonia (\w+)", block.text, re.MULTILINE):
+            started = r"^(?:[A-Z_]+=\S+ )*harmonia (\w+)"
+            for command in re.findall(started, block.text, re.MULTILINE):
                 assert is_up is (command != "up"), block.text
                 is_up = command != "down"
 

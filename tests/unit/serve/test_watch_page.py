@@ -1,0 +1,204 @@
+"""The example page that watches an execution: self-contained, complete, and let in as it asks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import get_args
+
+import httpx
+import pytest
+
+from harmonia_actors.core.events import FINAL_EVENT_TYPES, Event
+from harmonia_actors.settings import Settings
+from harmonia_serve.app import build_app
+from tests.unit.serve.conftest import connect
+from tests.unit.serve.gateway import MemoryGateway
+
+TEXT = (Path(__file__).parents[3] / "examples" / "watch.html").read_text(encoding="utf-8")
+SITE = "http://127.0.0.1:8080"
+VOID = ("meta", "input", "br", "link", "img")
+
+
+class Page(HTMLParser):
+    """What the page is made of; every element that is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.addresses: list[str] = []
+        self.script = ""
+        self.feed(TEXT)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                assert value not in self.ids
+                self.ids.add(value or "")
+            elif name in ("src", "href", "action", "srcset", "data"):
+                self.addresses.append(value or "")
+            assert not name.startswith("on"), "its rules for scripts are in one place"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.script += data
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page()
+
+
+def listed(script: str, name: str) -> list[str]:
+    """The texts of an array of the script."""
+    found = re.search(rf"const {name} = \[([^\]]*)\]", script)
+    assert found is not None
+    return re.findall(r'"(\w+)"', found[1])
+
+
+def test_it_is_whole_and_loads_nothing(page: Page) -> None:
+    assert page.open == []
+    assert page.addresses == []
+    assert re.findall(r"url\(|@import|<link|<img", TEXT) == []
+    assert "default-src 'none'" in TEXT
+
+
+def test_what_its_script_looks_for_is_there(page: Page) -> None:
+    sought = set(re.findall(r'byId\("(\w+)"\)', page.script))
+    assert sought - page.ids == set()
+
+
+def test_what_a_service_sends_is_text_to_it_and_the_key_stays_in_the_form(page: Page) -> None:
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Storage"):
+        assert word not in page.script
+    assert page.script.count('byId("key")') == 1
+
+
+def test_it_listens_to_every_type_of_event_there_is(page: Page) -> None:
+    assert sorted(listed(page.script, "TYPES")) == sorted(kind.type for kind in get_args(Event))
+    assert set(listed(page.script, "FINAL")) == FINAL_EVENT_TYPES
+
+
+NODE = shutil.which("node") or ""
+
+
+@pytest.mark.skipif(not NODE, reason="runs the page's script with node")
+def test_its_script_takes_each_event_in_once(page: Page) -> None:
+    task = {"task_name": "a", "task_index": 0, "total_tasks": 2}
+    events = [
+        ("execution_started", {"workflow_name": "w"}),
+        ("task_started", {**task, "attempt": 1}),
+        ("task_progress", {"task_name": "a", "progress": 0.5, "message": "half"}),
+        ("task_failed", {**task, "attempt": 1, "error": "it broke", "will_retry": True}),
+        ("task_started", {**task, "attempt": 2}),
+        ("task_completed", {**task, "attempt": 2, "output": {}}),
+    ]
+    log = [
+        {"seq": seq, "type": kind, "timestamp_ms": 1_000 * seq, "data": data}
+        for seq, (kind, data) in enumerate(events, 1)
+    ]
+    rules = page.script[: page.script.index("// A stream of an execution's events")]
+    sent = [*log[:4], *log[1:]]
+    told = f"""
+        const execution = new Execution();
+        for (const event of {json.dumps(sent)}) execution.take(event);
+        const {{ counts, share }} = execution.summary();
+        const [task] = execution.tasks.values();
+        console.log(JSON.stringify([execution.seq, execution.repeats, counts, share, task]));
+    """
+    ran = subprocess.run(
+        [NODE, "-"], input=rules + told, capture_output=True, text=True, timeout=60, check=True
+    )
+    subprocess.run([NODE, "--check", "-"], input=page.script, text=True, timeout=60, check=True)
+    seq, repeats, counts, share, shown = json.loads(ran.stdout)
+    assert (seq, repeats) == (6, 3)
+    assert (counts, share) == ({"completed": 1, "pending": 1}, 0.5)
+    assert shown == {
+        "name": "a",
+        "status": "completed",
+        "share": 1,
+        "message": "",
+        "from": 5_000,
+        "to": 6_000,
+    }
+
+
+# What the service says to such a page ------------------------------------------------------------
+
+
+async def ask(
+    gateway: MemoryGateway, path: str, origin: str | None, **headers: str
+) -> httpx.Response:
+    """As a browser asks for an EventSource of a page at `origin`."""
+    app = build_app(gateway, Settings(allowed_origins=(SITE, "https://other.example")))
+    sent = {
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "gzip, deflate, br, zstd",
+        "Accept-Language": "en-US",
+        "Cache-Control": "no-store",
+        "Sec-Fetch-Dest": "empty",
+        "Sec-Fetch-Mode": "cors",
+        "Sec-Fetch-Site": "cross-site",
+        "Referer": f"{origin}/",
+        **({"Origin": origin} if origin else {}),
+        **headers,
+    }
+    async with connect(app) as client:
+        return await client.get(path, headers=sent)
+
+
+async def test_an_allowed_page_reads_and_resumes(
+    gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    for kind in ("execution_started", "execution_completed"):
+        await gateway.append(execution_id, kind, {})
+    path = f"/events/harmonia/executions/{execution_id}?envelope=true&after=0&api_key={key}"
+    whole = await ask(gateway, path, SITE)
+    assert whole.status_code == 200
+    assert whole.headers["access-control-allow-origin"] == SITE
+    assert whole.headers["vary"] == "Origin"
+    assert "access-control-allow-credentials" not in whole.headers
+    assert "content-encoding" not in whole.headers
+    assert [json.loads(line[6:])["seq"] for line in whole.text.splitlines() if line[:1] == "d"] == [
+        1,
+        2,
+    ]
+    # A browser asks for the same address again, and says from where on in a header.
+    rest = await ask(gateway, path, SITE, **{"Last-Event-ID": "1"})
+    assert rest.text.count("event: ") == 1
+    ended = await ask(gateway, path, SITE, **{"Last-Event-ID": "2"})
+    assert ended.status_code == 204
+    assert ended.headers["access-control-allow-origin"] == SITE
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://127.0.0.1:8081", "https://evil.example", "null", f"{SITE}.evil", None]
+)
+async def test_no_other_page_is_shown_anything(
+    gateway: MemoryGateway, execution_id: str, key: str, origin: str | None
+) -> None:
+    await gateway.append(execution_id, "execution_completed", {})
+    path = f"/events/harmonia/executions/{execution_id}?api_key={key}"
+    assert "access-control-allow-origin" not in (await ask(gateway, path, origin)).headers
+
+
+async def test_no_page_at_all_is_allowed_unless_it_is_named(
+    gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    await gateway.append(execution_id, "execution_completed", {})
+    async with connect(build_app(gateway, Settings()), key) as client:
+        path = f"/events/harmonia/executions/{execution_id}"
+        answer = await client.get(path, headers={"Origin": SITE})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
