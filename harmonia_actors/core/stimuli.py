@@ -20,6 +20,7 @@ __all__ = [
     "AttemptStopped",
     "AttemptSucceeded",
     "AttemptWaiting",
+    "AutomaticCheckpointTaken",
     "CancelRequested",
     "CheckpointTaken",
     "Failure",
@@ -169,6 +170,15 @@ class CheckpointTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class AutomaticCheckpointTaken:
+    """The checkpoint asked for by TakeCheckpoint with this seq is there."""
+
+    at_ms: int
+    seq: int
+    checkpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """The time asked for by ArmTimer has come."""
 
@@ -207,6 +217,7 @@ Stimulus = (
     | StartRequested
     | CancelRequested
     | CheckpointTaken
+    | AutomaticCheckpointTaken
     | TimerFired
     | OutputComposed
     | OutputRefused

@@ -20,6 +20,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
+from harmonia_actors.runtime.automatic import automatic_checkpoint
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.ordering import Ordering
@@ -238,6 +239,8 @@ class ExecutionDriver:
                 self._arm(due_ms)
             case cmd.ComposeOutput():
                 self._spawn(self._compose())
+            case cmd.TakeCheckpoint():
+                self._spawn(self._checkpoint(command))
             case cmd.StartAttempt():
                 pass
 
@@ -290,6 +293,17 @@ class ExecutionDriver:
             self.deliver(st.OutputRefused(now_ms, result))
         else:
             self.deliver(st.OutputComposed(now_ms, result))
+
+    async def _checkpoint(self, command: cmd.TakeCheckpoint) -> None:
+        """Beside the loop: the execution goes on, whatever the store makes of it.
+
+        What is copied is one commit, the one that decided on it or a later one.
+        """
+        head, now_ms = self.execution.head, self._clock.now_ms()
+        wanted = automatic_checkpoint(head, command, epoch=self._epoch, now_ms=now_ms)
+        await patiently(lambda: self._store.take_checkpoint(wanted))
+        taken_ms = self._clock.now_ms()
+        self.deliver(st.AutomaticCheckpointTaken(taken_ms, command.seq, wanted.checkpoint_id))
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

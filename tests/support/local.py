@@ -344,7 +344,7 @@ class LocalInstallation:
                 owners_max=self.owners,
                 executions_max=self.settings.executions_per_actor_max,
             ),
-            core_limits=CoreLimits(),
+            core_limits=CoreLimits(checkpoints_kept=self.settings.automatic_checkpoints_kept),
             ordering_limits=self.ordering_limits,
             take_census=take_census,
         )

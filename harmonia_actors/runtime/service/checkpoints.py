@@ -22,6 +22,8 @@ from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task
+from harmonia_actors.runtime.automatic import checkpoint_record
+from harmonia_actors.runtime.indexing import checkpoint_indexes, checkpoints_index
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.executions import ExecutionService
@@ -30,7 +32,7 @@ from harmonia_actors.runtime.service.parts import answered
 from harmonia_actors.runtime.service.texts import check_texts
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from persistence.errors import Missing
-from persistence.store import InboxEntry, IndexEntry, Snapshot
+from persistence.store import InboxEntry, Snapshot
 
 __all__ = ["CheckpointService"]
 
@@ -57,18 +59,16 @@ class CheckpointService(ExecutionService):
         now_ms = self.clock.now_ms()
         head = await self._head(execution_id)
         record = {
-            "execution_id": execution_id,
-            "workflow_id": head.workflow_id,
-            "name": name,
-            "description": description,
-            "created_ms": now_ms,
+            **checkpoint_record(
+                execution_id,
+                head.workflow_id,
+                name=name,
+                description=description,
+                created_ms=now_ms,
+            ),
             **creation.record_fields(),
         }
-        score = float(now_ms)
-        indexes = [
-            IndexEntry("checkpoints:*", score),
-            IndexEntry(f"checkpoints:{execution_id}", score),
-        ]
+        indexes = checkpoint_indexes(execution_id, now_ms)
         body = encode_note("checkpoint", now_ms, checkpoint_id=checkpoint_id, name=name)
         note = InboxEntry(checkpoint_id, body)
         try:
@@ -93,7 +93,7 @@ class CheckpointService(ExecutionService):
 
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
         """One page of checkpoints, without their tasks' states."""
-        index = f"checkpoints:{execution_id or '*'}"
+        index = checkpoints_index(execution_id)
         return await self.page_of_documents("checkpoint", index, page, _summary)
 
     async def delete_checkpoint(self, checkpoint_id: str) -> None:
@@ -238,4 +238,5 @@ def _summary(checkpoint_id: str, record: Mapping[str, Any]) -> JsonObject:
         "name": record["name"],
         "description": record["description"],
         "created_at": timestamp(record["created_ms"]),
+        "automatic": record.get("automatic", False),
     }

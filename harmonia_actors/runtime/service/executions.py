@@ -222,6 +222,7 @@ class ExecutionService(WorkflowService):
             options,
             retries_max=self.settings.retries_max,
             timeout_s_max=self.settings.execution_timeout_s_max,
+            checkpoints_kept_max=self.settings.automatic_checkpoints_kept_max,
         )
 
     async def new_execution_id(self) -> str:

@@ -276,7 +276,7 @@ def _document(
         "tasks": definition["tasks"],
         "input_schema": definition.get("input_schema"),
     }
-    for key in ("output", "timeout", "retry_policy", "metadata"):
+    for key in ("output", "timeout", "retry_policy", "checkpoint", "metadata"):
         if key in definition:
             document[key] = definition[key]
     if record.get("template_id"):
