@@ -29,6 +29,7 @@ from harmonia_actors.core.errors import (
     WorkflowNotFound,
 )
 from harmonia_serve.gateway import (
+    Edits,
     ExecutionReply,
     FileContent,
     JsonObject,
@@ -403,6 +404,7 @@ class MemoryGateway:
             "name": name,
             "description": description,
             "created_at": NOW,
+            "automatic": False,
             "task_states": {
                 task: {"status": state["status"]}
                 for task, state in execution["task_status"].items()
@@ -429,12 +431,17 @@ class MemoryGateway:
         del self.checkpoints[checkpoint_id]
 
     @made_once
-    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+    async def restore(
+        self, checkpoint_id: str, options: JsonObject, *, edits: Edits | None = None
+    ) -> ExecutionReply:
         self._note("restore")
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
         tasks = list(checkpoint["task_states"])
-        reply = self._start(checkpoint["workflow_id"], tasks, {}, options)
+        given = dict(edits.input) if edits else {}
+        reply = self._start(checkpoint["workflow_id"], tasks, given, options)
         reply.document["checkpoint_id"] = checkpoint_id
+        if edits:
+            reply.document["edits"] = edits.to_json()
         return reply
 
     # Components and service
