@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from harmonia_actors.core.edits import Edits
 from harmonia_actors.core.requests import (
     SCOPES,
+    Edits,
     ExecutionReply,
     FileContent,
     JsonObject,

@@ -313,7 +313,7 @@ class CheckpointSummary(_Answer):
     name: str
     description: str
     created_at: Timestamp
-    automatic: bool = Field(description="Whether the execution took it by itself")
+    automatic: bool = Field(False, description="Whether the execution took it by itself")
 
 
 class Checkpoint(CheckpointSummary):

@@ -8,7 +8,6 @@ This module must not know checkpoints or stores.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -16,32 +15,7 @@ from harmonia_actors.core.errors import Problem
 from harmonia_actors.core.references import compile_template
 from harmonia_actors.core.workflow import Workflow
 
-__all__ = [
-    "Edits",
-    "as_sent",
-    "changed_inputs",
-    "edited_definition",
-    "users_of_inputs",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """What a client wants to be different, by name.
-
-    Each value of `input` takes the place of the execution's former one; each of `task_inputs` is a
-    task's whole input, as it would stand in a definition.
-    """
-
-    input: Mapping[str, Any] = field(default_factory=dict)
-    task_inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.input or self.task_inputs)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a client sends them."""
-        return {"input": dict(self.input), "task_inputs": dict(self.task_inputs)}
+__all__ = ["as_sent", "changed_inputs", "edited_definition", "users_of_inputs"]
 
 
 def edited_definition(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.edits import Edits
 from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import CoreLimits, Execution
@@ -19,7 +18,7 @@ from harmonia_actors.core.records import (
     encode_head,
     encode_row,
 )
-from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, PageRequest
+from harmonia_actors.core.requests import Edits, ExecutionReply, JsonObject, Once, PageRequest
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp

@@ -9,14 +9,13 @@ from typing import Any
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import nearest
 from harmonia_actors.core.edits import (
-    Edits,
     as_sent,
     changed_inputs,
     edited_definition,
     users_of_inputs,
 )
 from harmonia_actors.core.errors import Conflict, InvalidRequest, Problem, ValidationFailed
-from harmonia_actors.core.requests import JsonObject
+from harmonia_actors.core.requests import Edits, JsonObject
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.service.executions import ExecutionService
 from harmonia_actors.runtime.service.parts import answered

@@ -436,12 +436,9 @@ class MemoryGateway:
     ) -> ExecutionReply:
         self._note("restore")
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
-        tasks = list(checkpoint["task_states"])
-        given = dict(edits.input) if edits else {}
-        reply = self._start(checkpoint["workflow_id"], tasks, given, options)
-        reply.document["checkpoint_id"] = checkpoint_id
-        if edits:
-            reply.document["edits"] = edits.to_json()
+        reply = self._start(checkpoint["workflow_id"], [*checkpoint["task_states"]], {}, options)
+        told = {"edits": edits.to_json()} if edits else {}
+        reply.document.update(told, checkpoint_id=checkpoint_id)
         return reply
 
     # Components and service
