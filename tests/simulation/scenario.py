@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["ClientPlan", "Scenario", "draw_scenario"]
@@ -24,6 +24,8 @@ class ClientPlan:
     checkpoints_after_s: tuple[float, ...]
     #: For each checkpoint, when it is restored after it was taken; None: never.
     restores_after_s: tuple[float | None, ...]
+    #: When the newest automatic checkpoint is restored, if there is one then; None: never.
+    restores_automatic_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ class Scenario:
 def draw_scenario(seed: str) -> Scenario:
     """All of it."""
     luck = random.Random(f"{seed}/scenario")
+    # Luck of its own: what else a seed draws stays what it was before there were these.
+    saving = random.Random(f"{seed}/automatic checkpoints")
     workflows = tuple(_workflow(luck, number) for number in range(luck.randint(1, 2)))
-    clients = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
+    drawn = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
+    clients = tuple(_saving(saving, client) for client in drawn)
     return Scenario(
         workflows,
         clients,
@@ -129,3 +134,20 @@ def _client(luck: random.Random, workflows: int) -> ClientPlan:
             luck.uniform(0, 5) if luck.random() < 0.7 else None for _ in checkpoints
         ),
     )
+
+
+def _saving(luck: random.Random, client: ClientPlan) -> ClientPlan:
+    """A third of the executions take checkpoints by themselves."""
+    every = luck.choice(
+        (
+            {"every_completions": 1},
+            {"every_completions": 2, "every_s": 1},
+            {"every_s": luck.choice((0.05, 0.5))},
+        )
+    )
+    policy = {**every, "keep": luck.choice((1, 2, 5))}
+    restores_s = luck.uniform(0.5, 6) if luck.random() < 0.5 else None
+    if luck.random() > 1 / 3:
+        return client
+    options = {**client.options, "checkpoint": policy}
+    return replace(client, options=options, restores_automatic_s=restores_s)
