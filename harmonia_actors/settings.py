@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         (),
         description="Modules with further components, comma-separated, besides the entry points.",
     )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO",
+        description="From which level on Harmonia's processes write to their logs, which Ray keeps "
+        "and its dashboard shows.",
+    )
 
     # HTTP
     host: str = Field("127.0.0.1", description="Address that REST, WebSocket and SSE listen on.")

@@ -8,6 +8,7 @@ what nobody reads and counts. This module must not know routes, keys or the gate
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Final
 
@@ -30,6 +31,8 @@ from harmonia_serve.problems import (
 from harmonia_serve.unread_bodies import UnreadBody
 
 __all__ = ["QUERY_KEYS", "Boundary", "close_reason", "surface_path"]
+
+_log = logging.getLogger(__name__)
 
 #: Where the keys that were in the query string wait in the scope for authentication.
 QUERY_KEYS: Final = "harmonia.query_keys"
@@ -131,8 +134,7 @@ class Boundary:
                 raise
             await unexpected_response(error_id)(scope, exchange.receive, send_with_headers)
         finally:
-            seconds = time.perf_counter() - started
-            self._observation.note_request(method, _route(scope), status, seconds)
+            self._note(method, scope, status, time.perf_counter() - started)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refusals are an accept and a close, so that browsers can see the code."""
@@ -148,8 +150,11 @@ class Boundary:
             error_id = log_unexpected(error, f"WebSocket {_route(scope)}")
             await link.close(CLOSE_INTERNAL, f"unexpected error {error_id}")
         finally:
-            seconds = time.perf_counter() - started
-            self._observation.note_request("WS", _route(scope), link.code, seconds)
+            self._note("WS", scope, link.code, time.perf_counter() - started)
+
+    def _note(self, method: str, scope: Scope, status: int, seconds: float) -> None:
+        self._observation.note_request(method, _route(scope), status, seconds)
+        _log.debug("%s %r: %d in %.4f s", method, scope["path"], status, seconds)
 
 
 class _BodyLeftOut(OSError):

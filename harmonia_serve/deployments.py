@@ -70,10 +70,10 @@ def _make_class(name: str) -> type:
         """One replica: its application is built here, not pickled by whoever deploys."""
 
         def __init__(self, settings: Settings, builder: str) -> None:
-            from harmonia_actors.actors import parts
+            from harmonia_actors.runtime.logs import log_to_stderr
             from harmonia_serve.ingress import keep_replica_port_at
 
-            parts.log_to_stderr()
+            log_to_stderr(settings.log_level)
             keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
             self._builder = builder
@@ -97,7 +97,7 @@ def deploy(settings: Settings, *, progress: Callable[[str], None]) -> None:
     serve.start(
         proxy_location="HeadOnly" if _is_loopback(settings.host) else "EveryNode",
         http_options=HTTPOptions(host=ingress.serve_host, port=settings.port),
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=_logging(settings),
     )
     progress(", ".join(surface.name for surface in surfaces(settings)))
     serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
@@ -119,7 +119,7 @@ def _target(surface: Surface, settings: Settings) -> serve.RunTarget:
         target=deployment.bind(settings, surface.builder),
         name=surface.name,
         route_prefix=surface.prefix,
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=_logging(settings),
     )
 
 
@@ -150,6 +150,10 @@ def undeploy(namespace: str) -> None:
         serve.delete(name)
     if not set(applications) - ours:
         serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _logging(settings: Settings) -> LoggingConfig:
+    return LoggingConfig(log_level=settings.log_level, enable_access_log=False)
 
 
 def _is_loopback(host: str) -> bool:

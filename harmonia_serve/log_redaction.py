@@ -1,6 +1,6 @@
-"""Keeps API keys that came in query strings out of what the server writes to its logs.
+"""Keeps API keys out of what the server writes to its logs, whoever's handler writes it.
 
-The surfaces take the key out of the scope before anything sees it, but a server that runs in
+The surfaces take the key out of the query string before anything sees it, but a server that runs in
 another process than they do, or that traces what it receives, logs the request as it came. This
 module must not know where the loggers write to.
 """
@@ -11,6 +11,7 @@ import logging
 import re
 from typing import Any, Final
 
+from harmonia_actors.runtime.logs import without_keys
 from harmonia_serve.credentials import is_key_name
 
 __all__ = ["logging_filter", "silence_query_strings"]
@@ -37,6 +38,7 @@ def _redact(text: str) -> str:
             return f"{match[1]}={_REDACTED}"
         return match[0]
 
+    text = without_keys(text)
     return _IN_TEXT.sub(replace, text) if "=" in text else text
 
 
@@ -52,7 +54,7 @@ def _redact_value(value: Any) -> Any:
 
 
 class _RedactQueryKeys(logging.Filter):
-    """Replaces the value of every `api_key=` in a record before anything formats it."""
+    """Replaces each key, and each value of `api_key=`, in a record before anything formats it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _redact_value(record.msg)
@@ -67,7 +69,7 @@ _FILTER: Final = _RedactQueryKeys("")
 
 
 def logging_filter() -> logging.Filter:
-    """A filter that takes the value of `api_key=` out of log records; it lets all through."""
+    """A filter that takes API keys out of log records; it lets all through."""
     return _FILTER
 
 

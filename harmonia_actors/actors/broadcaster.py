@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from harmonia_actors.actors import parts
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
+from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.settings import Settings
 
 __all__ = ["Broadcaster"]
@@ -18,7 +18,7 @@ class Broadcaster:
     """Holds nothing that is not in the store's log; may die at any moment."""
 
     def __init__(self, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._settings = settings
         self._broadcast = Broadcast()
 

@@ -19,6 +19,7 @@ from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import ExecutionHost
+from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.settings import Settings
 
@@ -35,7 +36,7 @@ class ExecutionActor:
     """Owns executions: one each up to the pool's ceiling, beyond it several."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._name = name
         self._settings = settings
         self._registry = parts.make_registry(settings)

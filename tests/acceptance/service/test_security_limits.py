@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -118,6 +119,29 @@ def test_patterns_cannot_be_made_slow(service: RunningService) -> None:
     execute = {"workflow_id": created.json()["workflow_id"], "input": {"text": "a" * 50_000 + "!"}}
     error = error_of(service.api.post("/executions", json=execute, timeout=20), 422)
     assert error["details"]["errors"][0]["field"] == "input.text"
+
+
+def test_a_schema_that_never_comes_to_an_end_holds_up_nobody(service: RunningService) -> None:
+    """Each level refers twice to the next: 2^60 paths through a few KB of JSON."""
+    levels = {f"d{n}": {"oneOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)}
+    schema = {
+        "type": "object",
+        "$defs": {**levels, "d60": {"type": "string"}},
+        "properties": {"x": {"$ref": "#/$defs/d0"}},
+    }
+    body = {"name": "w", "tasks": {"t": task()}, "input_schema": schema}
+    created = service.api.post("/workflows", json=body, timeout=60)
+    assert created.status_code == 201, created.text
+    execute = {"workflow_id": created.json()["workflow_id"], "input": {"x": "s"}}
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(service.api.post, "/executions", json=execute, timeout=60)
+        answered = 0
+        while not asked.done():
+            assert service.api.get("/components", timeout=20).status_code == 200
+            answered += 1
+    assert answered > 1
+    error = error_of(asked.result(), 422)
+    assert "2 s of processor time" in json.dumps(error)
 
 
 def test_schemas_fetch_nothing(service: RunningService) -> None:

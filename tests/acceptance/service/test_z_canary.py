@@ -139,6 +139,11 @@ def test_keys_in_query_strings_leave_no_trace(service: RunningService) -> None:
         where.startswith("environ of ") for where in found_at(service, str(service.data_dir), told)
     )
     assert any("connection.json" not in where for where in markers)
+    # Everybody writes all that they can.
+    for logger in ("harmonia_serve.boundary", "harmonia_actors.runtime.driver"):
+        assert any(
+            where.startswith("Ray: ") for where in found_at(service, f" DEBUG {logger}: ", told)
+        )
 
     second = made["api_key"].split("_", 2)[2]
     assert found_at(service, second, told) == []
