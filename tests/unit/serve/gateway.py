@@ -404,10 +404,8 @@ class MemoryGateway:
             "name": name,
             "description": description,
             "created_at": NOW,
-            "automatic": False,
             "task_states": {
-                task: {"status": state["status"]}
-                for task, state in execution["task_status"].items()
+                task: {"status": one["status"]} for task, one in execution["task_status"].items()
             },
         }
         return self.checkpoints[checkpoint_id]
@@ -419,9 +417,7 @@ class MemoryGateway:
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
         self._note("list_checkpoints")
         wanted = [
-            checkpoint
-            for checkpoint in self.checkpoints.values()
-            if execution_id in (None, checkpoint["execution_id"])
+            one for one in self.checkpoints.values() if execution_id in (None, one["execution_id"])
         ]
         return _page(_without(wanted, "task_states"), page)
 
@@ -438,7 +434,7 @@ class MemoryGateway:
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
         reply = self._start(checkpoint["workflow_id"], [*checkpoint["task_states"]], {}, options)
         told = {"edits": edits.to_json()} if edits else {}
-        reply.document.update(told, checkpoint_id=checkpoint_id)
+        reply.document |= {"checkpoint_id": checkpoint_id, **told}
         return reply
 
     # Components and service
@@ -457,8 +453,11 @@ class MemoryGateway:
         self._note("health")
         return {"status": "ok", "version": "0"} if detailed else {"status": "ok"}
 
+    async def durability(self) -> JsonObject:
+        self._note("durability")
+        return {"promise": "none", "meaning": "It may be lost.", "detail": "in memory"}
+
     async def ready(self) -> bool:
-        self._note("ready")
         return self.is_ready
 
     async def metrics(self) -> Mapping[str, float]:
