@@ -222,8 +222,8 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "harmonia_actors/core/execution.py",
         "self.head.automatic and not self.head.automatic.taken:",
         "False:",
-        "tests/unit/service/test_automatic_checkpoints.py"
-        "::test_the_next_owner_takes_the_one_that_was_decided_on",
+        "tests/unit/core/test_automatic_checkpoints.py"
+        "::test_a_decision_whose_outcome_is_unknown_is_carried_out_again",
     ),
     mutant(
         "edits, tasks",
