@@ -23,6 +23,7 @@ __all__ = [
     "CancelRequested",
     "CheckpointTaken",
     "Failure",
+    "NodeChosen",
     "Output",
     "OutputComposed",
     "OutputRefused",
@@ -176,6 +177,14 @@ class TimerFired:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChosen:
+    """A node for the execution's files is there; what uses them runs on it from now on."""
+
+    at_ms: int
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputComposed:
     """The execution's output, asked for by ComposeOutput, is there."""
 
@@ -207,6 +216,7 @@ Stimulus = (
     | StartRequested
     | CancelRequested
     | CheckpointTaken
+    | NodeChosen
     | TimerFired
     | OutputComposed
     | OutputRefused
