@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,19 @@ class Scenario:
     #: Attempts of one execution that are handed out at a time.
     in_flight_max: int
     faults_end_s: float
+    #: Some tasks use files, and of these some a board, which no node has at first.
+    uses_files: bool
 
 
 def draw_scenario(seed: str) -> Scenario:
     """All of it."""
     luck = random.Random(f"{seed}/scenario")
     workflows = tuple(_workflow(luck, number) for number in range(luck.randint(1, 2)))
+    files_luck = random.Random(f"{seed}/files")
+    uses_files = files_luck.random() < 0.3
+    if uses_files:
+        for workflow in workflows:
+            _give_files(files_luck, workflow["tasks"].values())
     clients = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
     return Scenario(
         workflows,
@@ -54,6 +62,7 @@ def draw_scenario(seed: str) -> Scenario:
         crashes_max=luck.choice((3, 100, 100)),
         in_flight_max=luck.choice((1, 3, 100, 100)),
         faults_end_s=luck.choice((5.0, 12.0)),
+        uses_files=uses_files,
     )
 
 
@@ -108,6 +117,14 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
     if luck.random() < 0.1:
         task["timeout"] = luck.choice((0.05, 2, 5))
     return task
+
+
+def _give_files(luck: random.Random, tasks: Iterable[dict[str, Any]]) -> None:
+    for task in tasks:
+        if luck.random() < 0.6:
+            task["action"] += "_with_files"
+            if luck.random() < 0.5:
+                task["resources"] = {**task.get("resources", {}), "board": luck.choice((0.5, 1))}
 
 
 def _client(luck: random.Random, workflows: int) -> ClientPlan:
