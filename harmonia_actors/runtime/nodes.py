@@ -21,7 +21,6 @@ from harmonia_actors.runtime.ports import Lease, LeaseSource, Unplaceable
 
 __all__ = ["AnyNode", "WorkspaceNodes"]
 
-_AGAIN_S = 0.5
 _EVERY_S = 5.0
 #: Looks for the node of an actor that has started. Should it be gone by then, another is asked for.
 _LOOKS_MAX = 20
@@ -50,11 +49,16 @@ class WorkspaceNodes:
         read: Callable[[], Awaitable[Capacity | None]],
         *,
         shared: bool = False,
+        again_s: float = 0.5,
     ) -> None:
-        """`read` gives the capacity, or None if it cannot be had now; `shared`: as AnyNode."""
+        """`read` gives the capacity, or None if it cannot be had now; `shared`: as AnyNode.
+
+        `again_s` is the time between two looks while something waits.
+        """
         self._leases = leases
         self._read = read
         self._shared = shared
+        self._again_s = again_s
         self._capacity = Capacity(complete=False)
         self._changed = asyncio.Condition()
 
@@ -84,7 +88,7 @@ class WorkspaceNodes:
         while not self._shared and not self._capacity.nodes_for([_ANY_CPU]):
             await self.look()
             if not self._capacity.nodes_for([_ANY_CPU]):
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(self._again_s)
 
     async def watch(self) -> None:
         """Look again and again, for ever."""
@@ -110,7 +114,7 @@ class WorkspaceNodes:
                 # The pool knows an actor before its node. It is held until then, because an
                 # autoscaler may take away a node that nobody uses.
                 for _ in range(_LOOKS_MAX):
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(self._again_s)
                     await self.look()
             finally:
                 if leases:

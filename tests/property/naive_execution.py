@@ -115,6 +115,8 @@ class NaiveExecution:
                     self._stop_all("cancelled")
             case st.TimerFired(at_ms):
                 self._timers(at_ms)
+            case st.NodeChosen():
+                pass  # Nothing follows from it here.
             case st.OutputComposed() | st.OutputRefused() | st.CheckpointTaken():
                 self._output(stimulus)
             case _:

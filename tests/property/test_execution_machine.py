@@ -195,6 +195,10 @@ class ExecutionMachine(RuleBasedStateMachine):
             self.checkpoints += 1
             self.tell(st.CheckpointTaken(self.at_ms, f"cp-{self.checkpoints}", "here"))
 
+    @rule(node_id=some.sampled_from(["a", "b"]))
+    def node_chosen(self, node_id: str) -> None:
+        self.tell(st.NodeChosen(self.at_ms, node_id))
+
     @precondition(lambda self: self.composing)
     @rule(works=some.booleans())
     def composed(self, works: bool) -> None:
