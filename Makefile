@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEEDS ?= 1000
+CHAOS_S ?= 300
 
 # Whether a Python is one that Harmonia runs on.
 WILL_DO := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
@@ -24,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate lint format docs lock clean
+.PHONY: help install demo test simulate chaos lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +49,9 @@ test: $(STAMP) ## Run all the tests
 
 simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+
+chaos: $(STAMP) ## Kill and stop real processes under load for CHAOS_S=300 seconds, then judge
+	@$(BIN)/python -m tests.chaos.run --seconds $(CHAOS_S)
 
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .

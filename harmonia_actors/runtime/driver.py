@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +21,7 @@ from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
+from harmonia_actors.runtime.mailbox import Mailbox
 from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import Ordering
@@ -88,8 +88,7 @@ class ExecutionDriver:
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
-        #: Stimuli and, each behind the stimulus that it brought, ids of inbox entries.
-        self._mail: deque[st.Stimulus | str] = deque()
+        self._mail = Mailbox()
         #: Inbox entries that were ever taken in: an entry may be read again before it is removed.
         self._inbox_taken: set[str] = set()
         self._inbox_done: list[str] = []
@@ -109,8 +108,7 @@ class ExecutionDriver:
         if inbox_ids and self._inbox_taken.issuperset(inbox_ids):
             return
         self._inbox_taken.update(inbox_ids)
-        self._mail.extend(map(self._not_from_the_future, stimuli))
-        self._mail.extend(inbox_ids)
+        self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
         self._wake.set()
 
     def _not_from_the_future(self, stimulus: st.Stimulus) -> st.Stimulus:
@@ -153,21 +151,14 @@ class ExecutionDriver:
         self.ended.set()
 
     async def _step(self) -> None:
-        batch: list[st.Stimulus] = []
-        size = 0
-        while self._mail and len(batch) < _BATCH_MAX and size < _BATCH_BYTES_MAX:
-            letter = self._mail.popleft()
-            if isinstance(letter, str):
-                self._inbox_done.append(letter)
-            else:
-                batch.append(letter)
-                if isinstance(letter, st.AttemptSucceeded):
-                    size += len(letter.output.inline or b"")
-                if isinstance(letter, _OUTCOMES):
-                    self._backlog.ended(letter.task, letter.attempt)
+        letters = self._mail.take(_BATCH_MAX, _BATCH_BYTES_MAX)
+        self._inbox_done += letters.inbox_ids
+        for stimulus in letters.stimuli:
+            if isinstance(stimulus, _OUTCOMES):
+                self._backlog.ended(stimulus.task, stimulus.attempt)
         if self._mail:
             self._wake.set()
-        decision = self.execution.handle(*batch)
+        decision = self.execution.handle(*letters.stimuli)
         if not decision.is_empty or self._inbox_done:
             await self._carry_out(decision)
         self._backlog.pump()

@@ -44,7 +44,6 @@ _T = TypeVar("_T")
 #: (name, node id, handle) of each task actor that is granted, or the reason why never.
 Granted = tuple[Sequence[tuple[str, str, Any]], str]
 
-
 _WITHDRAWN: Granted = ((), "it is not wanted any more")
 
 

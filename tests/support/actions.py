@@ -164,3 +164,57 @@ def say(text: str) -> dict[str, int]:
     """Write to this process's output, as actions of users may."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
     return {"said": len(text)}
+
+
+def _record(path: str, what: str, context: TaskContext) -> None:
+    """A side effect that is whole or not there, whoever is killed when."""
+    line = f"{what} {context.idempotency_key} {context.attempt} {time.time():.3f}\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _recorded_sum(number: int, given: list[int], fails: int, context: TaskContext) -> int:
+    if context.attempt <= fails:
+        raise ActionError(f"attempt {context.attempt} fails", code="NOT_YET")
+    return number + sum(given)
+
+
+@component.action
+def record(
+    path: str,
+    number: int,
+    given: list[int],
+    seconds: float = 0.0,
+    fails: int = 0,
+    *,
+    context: TaskContext,
+) -> int:
+    """Write down that it begins and that it ends; between them add up, and take its time."""
+    _record(path, "begin", context)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not context.cancelled:
+        time.sleep(min(_POLL_S, seconds))
+    found = _recorded_sum(number, given, fails, context)
+    _record(path, "end", context)
+    return found
+
+
+@component.action
+async def record_async(
+    path: str,
+    number: int,
+    given: list[int],
+    seconds: float = 0.0,
+    fails: int = 0,
+    *,
+    context: TaskContext,
+) -> int:
+    """The same in the process that all async actions share."""
+    _record(path, "begin", context)
+    await asyncio.sleep(seconds)
+    found = _recorded_sum(number, given, fails, context)
+    _record(path, "end", context)
+    return found

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ import psutil
 from harmonia_serve.cli.installation.processes import marked
 from harmonia_serve.cli.installation.records import read_running
 
-__all__ = ["FINAL", "RunningService", "free_port", "running_service", "until"]
+__all__ = [
+    "FINAL",
+    "RunningService",
+    "free_port",
+    "running_service",
+    "start_up",
+    "until",
+    "wait_ready",
+]
 
 ROOT = Path(__file__).parents[2]
 FINAL = ("completed", "failed", "cancelled")
@@ -31,6 +39,7 @@ _END_S = 60.0
 #: Streams look at their key with each sign of life: often, so that tests need not wait for it. All
 #: that can be logged is logged, so that secrets are looked for in all of it.
 _ENVIRONMENT = {"HARMONIA_STREAM_HEARTBEAT_S": "2", "HARMONIA_LOG_LEVEL": "DEBUG"}
+_NO_SETTINGS: Mapping[str, str] = {}
 
 
 def until(
@@ -63,6 +72,13 @@ class RunningService:
         return httpx.Client(
             base_url=f"{self.url}/api/harmonia", headers=headers, timeout=90, trust_env=False
         )
+
+    def is_ready(self) -> bool:
+        """Whether it says that it can serve."""
+        try:
+            return httpx.get(f"{self.url}/ready", timeout=5, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def create(self, tasks: dict[str, Any], **more: Any) -> str:
         """Create a workflow and return its id."""
@@ -156,27 +172,42 @@ def free_port() -> int:
     raise AssertionError("none of a hundred ports from 18000 on is free")
 
 
-@contextlib.contextmanager
-def running_service(data_dir: Path, *arguments: str) -> Iterator[RunningService]:
-    """`harmonia up` in a process of its own, until the context ends by an interrupt."""
-    port = free_port()
+def start_up(
+    data_dir: Path, port: int, *arguments: str, settings: Mapping[str, str] = _NO_SETTINGS
+) -> subprocess.Popen[str]:
+    """`harmonia up` in a process of its own. What it says goes to `up.log` beside `data_dir`."""
     command = [
         *(sys.executable, "-m", "harmonia_serve.cli", "up"),
         *("--data-dir", str(data_dir), "--port", str(port)),
         *("--components", "tests.support.actions"),
         *arguments,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_ENVIRONMENT}
-    output = (data_dir.parent / "up.log").open("w+")
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_ENVIRONMENT, **settings}
+    with (data_dir.parent / "up.log").open("a") as output:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
+        )
+
+
+@contextlib.contextmanager
+def running_service(
+    data_dir: Path, *arguments: str, settings: Mapping[str, str] = _NO_SETTINGS
+) -> Iterator[RunningService]:
+    """The service, ready, until the context ends by an interrupt.
+
+    `settings` are environment variables. Whoever kills the process puts another one in its place.
+    """
+    port = free_port()
+    process = start_up(data_dir, port, *arguments, settings=settings)
     url = f"http://127.0.0.1:{port}"
+    service: RunningService | None = None
     try:
-        _wait_ready(process, url, data_dir)
+        wait_ready(process, url, data_dir)
         key = json.loads((data_dir / "connection.json").read_text())["api_key"]
-        yield RunningService(url, key, data_dir, process)
+        service = RunningService(url, key, data_dir, process)
+        yield service
     finally:
+        process = service.process if service else process
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
@@ -184,11 +215,10 @@ def running_service(data_dir: Path, *arguments: str) -> Iterator[RunningService]
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        finally:
-            output.close()
 
 
-def _wait_ready(process: subprocess.Popen[str], url: str, data_dir: Path) -> None:
+def wait_ready(process: subprocess.Popen[str], url: str, data_dir: Path) -> None:
+    """Wait until an `up` says that it can serve; AssertionError with its log if it ends instead."""
     deadline = time.monotonic() + _BOOT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -1,0 +1,70 @@
+"""What one execution has been told and has not decided on yet, in the order in which it came.
+
+Of an attempt's progress only the latest report waits: while the store is away, or simply slow, the
+reports of a thousand attempts must not pile up. Everything else is bounded by what was handed out.
+This module must not know what a stimulus leads to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harmonia_actors.core import stimuli as st
+
+__all__ = ["Letters", "Mailbox"]
+
+
+@dataclass(slots=True)
+class Letters:
+    """A batch: stimuli, and ids of the inbox entries whose effect they hold."""
+
+    stimuli: list[st.Stimulus] = field(default_factory=list)
+    inbox_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Stands where the first report came that has not been taken out since."""
+
+    key: tuple[int, int]
+
+
+class Mailbox:
+    """Takes stimuli in, and gives them out in batches."""
+
+    def __init__(self) -> None:
+        #: An inbox entry's id lies behind the stimulus that it brought.
+        self._waiting: deque[st.Stimulus | _Progress | str] = deque()
+        self._progress: dict[tuple[int, int], st.ProgressReported] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, stimuli: Iterable[st.Stimulus], inbox_ids: Sequence[str] = ()) -> None:
+        """Add stimuli, and then the inbox entries that brought them."""
+        for stimulus in stimuli:
+            if isinstance(stimulus, st.ProgressReported):
+                key = (stimulus.task, stimulus.attempt)
+                if key not in self._progress:
+                    self._waiting.append(_Progress(key))
+                self._progress[key] = stimulus
+            else:
+                self._waiting.append(stimulus)
+        self._waiting.extend(inbox_ids)
+
+    def take(self, count_max: int, bytes_max: int) -> Letters:
+        """The oldest ones: up to `count_max` stimuli, the next one after `bytes_max` stays."""
+        taken = Letters()
+        size = 0
+        while self._waiting and len(taken.stimuli) < count_max and size < bytes_max:
+            letter = self._waiting.popleft()
+            if isinstance(letter, str):
+                taken.inbox_ids.append(letter)
+                continue
+            stimulus = self._progress.pop(letter.key) if isinstance(letter, _Progress) else letter
+            taken.stimuli.append(stimulus)
+            if isinstance(stimulus, st.AttemptSucceeded):
+                size += len(stimulus.output.inline or b"")
+        return taken

@@ -1,0 +1,1 @@
+"""Real processes, real faults: executions must be exactly right at the end."""

@@ -1,0 +1,197 @@
+"""What goes wrong with real processes: each kind of fault, and whether it has landed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+
+import psutil
+
+from harmonia_serve.cli.installation.processes import runs
+from harmonia_serve.cli.installation.records import read_running
+from tests.support.running import RunningService, start_up, until, wait_ready
+
+__all__ = ["HEAVY", "LIGHT", "Faults"]
+
+#: A stop that outlives an execution actor's lease three times, at the default of 10 s.
+_STOP_S = 32.0
+#: How long such a one may still take to notice, once it goes on.
+_OWNER_END_S = 30.0
+_STORE_STOP_S_MAX = 5.0
+
+
+class Faults:
+    """Lets faults land on a service, counts them, and mends what does not mend itself."""
+
+    def __init__(self, service: RunningService, random: Random, settings: dict[str, str]) -> None:
+        self.service = service
+        self.landed: Counter[str] = Counter()
+        #: Execution actors that were stopped past their lease; each must end itself.
+        self.stopped_owners: list[psutil.Process] = []
+        self._random = random
+        self._settings = settings
+        self._timers: list[threading.Timer] = []
+        self._stopped: list[psutil.Process] = []
+
+    def land(self, kind: str) -> bool:
+        """Let one land; False if there is nothing that it could hit just now."""
+        has_landed = {**LIGHT, **HEAVY}[kind](self)
+        self.landed[kind] += has_landed
+        return has_landed
+
+    def over(self) -> None:
+        """Nothing stands still any more, and who was stopped past its lease has ended itself."""
+        for timer in self._timers:
+            timer.join()
+        for owner in self.stopped_owners:
+            until(lambda owner=owner: not runs(owner), _OWNER_END_S, f"the end of {owner}")
+
+    # -------------------------------------------------------------------------------------------
+
+    def actors(self, *kinds: str) -> list[psutil.Process]:
+        """Processes of Ray actors of some classes that do not stand still, by their ids."""
+        found = []
+        for process in self.service.processes():
+            if process in self._stopped:
+                continue
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if words and words[0].startswith(tuple(f"ray::{kind}" for kind in kinds)):
+                    found.append(process)
+        return sorted(found, key=lambda process: process.pid)
+
+    def named(self, name: str) -> list[psutil.Process]:
+        """Other processes of the installation, by their program's name."""
+        found = []
+        for process in self.service.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == name and runs(process):
+                    found.append(process)
+        return found
+
+    def kill_one(self, *kinds: str) -> bool:
+        found = self.actors(*kinds)
+        return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
+
+    def kill_all(self, *kinds: str) -> bool:
+        return _kill_each(self.actors(*kinds))
+
+    def kill_named(self, name: str) -> bool:
+        return _kill_each(self.named(name))
+
+    def stop(self, processes: Sequence[psutil.Process], seconds: float) -> bool:
+        """Let one stand still for a while."""
+        if not processes:
+            return False
+        process = self._random.choice(processes)
+        self._stopped.append(process)
+        has_landed = _signal(process, signal.SIGSTOP)
+        timer = threading.Timer(seconds, self._resume, (process,))
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+        return has_landed
+
+    def stop_owner(self) -> bool:
+        found = self.actors("ExecutionActor")
+        before = len(self._stopped)
+        # Somebody must be left to go on: with all of them still, nothing would be tried at all.
+        if len(found) < 2 or not self.stop(found, _STOP_S):
+            return False
+        self.stopped_owners += self._stopped[before:]
+        return True
+
+    def stop_store(self) -> bool:
+        seconds = self._random.uniform(0.1, _STORE_STOP_S_MAX)
+        return self.stop(self._store(), seconds)
+
+    def kill_store(self) -> bool:
+        return _kill_each(self._store())
+
+    def kill_up(self) -> bool:
+        """Kill `harmonia up`, and type it again at once."""
+        self.service.process.kill()
+        self.service.process.wait()
+        self._boot()
+        return True
+
+    def kill_everything(self) -> bool:
+        """As if the power had gone, and then `harmonia up` again."""
+        self.service.process.kill()
+        _kill_each(self.service.processes())
+        self.service.process.wait()
+        self._boot()
+        return True
+
+    def _store(self) -> list[psutil.Process]:
+        running = read_running(self.service.data_dir)
+        if running is None:
+            return []
+        try:
+            process = psutil.Process(running.store_pid)
+        except psutil.NoSuchProcess:
+            return []
+        return [process] if runs(process) else []
+
+    def _resume(self, process: psutil.Process) -> None:
+        _signal(process, signal.SIGCONT)
+        if process not in self.stopped_owners:
+            self._stopped.remove(process)
+
+    def _boot(self) -> None:
+        service = self.service
+        port = int(service.url.rpartition(":")[2])
+        service.process = start_up(service.data_dir, port, settings=self._settings)
+        wait_ready(service.process, service.url, service.data_dir)
+
+
+def _signal(process: psutil.Process, number: int) -> bool:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return False
+    return True
+
+
+def _kill_each(processes: Sequence[psutil.Process]) -> bool:
+    return sum(_signal(process, signal.SIGKILL) for process in processes) > 0
+
+
+def _kill(kind: str) -> Callable[[Faults], bool]:
+    return lambda faults: faults.kill_one(kind)
+
+
+#: Faults that Harmonia's own actors or Ray mend.
+LIGHT: dict[str, Callable[[Faults], bool]] = {
+    "execution actor killed": _kill("ExecutionActor"),
+    "all execution actors killed": lambda faults: faults.kill_all("ExecutionActor"),
+    "task actor killed": _kill("TaskActor"),
+    "shared task actor killed": _kill("SharedTaskActor"),
+    "broadcaster killed": _kill("Broadcaster"),
+    "supervisor killed": _kill("Supervisor"),
+    "task pool killed": _kill("TaskPool"),
+    "all that coordinate killed": lambda faults: faults.kill_all(
+        "ExecutionActor", "TaskPool", "Supervisor", "Broadcaster"
+    ),
+    "execution actor stopped": Faults.stop_owner,
+    "task actor stopped": lambda faults: faults.stop(
+        faults.actors("TaskActor", "SharedTaskActor"), 3.0
+    ),
+    "replica killed": _kill("ServeReplica"),
+    "Serve's controller killed": _kill("ServeController"),
+    "proxy killed": lambda faults: faults.kill_named("haproxy"),
+    "store killed": Faults.kill_store,
+    "store stopped": Faults.stop_store,
+}
+
+#: Faults after which all of Ray starts again.
+HEAVY: dict[str, Callable[[Faults], bool]] = {
+    "GCS killed": lambda faults: faults.kill_named("gcs_server"),
+    "raylet killed": lambda faults: faults.kill_named("raylet"),
+    "`harmonia up` killed": Faults.kill_up,
+    "everything killed": Faults.kill_everything,
+}

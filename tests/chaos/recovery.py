@@ -1,0 +1,198 @@
+"""How long each fault holds up what runs: `python -m tests.chaos.recovery`.
+
+Keeps long chains of short tasks going, lets one fault land after the other, and takes from the
+tasks' own journal how long it took until the last of the executions went on. Beside it, a request
+is sent twenty times a second, to see for how long clients were turned away. The README's table is
+made of what this prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import httpx
+
+from tests.chaos.faults import HEAVY, LIGHT, Faults
+from tests.chaos.run import SETTINGS
+from tests.support.ray_environment import prepare_ray_environment
+from tests.support.running import RunningService, running_service, until
+
+__all__ = ["main"]
+
+_CHAINS = 16
+_CHAIN_TASKS = 5_000
+_TASK_S = 0.05
+_PAUSE_S = 3.0
+_ASKED_EVERY_S = 0.05
+_LONGEST_S = 240.0
+_WAITING = 1_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.recovery", description=__doc__)
+    parser.add_argument("--times", type=int, default=5, help="how often each fault lands")
+    parser.add_argument("--heavy", type=int, default=3, help="the same for those that end all Ray")
+    parser.add_argument("--only", nargs="*", help="kinds of faults; none: only the cold restart")
+    given = parser.parse_args(arguments)
+    prepare_ray_environment()
+    with tempfile.TemporaryDirectory(prefix="harmonia-recovery-") as directory:
+        _measure(Path(directory), given)
+    return 0
+
+
+def _measure(directory: Path, given: argparse.Namespace) -> None:
+    journal = directory / "journal"
+    journal.touch()
+    kinds = [*LIGHT, *HEAVY] if given.only is None else given.only
+    with running_service(directory / "data", settings=SETTINGS) as service:
+        faults = Faults(service, Random(1), SETTINGS)
+        if kinds:
+            running = [service.start(_chain(service, journal)) for _ in range(_CHAINS)]
+            until(lambda: len(_last_begins(journal)) == _CHAINS, 60, "all chains under way")
+            print("fault | executions go on, s: median, worst | clients turned away, s: same")
+            for kind in kinds:
+                _measure_kind(faults, kind, journal, given)
+            _cancel(service, running)
+        _measure_cold_restart(faults, directory / "waiting")
+
+
+def _chain(service: RunningService, journal: Path) -> str:
+    tasks: dict[str, Any] = {}
+    for index in range(_CHAIN_TASKS):
+        tasks[f"t{index}"] = {
+            "component": "testing",
+            "action": "record_async",
+            "depends_on": [f"t{index - 1}"] if index else [],
+            "input": {"path": str(journal), "number": 1, "given": [], "seconds": _TASK_S},
+        }
+    return service.create(tasks)
+
+
+def _measure_kind(faults: Faults, kind: str, journal: Path, given: argparse.Namespace) -> None:
+    pauses, refusals = [], []
+    for _ in range(given.heavy if kind in HEAVY else given.times):
+        time.sleep(_PAUSE_S)
+        with _Asker(faults.service) as asker:
+            at_s = time.time()
+            until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
+            until(
+                lambda at_s=at_s: all(one > at_s for one in _last_begins(journal).values()),
+                _LONGEST_S,
+                f"every execution going on after '{kind}'",
+            )
+            until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
+        pauses.append(_pause_s(journal, at_s))
+        refusals.append(asker.refused_s)
+    print(
+        f"{kind} | {median(pauses):.2f}, {max(pauses):.2f} | "
+        f"{median(refusals):.2f}, {max(refusals):.2f}",
+        flush=True,
+    )
+
+
+def _begins(journal: Path) -> dict[str, list[float]]:
+    """When tasks of each execution began."""
+    found: dict[str, list[float]] = {}
+    for line in journal.read_text().splitlines():
+        what, task, _, at_s = line.split()
+        if what == "begin":
+            found.setdefault(task.partition("/")[0], []).append(float(at_s))
+    return found
+
+
+def _last_begins(journal: Path) -> dict[str, float]:
+    return {execution_id: max(times) for execution_id, times in _begins(journal).items()}
+
+
+def _pause_s(journal: Path, at_s: float) -> float:
+    """From the fault to the next start of a task, in the execution that waited longest for it."""
+    return max(
+        min(one for one in times if one > at_s) - at_s for times in _begins(journal).values()
+    )
+
+
+class _Asker:
+    """A client that asks all the time, and how long nobody answered it at most."""
+
+    def __init__(self, service: RunningService) -> None:
+        self._service = service
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self.refused_s = 0.0
+
+    def __enter__(self) -> _Asker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        answered_s = time.monotonic()
+        with self._service.client(self._service.key) as api:
+            while not self._over.wait(_ASKED_EVERY_S):
+                asked_s = time.monotonic()
+                try:
+                    good = api.get("/workflows", params={"limit": 1}).status_code == 200
+                except httpx.TransportError:
+                    good = False
+                if not good:
+                    continue
+                # An answer that took long was waited for; between two good ones, only the pause.
+                self.refused_s = max(self.refused_s, time.monotonic() - answered_s)
+                answered_s = max(asked_s, time.monotonic())
+
+
+def _measure_cold_restart(faults: Faults, journal: Path) -> None:
+    """A thousand executions are in flight when everything dies; `harmonia up`."""
+    service = faults.service
+    journal.touch()
+    task = {
+        "component": "testing",
+        "action": "record_async",
+        "input": {"path": str(journal), "number": 1, "given": [], "seconds": 3_600},
+    }
+    workflow_id = service.create({"wait": task})
+    started = [service.start(workflow_id) for _ in range(_WAITING)]
+    until(lambda: len(_begins(journal)) == _WAITING, 120, "all in flight")
+    died_s = time.time()
+    faults.land("everything killed")
+    ready_s = time.time()
+
+    def again() -> list[float]:
+        return [times[1] for times in _begins(journal).values() if len(times) > 1]
+
+    until(lambda: len(again()) == _WAITING, _LONGEST_S, "all running again")
+    print(
+        f"cold restart with {_WAITING} in flight: ready {ready_s - died_s:.1f} s after the death, "
+        f"the first runs again {min(again()) - ready_s:.1f} s after that, half "
+        f"{median(again()) - ready_s:.1f} s, all {max(again()) - ready_s:.1f} s",
+        flush=True,
+    )
+    _cancel(service, started)
+
+
+def _cancel(service: RunningService, execution_ids: Sequence[str]) -> None:
+    """Cancel, however often a connection breaks that was kept for too long."""
+    for execution_id in execution_ids:
+        cancelled = False
+        while not cancelled:
+            with contextlib.suppress(httpx.TransportError):
+                answer = service.api.post(f"/executions/{execution_id}/cancel")
+                cancelled = answer.status_code in (httpx.codes.OK, httpx.codes.CONFLICT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Workflows with side effects, what each of them must come to, and who keeps starting them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+
+from tests.support.running import RunningService
+
+__all__ = ["Accepted", "Starter", "Work", "make_work"]
+
+_LONGEST_S = 0.8
+_CANCELLED_SHARE = 0.05
+#: How long a request is sent again and again, in seconds: longer than any fault keeps us waiting.
+_PATIENCE_S = 180.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A workflow, and what its execution must give."""
+
+    tasks: dict[str, Any]
+    output: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """An execution that was answered with 202."""
+
+    execution_id: str
+    work: Work
+    is_cancelled: bool
+
+
+def make_work(random: Random, journal: Path) -> Work:
+    """A random graph of tasks that add up what they are given and write down what they do."""
+    parents = _graph(random)
+    values: list[int] = []
+    tasks: dict[str, Any] = {}
+    for index, above in enumerate(parents):
+        number = random.randrange(1000)
+        values.append(number + sum(values[parent] for parent in above))
+        fails = random.choice((0, 0, 0, 0, 0, 1))
+        tasks[f"t{index}"] = {
+            "component": "testing",
+            "action": random.choice(("record", "record_async", "record_async")),
+            "depends_on": [f"t{parent}" for parent in above],
+            "retry_policy": {"max_retries": fails, "retry_interval": 0.1},
+            "input": {
+                "path": str(journal),
+                "number": number,
+                "given": [f"${{tasks.t{parent}.output}}" for parent in above],
+                "seconds": round(random.random() ** 2 * _LONGEST_S, 3),
+                "fails": fails,
+            },
+        }
+    inner = {parent for above in parents for parent in above}
+    sinks = {f"t{index}": value for index, value in enumerate(values) if index not in inner}
+    return Work(tasks, sinks)
+
+
+def _graph(random: Random) -> list[list[int]]:
+    """For each task those that it depends on: a chain, a fan that is joined, or anything."""
+    count = random.randint(3, 14)
+    match random.choice(("chain", "fan", "any")):
+        case "chain":
+            return [[index - 1] if index else [] for index in range(count)]
+        case "fan":
+            return [[], *([0] for _ in range(count - 2)), list(range(1, count - 1))]
+        case _:
+            return [
+                sorted(random.sample(range(index), random.randint(0, min(index, 3))))
+                for index in range(count)
+            ]
+
+
+class Starter:
+    """Starts executions all the time, whatever the service answers, until told to stop."""
+
+    def __init__(
+        self, service: RunningService, random: Random, journal: Path, *, threads: int, most: int
+    ) -> None:
+        self._service = service
+        self._journal = journal
+        self._most = most
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._numbers = iter(range(most))
+        self._pool = ThreadPoolExecutor(threads)
+        self._seeds = [random.randrange(2**32) for _ in range(threads)]
+        self.begun_s = 0.0
+        self.accepted: list[Accepted] = []
+        #: Answers and silences that made a request be sent again.
+        self.sent_again = 0
+
+    def __enter__(self) -> Starter:
+        self.begun_s = time.monotonic()
+        self._running = [self._pool.submit(self._start_all, seed) for seed in self._seeds]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def goes_on(self) -> bool:
+        """There is more to start, and nobody has failed."""
+        for one in self._running:
+            if one.done():
+                one.result()
+        return not all(one.done() for one in self._running)
+
+    def stop(self) -> None:
+        """Start no more; raises what went wrong."""
+        self._over.set()
+        self._pool.shutdown()
+        for one in self._running:
+            one.result()
+
+    def _start_all(self, seed: int) -> None:
+        random = Random(seed)
+        with self._service.client(self._service.key) as api:
+            for number in self._next_numbers():
+                work = make_work(random, self._journal)
+                key = f"chaos-{seed}-{number}"
+                workflow = {"name": key, "tasks": work.tasks}
+                made = self._send(api, "/workflows", workflow, key, 201)
+                body = {"workflow_id": made["workflow_id"], "input": {}}
+                begun = self._send(api, "/executions", body, f"{key}-run", 202)
+                is_cancelled = random.random() < _CANCELLED_SHARE
+                if is_cancelled:
+                    self._over.wait(random.random())
+                    path = f"/executions/{begun['execution_id']}/cancel"
+                    self._send(api, path, {}, f"{key}-cancel", 200, 409)
+                with self._lock:
+                    self.accepted.append(Accepted(begun["execution_id"], work, is_cancelled))
+
+    def _next_numbers(self) -> Iterator[int]:
+        while not self._over.is_set():
+            with self._lock:
+                number = next(self._numbers, None)
+            if number is None:
+                return
+            yield number
+
+    def _send(
+        self, api: httpx.Client, path: str, body: dict[str, Any], key: str, *expected: int
+    ) -> dict[str, Any]:
+        """Send a request until it is answered as it must be in the end; never something else."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            told = "nothing"
+            try:
+                answer = api.post(path, json=body, headers={"Idempotency-Key": key}, timeout=30)
+            except httpx.TransportError as error:
+                told = repr(error)
+            else:
+                if answer.status_code in expected:
+                    found: dict[str, Any] = answer.json()
+                    return found
+                told = f"{answer.status_code} {answer.text[:300]}"
+                if answer.status_code not in (429, 500, 502, 503, 504):
+                    raise AssertionError(f"POST {path}: {told}")
+            assert time.monotonic() < deadline, f"POST {path}: {told}"
+            self.sent_again += 1
+            time.sleep(0.3)
