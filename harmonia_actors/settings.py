@@ -78,7 +78,31 @@ class Settings(BaseSettings):
     )
     components: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Modules with further components, comma-separated, besides the entry points.",
+        description="Modules with further components, and URLs of services that offer remote ones, "
+        "comma-separated, besides the entry points.",
+    )
+    component_tokens: dict[str, SecretStr] = Field(
+        {},
+        description="Bearer tokens of services with remote components, as a JSON object with the "
+        "token of each URL that needs one.",
+    )
+    #: What each service has said that it offers, by its URL, packed: whoever starts Harmonia has
+    #: asked, so that every process knows the same, also when a service is away. Set by no user.
+    component_catalogues: dict[str, str] = Field({}, exclude=True, repr=False)
+    remote_connect_s_max: float = Field(
+        10.0, gt=0, description="Time to connect to a service with remote components."
+    )
+    remote_silence_s_max: float = Field(
+        600.0,
+        gt=0,
+        description="How long a remote action may say nothing: until its answer begins, and "
+        "between two pieces of it.",
+    )
+    remote_catalogue_s_max: float = Field(
+        10.0, gt=0, description="Time that fetching a catalogue of remote components may take."
+    )
+    remote_catalogue_bytes_max: int = Field(
+        1_000_000, gt=0, description="Size of a catalogue of remote components, as JSON."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",
@@ -400,4 +424,4 @@ class Settings(BaseSettings):
 
     def for_display(self) -> dict[str, object]:
         """All settings, without secrets, for `harmonia status` and logs."""
-        return self.model_dump(mode="json", exclude={"redis_url"})
+        return self.model_dump(mode="json", exclude={"redis_url", "component_tokens"})

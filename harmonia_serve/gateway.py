@@ -194,7 +194,7 @@ class Gateway(Protocol):
     # Components and service --------------------------------------------------------------------
 
     async def list_components(self) -> JsonObject:
-        """{items: [{name, description, actions: [{name, description, input_schema, ...}]}]}."""
+        """{items: [{name, description, url, actions: [{name, description, input_schema}]}]}."""
         ...
 
     async def get_component(self, name: str) -> JsonObject:

@@ -346,6 +346,8 @@ class Component(_Answer):
 
     name: str
     description: str
+    #: The service that carries out its actions; null for actions of Harmonia's own processes.
+    url: str | None
     actions: list[Object]
 
 

@@ -17,6 +17,9 @@ from harmonia_actors.runtime.janitor import JanitorLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.pool_host import PoolTimes
 from harmonia_actors.runtime.pool_sizes import PoolSizes
+from harmonia_actors.runtime.remote_components import load_registry
+from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.runtime.silence import Patience
 from harmonia_actors.runtime.sizing import SizingLimits
 from harmonia_actors.runtime.supervision import SupervisionTimes
@@ -35,6 +38,7 @@ __all__ = [
     "make_blobs",
     "make_files",
     "make_registry",
+    "make_schema_checks",
     "ordering_limits",
     "patience",
     "pool_sizes",
@@ -62,7 +66,13 @@ def make_blobs(settings: Settings) -> BlobStore:
 
 def make_registry(settings: Settings) -> Registry:
     """All components that are installed or configured."""
-    return Registry.load(settings.components)
+    return load_registry(settings)
+
+
+def make_schema_checks(settings: Settings) -> SchemaChecks:
+    """Judges inputs of remote actions where they run; an attempt has time to wait its turn."""
+    limits = CheckLimits(settings.schema_check_cpu_s_max, settings.schema_check_memory_bytes_max)
+    return SchemaChecks(limits, turn_s=None)
 
 
 def make_files(settings: Settings, node_id: str) -> WorkspaceFiles:

@@ -60,6 +60,7 @@ def _make_runner(settings: Settings, node_id: str) -> AttemptRunner:
         clock=SystemClock(),
         limits=parts.ordering_limits(settings),
         workspace_of=parts.make_files(settings, node_id).workspace,
+        schemas=parts.make_schema_checks(settings),
     )
 
 

@@ -173,10 +173,15 @@ class Action:
     model: type[_Model]
     #: Keys whose text is not one value but made of words split before substitution (argv).
     argv_inputs: frozenset[str] = frozenset()
+    #: The schema of the input, if it comes from elsewhere: then `model` says nothing of it, and
+    #: whoever runs the action judges by it, within bounds of time and memory.
+    foreign_schema: Mapping[str, Any] | None = None
 
     @property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of the input."""
+        if self.foreign_schema is not None:
+            return dict(self.foreign_schema)
         return self.model.model_json_schema()
 
     def parse(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,15 +189,18 @@ class Action:
         try:
             parsed = self._validate(raw)
         except ValidationError as error:
-            problems = self._describe(_errors(error))
-            first = problems[0]
-            raise ActionError(
-                f"input of action '{self.name}' is not valid: {first['field']}: {first['message']}",
-                code="INVALID_INPUT",
-                details={"errors": problems},
-                retriable=False,
-            ) from None
+            raise self.refusal(self._describe(_errors(error))) from None
         return {name: getattr(parsed, name) for name in type(parsed).model_fields}
+
+    def refusal(self, problems: Sequence[Mapping[str, str]]) -> ActionError:
+        """The error for an input with these problems: [{field, message}]."""
+        first = problems[0]
+        return ActionError(
+            f"input of action '{self.name}' is not valid: {first['field']}: {first['message']}",
+            code="INVALID_INPUT",
+            details={"errors": problems},
+            retriable=False,
+        )
 
     def problems(
         self, template: Mapping[str, Any], is_dynamic: Callable[[Any], bool]
@@ -277,6 +285,8 @@ class Component:
     actions: dict[str, Action] = field(default_factory=dict)
     #: Imports what its actions need and is slow to load; called in processes kept warm.
     preload: Callable[[], None] | None = None
+    #: The service that carries out its actions; empty if they are functions of this process.
+    url: str = ""
 
     @overload
     def action(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...

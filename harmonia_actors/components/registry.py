@@ -51,17 +51,22 @@ class Registry:
                 )
 
     @classmethod
-    def load(cls, modules: Sequence[str] = ()) -> Registry:
-        """All installed components, then those of `modules`. Raises ComponentLoadError."""
+    def load(cls, modules: Sequence[str] = (), more: Iterable[Component] = ()) -> Registry:
+        """All installed components, those of `modules`, and `more`. Raises ComponentLoadError."""
         points = sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name)
         found = [_from_entry_point(point) for point in points]
         for name in modules:
             found.extend(_from_module(name))
-        return cls(found)
+        return cls([*found, *more])
 
     def components(self) -> list[Component]:
         """Every component, by name."""
         return [self._components[name] for name in sorted(self._components)]
+
+    def find(self, component: object, name: object) -> Action | None:
+        """The action `component.name`, whatever these are; None if there is none."""
+        owner = self._components.get(component) if isinstance(component, str) else None
+        return owner.actions.get(name) if owner is not None and isinstance(name, str) else None
 
     def action(self, component: str, name: str) -> Action:
         """The action `component.name`. Raises UnknownAction with the nearest known name."""
@@ -79,6 +84,7 @@ class Registry:
             {
                 "name": component.name,
                 "description": component.description,
+                "url": component.url or None,
                 "actions": [
                     {
                         "name": action.name,
@@ -150,5 +156,7 @@ def _components_in(module: ModuleType) -> list[Component]:
 
 
 def _described(component: Component) -> str:
+    if component.url:
+        return component.url
     modules = sorted({action.function.__module__ for action in component.actions.values()})
     return " and ".join(modules) or "a component without actions"

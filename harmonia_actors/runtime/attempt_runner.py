@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from harmonia_actors.components.contract import Action, ActionError, WorkspaceLi
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.references import INPUT, compile_template
 from harmonia_actors.core.safe_text import safe_text
 from harmonia_actors.runtime.attempt_context import LiveAttempt
@@ -23,6 +24,7 @@ from harmonia_actors.runtime.inputs import ResolveFailed, resolve_input
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits, store_output
 from harmonia_actors.runtime.orders import AttemptOrder
 from harmonia_actors.runtime.ports import Clock
+from harmonia_actors.runtime.service.schema_checks import ActionInput, SchemaChecks
 from persistence.errors import StoreError
 
 __all__ = ["AttemptRunner"]
@@ -39,6 +41,8 @@ class AttemptRunner:
     clock: Clock
     limits: OrderingLimits
     workspace_of: Callable[[str, Sequence[str]], WorkspaceLike]
+    #: Judges inputs by schemas from elsewhere; without it, whoever they come from judges alone.
+    schemas: SchemaChecks | None = None
 
     def prepare(self, order: AttemptOrder) -> tuple[Action, dict[str, Any]]:
         """The action and its checked input. Raises ResolveFailed or ActionError."""
@@ -72,6 +76,8 @@ class AttemptRunner:
                 action, values = self.prepare(order)
             else:
                 action, values = await asyncio.to_thread(self.prepare, order)
+            if action.foreign_schema is not None:
+                await self._judge(action, action.foreign_schema, values["given"])
             if action.takes_context:
                 values["context"] = live
                 if action.uses_files and order.files_from:
@@ -85,6 +91,22 @@ class AttemptRunner:
             return await asyncio.to_thread(self._stored, order, body)
         except (Exception, SystemExit) as error:
             return self._failure(order, live, error)
+
+    async def _judge(
+        self, action: Action, schema: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> None:
+        """Hold an input with all its values against a schema from elsewhere. Raises ActionError."""
+        if self.schemas is None:
+            return
+        try:
+            (found,) = await self.schemas.of_inputs([ActionInput(schema, given)])
+        except ServiceUnavailable as error:
+            # The machine is too busy to tell; the service that gets the input will.
+            _log.warning("an input of action '%s' was not checked: %s", action.name, error)
+            return
+        if found:
+            fields = [{"field": where.lstrip(".") or "*", "message": text} for where, text in found]
+            raise action.refusal(fields)
 
     def _resolve(self, order: AttemptOrder, written: Any, action: Action) -> dict[str, Any]:
         values: dict[str | None, Any] = {}

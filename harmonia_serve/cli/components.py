@@ -25,14 +25,18 @@ def list_(url: Url = None, data_dir: DataDir = None, as_json: AsJson = False) ->
     if as_json:
         show_json(found)
         return
-    show_table(
-        ("component", "action", "description"),
-        [
-            (component["name"], action["name"], _first_line(action.get("description")))
-            for component in found["items"]
-            for action in component["actions"]
-        ],
-    )
+    rows = [
+        (component, action["name"], _first_line(action.get("description")))
+        for component in found["items"]
+        for action in component["actions"]
+    ]
+    # Where remote ones are is worth a column only if there are any.
+    if any(component.get("url") for component, *_ in rows):
+        heads: tuple[str, ...] = ("component", "action", "at", "description")
+        show_table(heads, [(c["name"], a, c.get("url") or "", d) for c, a, d in rows])
+    else:
+        heads = ("component", "action", "description")
+        show_table(heads, [(c["name"], a, d) for c, a, d in rows])
 
 
 @app.command()
@@ -54,6 +58,8 @@ def show(
     console = out()
     console.print(plain(component["name"]), style="bold", markup=False)
     console.print(plain(component.get("description") or ""), markup=False)
+    if component.get("url"):
+        console.print(f"remote, at {plain(component['url'])}", markup=False)
     for action in component["actions"]:
         console.print()
         console.print(plain(action["name"]), style="bold", markup=False)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from harmonia_serve.cli.installation.lock import holder_of
 from harmonia_serve.cli.installation.plan import Plan, make_plan
 from harmonia_serve.cli.installation.ports import holder_of_port, is_free
+from harmonia_serve.cli.installation.remote import has_services, offered, with_catalogues
 from harmonia_serve.cli.output import size_text
 from harmonia_serve.cli.problems import CommandFailed, UsageProblem
 
@@ -60,6 +61,8 @@ def diagnose(options: Mapping[str, Any]) -> list[Finding]:
     plan, unusable = _plan(options)
     if unusable is not None:
         findings.append(unusable)
+    elif plan is not None and has_services(plan.settings):
+        installation.append(_remote_components)
     return findings if plan is None else [*findings, *(check(plan) for check in installation)]
 
 
@@ -225,6 +228,15 @@ def _store(plan: Plan) -> Finding:
         return Finding("Redis", "fail", "cannot be used", str(error))
     except StoreError as error:
         return Finding("Redis", "fail", str(error), "Is it running, and is the URL right?")
+
+
+def _remote_components(plan: Plan) -> Finding:
+    subject = "remote components"
+    try:
+        found = with_catalogues(plan.settings)
+    except CommandFailed as error:
+        return Finding(subject, "fail", error.message, error.way_out)
+    return Finding(subject, "ok", "; ".join(offered(found)))
 
 
 def _embedded_store() -> Finding:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harmonia_serve.cli.installation import records, reports
+from harmonia_serve.cli.installation import records, remote, reports
 from harmonia_serve.cli.installation.plan import Plan, make_plan
 from harmonia_serve.cli.installation.terminal import Presenter
 
@@ -85,7 +85,8 @@ _Components = Annotated[
     str | None,
     typer.Option(
         metavar="MODULES",
-        help="Modules with further components, comma-separated.",
+        help="Modules with further components, and URLs of services with remote ones, "
+        "comma-separated.",
         show_default=False,
     ),
 ]
@@ -158,6 +159,7 @@ def _run(plan: Plan, show: _Announcer) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     data_dir = plan.settings.data_dir
     console.print(Text(f"Harmonia, with its data in {data_dir}", style="bold"))
+    plan = _with_remote_components(plan, show)
     if plan.detach:
         from harmonia_serve.cli.installation.background import start_in_background
 
@@ -171,6 +173,19 @@ def _run(plan: Plan, show: _Announcer) -> None:
 
     Watchdog(plan, show).run()
     console.print(Text("Harmonia has stopped; its data stays.", style="dim"))
+
+
+def _with_remote_components(plan: Plan, show: _Announcer) -> Plan:
+    """The plan with what services elsewhere offer, before anything is started."""
+    if not remote.has_services(plan.settings):
+        return plan
+    begun = time.monotonic()
+    show(reports.Step("asking for remote components"))
+    settings = remote.with_catalogues(plan.settings)
+    ms = round((time.monotonic() - begun) * 1000)
+    for line in remote.offered(settings):
+        show(reports.Done(f"remote components at {line}", ms))
+    return plan.with_settings(component_catalogues=settings.component_catalogues)
 
 
 class _Announcer(Presenter):

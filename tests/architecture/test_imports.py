@@ -38,7 +38,8 @@ PURE = frozenset(
 )
 STORE_CONTRACT = ("persistence.store", "persistence.errors")
 COMPONENT_CONTRACT = tuple(
-    f"harmonia_actors.components.{name}" for name in ("argv", "contract", "registry", "workspace")
+    f"harmonia_actors.components.{name}"
+    for name in ("argv", "contract", "registry", "remote", "workspace")
 )
 ENGINE_VALUES = (
     "harmonia_actors.core.errors",
@@ -58,7 +59,7 @@ PARTS = (
     Part(
         "harmonia_actors/components/",
         ("harmonia_actors.components",),
-        ("pydantic", "pandas", "numpy", "pyarrow", "matplotlib", "reportlab", "jinja2"),
+        ("pydantic", "pandas", "numpy", "pyarrow", "matplotlib", "reportlab", "jinja2", "httpx"),
     ),
     Part(
         "harmonia_actors/runtime/",
@@ -94,6 +95,8 @@ PARTS = (
             "harmonia_serve.cli",
             "harmonia_serve.client",
             "harmonia_serve.ingress",
+            "harmonia_actors.components.registry",
+            "harmonia_actors.runtime.remote_components",
             "harmonia_actors.settings",
             "persistence.embedded",
             "persistence.errors",

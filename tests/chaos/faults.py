@@ -22,6 +22,7 @@ _STOP_S = 32.0
 #: How long such a one may still take to notice, once it goes on.
 _OWNER_END_S = 30.0
 _STORE_STOP_S_MAX = 5.0
+_OUTAGE_S = 60.0
 
 
 class Faults:
@@ -105,9 +106,8 @@ class Faults:
         self.stopped_owners += self._stopped[before:]
         return True
 
-    def stop_store(self) -> bool:
-        seconds = self._random.uniform(0.1, _STORE_STOP_S_MAX)
-        return self.stop(self._store(), seconds)
+    def stop_store(self, seconds: float = 0.0) -> bool:
+        return self.stop(self._store(), seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX))
 
     def kill_store(self) -> bool:
         return _kill_each(self._store())
@@ -188,8 +188,9 @@ LIGHT: dict[str, Callable[[Faults], bool]] = {
     "store stopped": Faults.stop_store,
 }
 
-#: Faults after which all of Ray starts again.
+#: Faults after which all of Ray starts again, or nothing goes on for long.
 HEAVY: dict[str, Callable[[Faults], bool]] = {
+    "store stopped for a minute": lambda faults: faults.stop_store(_OUTAGE_S),
     "GCS killed": lambda faults: faults.kill_named("gcs_server"),
     "raylet killed": lambda faults: faults.kill_named("raylet"),
     "`harmonia up` killed": Faults.kill_up,

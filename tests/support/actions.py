@@ -6,6 +6,7 @@ Loaded by the service under test with `--components tests.support.actions`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -214,7 +215,9 @@ async def record_async(
 ) -> int:
     """The same in the process that all async actions share."""
     _record(path, "begin", context)
-    await asyncio.sleep(seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
     found = _recorded_sum(number, given, fails, context)
     _record(path, "end", context)
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harmonia_actors.actors.parts import make_schema_checks
 from harmonia_actors.components.contract import Component
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits
@@ -275,7 +276,12 @@ class LocalInstallation:
             output_bytes_max=self.settings.output_bytes_max,
         )
         self.runner = AttemptRunner(
-            self.registry, self.blobs, self.clock, self.ordering_limits, files.workspace
+            self.registry,
+            self.blobs,
+            self.clock,
+            self.ordering_limits,
+            files.workspace,
+            make_schema_checks(self.settings),
         )
         self.broadcast = Broadcast()
         self.actors = [LocalActor(f"task-{n}", self, shared=False) for n in range(self.workers)]

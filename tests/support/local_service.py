@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmonia_actors.components.contract import Component
 from harmonia_actors.runtime.service.keys import make_first_key
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
@@ -33,8 +34,10 @@ class LocalService:
 
 
 @contextmanager
-def local_service(directory: Path, modules: Sequence[str] = ()) -> Iterator[LocalService]:
-    """Serve until the context ends; `modules` have further components."""
+def local_service(
+    directory: Path, modules: Sequence[str] = (), components: Sequence[Component] = ()
+) -> Iterator[LocalService]:
+    """Serve until the context ends, with `components` and those that `modules` have."""
     begun: Future[tuple[LocalService, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
@@ -43,7 +46,9 @@ def local_service(directory: Path, modules: Sequence[str] = ()) -> Iterator[Loca
         assert key is not None
         end = asyncio.Event()
         async with (
-            LocalInstallation(store, directory, modules=modules) as installation,
+            LocalInstallation(
+                store, directory, modules=modules, components=components
+            ) as installation,
             serve_app(build_app(installation.gateway, Settings())) as served,
         ):
             begun.set_result((LocalService(served.http, key), asyncio.get_running_loop(), end))

@@ -8,7 +8,7 @@ The comment above a block says how it is tested:
     output        what the block before it prints
     commands      not run here: each line is checked against the Makefile and the command line
     definition    a workflow that could be created
-    values, drawing   checked by a test of their own
+    values, drawing, contract   checked by a test of their own
 
 Tables below `test: references` and `test: places` have tests of their own too.
 """
@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 KINDS = frozenset(
-    {"file", "walkthrough", "component", "output", "commands", "definition", "values", "drawing"}
+    {
+        *("file", "walkthrough", "component", "output", "commands"),
+        *("definition", "values", "drawing", "contract"),
+    }
 )
 
 _BLOCK = re.compile(

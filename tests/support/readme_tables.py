@@ -23,11 +23,13 @@ from harmonia_actors import settings as settings_module
 from harmonia_actors.components import argv, ergon
 from harmonia_actors.components.analysis import columns
 from harmonia_actors.components.registry import Registry
+from harmonia_actors.components.remote import actions as remote_actions
 from harmonia_actors.core import errors, events
 from harmonia_actors.core.audit_findings import AUDIT_RULES
 from harmonia_actors.core.statuses import EXECUTION_TRANSITIONS, TASK_TRANSITIONS
 from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.runtime import files
+from harmonia_actors.runtime.remote_components import PACKED_BYTES_MAX
 from harmonia_actors.settings import Settings
 from harmonia_serve import once, problems
 from harmonia_serve.app import build_app, guarded_routes
@@ -61,6 +63,9 @@ def settings_table() -> str:
         elif (found := re.match(r"    (\w+): ", line)) and found.group(1) in Settings.model_fields:
             name = found.group(1)
             field = Settings.model_fields[name]
+            if field.exclude:
+                # Not for users: it is handed on from process to process.
+                continue
             row = (f"`HARMONIA_{name.upper()}`", _default(field), _code(field.description or ""))
             groups.setdefault(heading, []).append(row)
     return "\n\n".join(
@@ -80,6 +85,8 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value is None:
         return "unset"
+    if isinstance(value, dict) and not value:
+        return "empty"
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
     if isinstance(value, bool):
@@ -97,6 +104,8 @@ def fixed_limits() -> str:
         ("Bytes kept of a command's output, each stream", ergon.CAPTURE_BYTES),
         ("… and at most, with `max_output_bytes`", ergon.CAPTURE_BYTES_MAX),
         ("Bytes of `stderr` in the details of a failed command", ergon.STDERR_SHOWN_MAX),
+        ("Lines that one attempt of a remote action may log", remote_actions.LOG_LINES_MAX),
+        ("Bytes of all catalogues of remote components, compressed", PACKED_BYTES_MAX),
         ("Columns that `sophia.analyze_data` describes", columns.COLUMNS_MAX),
         ("Files that one listing of a workspace shows", files.FILES_SHOWN_MAX),
         ("Problems that one `validation_error` lists", errors.ValidationFailed.SHOWN_MAX),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from harmonia_actors.components.contract import ActionError
 from harmonia_actors.core.references import INPUT, compile_template, resolve
+from harmonia_actors.runtime.remote_components import (
+    ask_services,
+    load_registry,
+    remote_components,
+)
 from harmonia_actors.settings import Settings
 from harmonia_serve.cli.main import app
 from harmonia_serve.client import HarmoniaClient
@@ -28,6 +37,13 @@ from tests.support.readme_blocks import (
     write_files,
 )
 from tests.support.readme_tables import MAKERS, README, with_tables
+from tests.support.remote_service import (
+    answering,
+    ndjson,
+    serve_remote,
+    served_in_a_thread,
+)
+from tests.unit.components.context import context_in
 
 TEXT = README.read_text(encoding="utf-8")
 PROMISE = (
@@ -40,11 +56,15 @@ PROMISE = (
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalService]:
-    """A service that has the README's own component."""
+    """A service that has the README's own components, the remote one included."""
     write_files(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with local_service(tmp_path / "service", ["greeter"]) as found:
-        yield found
+    with served_in_a_thread(import_module("shouter").app) as url:
+        settings = asyncio.run(ask_services(Settings(components=(f"{url}/components",))))
+        remote = remote_components(settings)
+        with local_service(tmp_path / "service", ["greeter"], remote) as found:
+            yield found
+    del sys.modules["shouter"]
 
 
 def table_below(marker: str) -> list[list[str]]:
@@ -184,6 +204,36 @@ def test_definitions_could_be_created(service: LocalService) -> None:
     with HarmoniaClient(service.url, service.api_key) as client:
         for block in blocks("definition"):
             assert client.create_workflow(json.loads(block.text))["workflow_id"]
+
+
+async def test_the_contract_of_remote_components_is_the_one_that_is_spoken(tmp_path: Path) -> None:
+    shown = {block.name: block.text for block in blocks("contract")}
+    call = json.loads(shown["call"])
+    async with serve_remote() as server:
+        server.catalogue = answering(json.loads(shown["catalogue"]))
+        lines = [line.encode() + b"\n" for line in shown["answer"].splitlines()]
+        server.action("shout", ndjson(*lines))
+        settings = await ask_services(Settings(components=(server.url,)))
+        action = load_registry(settings).action("shouter", "shout")
+        context = context_in(tmp_path, task_name="shout")
+        with pytest.raises(ActionError) as raised:
+            await action.function(**action.parse(call["input"]), context=context)
+    path, headers, body = server.asked[-1]
+    assert path.endswith("/shouter/shout")
+    assert headers["idempotency-key"] == body["attempt"]["idempotency_key"] == "exec-1/shout"
+    assert body["input"] == call["input"]
+    assert [*body] == [*call]
+    assert [*body["attempt"]] == [*call["attempt"]]
+    assert context.reports == [(0.5, "half of it")]
+    assert len(context.lines) == 1
+    error = json.loads(lines[-1])["error"]
+    told = raised.value
+    assert error == {
+        "message": told.message,
+        "code": told.code,
+        "details": told.details,
+        "retriable": told.retriable,
+    }
 
 
 def test_a_reader_who_types_it_all_in_order_has_a_service_when_it_takes_one() -> None:

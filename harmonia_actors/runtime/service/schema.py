@@ -22,6 +22,7 @@ from harmonia_actors.core.workflow import Workflow
 __all__ = [
     "as_json_schema",
     "check_schema",
+    "find_input_problems",
     "find_problems",
     "inputs_of",
     "is_property_map",
@@ -222,9 +223,36 @@ def find_problems(
     yield found
 
 
-def _unknown_inputs(
-    values: Mapping[str, Any], known: Mapping[str, Any], field: str
-) -> list[Problem]:
+def find_input_problems(
+    values: Mapping[str, Any], schema: Mapping[str, Any], dynamic: Collection[str], field: str
+) -> Iterator[Problem]:
+    """What is wrong with the input of a task, for a whole schema of an action's input.
+
+    Of inputs that are `dynamic`, whose references have no values yet, only their names are judged.
+    """
+    whole = schema
+    known = inputs_of(schema)
+    if known is not None:
+        yield from _unknown_inputs(values, known, field)
+        whole = {**schema, "additionalProperties": True}
+    validator = _validator(jsontext.encode_text(whole))
+    given = dict(values)
+    if not validator.is_valid(given):
+        for error in validator.iter_errors(given):
+            if not dynamic or _is_of_what_is_known(error, dynamic):
+                yield Problem(*_place(error, field))
+
+
+def _is_of_what_is_known(error: Any, dynamic: Collection[str]) -> bool:
+    """Whether an error will be there whatever the values of dynamic inputs are."""
+    steps = list(error.instance_path)
+    if steps:
+        return steps[0] not in dynamic
+    kind = type(error.kind).__name__
+    return "Required" in kind or "AdditionalProperties" in kind
+
+
+def _unknown_inputs(values: Mapping[str, Any], known: Collection[str], field: str) -> list[Problem]:
     found: list[Problem] = []
     for name in values:
         if name not in known:

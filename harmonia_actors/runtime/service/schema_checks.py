@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,19 +19,21 @@ from harmonia_actors.core.errors import Problem, ServiceUnavailable, ValidationF
 from harmonia_actors.core.sizes import holds_no_more
 from harmonia_actors.runtime.service.schema import (
     check_schema,
+    find_input_problems,
     find_problems,
     is_property_map,
     missing_inputs,
     with_defaults_filled_in,
 )
 from harmonia_actors.runtime.service.schema_process import (
+    TAKES_LONG,
     CheckLimits,
     Findings,
     ProcessGone,
     SchemaProcess,
 )
 
-__all__ = ["AtOnce", "SchemaChecks"]
+__all__ = ["ActionInput", "AtOnce", "SchemaChecks"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,11 +65,29 @@ class AtOnce:
     told_parts_max: int = 70
 
 
+@dataclass(frozen=True, slots=True)
+class ActionInput:
+    """The input of a task, or of an attempt, and the schema of its action's input."""
+
+    schema: Mapping[str, Any]
+    values: Mapping[str, Any]
+    #: Inputs whose references have no values yet.
+    dynamic: Collection[str] = ()
+
+
 class SchemaChecks:
     """The checks of one replica."""
 
-    def __init__(self, limits: CheckLimits, at_once: AtOnce | None = None) -> None:
+    def __init__(
+        self,
+        limits: CheckLimits,
+        at_once: AtOnce | None = None,
+        *,
+        turn_s: float | None = _TURN_S,
+    ) -> None:
+        """`turn_s` is how long a check waits for its turn at most; None: as long as it takes."""
         self._limits = limits
+        self._turn_s = turn_s
         self._at_once = at_once or AtOnce()
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._idle: list[SchemaProcess] = []
@@ -99,13 +119,48 @@ class SchemaChecks:
         findings = await self._ask({"schema": schema, "values": values, "field": field})
         if findings.found is not None:
             return [Problem(where, message) for where, message in findings.found]
-        return [
-            Problem(
-                field,
-                f"takes more than {self._bounds()} to hold against its schema; a simpler schema, "
-                "or less of an input, takes less",
-            )
-        ]
+        return [Problem(field, self._too_long)]
+
+    async def of_inputs(self, inputs: Sequence[ActionInput]) -> list[list[tuple[str, str]]]:
+        """What is wrong with each, as (where, message), for inputs of one definition.
+
+        What is not plain and small is checked in one go, within the bounds of one check.
+        """
+        found = [self._of_input_at_once(each) for each in inputs]
+        left = [number for number, problems in enumerate(found) if problems is None]
+        if left:
+            for number, problem in await self._of_inputs_apart([inputs[each] for each in left]):
+                found[left[number]] = [*(found[left[number]] or ()), problem]
+        return [problems or [] for problems in found]
+
+    async def _of_inputs_apart(
+        self, inputs: Sequence[ActionInput]
+    ) -> list[tuple[int, tuple[str, str]]]:
+        schemas: dict[int, Mapping[str, Any]] = {id(each.schema): each.schema for each in inputs}
+        place = {key: number for number, key in enumerate(schemas)}
+        asked = [[place[id(each.schema)], each.values, [*each.dynamic]] for each in inputs]
+        findings = await self._ask({"schemas": [*schemas.values()], "inputs": asked})
+        if findings.found is None:
+            return [(0, ("", self._too_long))]
+        told: list[tuple[int, tuple[str, str]]] = []
+        for where, message in findings.found:
+            number, _, path = where.partition(":")
+            told.append((int(number), (path, message if message != TAKES_LONG else self._too_long)))
+        return told
+
+    def _of_input_at_once(self, given: ActionInput) -> list[tuple[str, str]] | None:
+        """None if it may take long to tell."""
+        most = self._at_once
+        parts_max = most.told_parts_max
+        schema, values = given.schema, given.values
+        if not (
+            holds_no_more(values, parts=parts_max, chars=most.value_chars_max)
+            and holds_no_more(schema, parts=parts_max, chars=most.schema_chars_max)
+            and self._is_plain(schema)
+        ):
+            return None
+        telling = find_input_problems(values, schema, given.dynamic, "")
+        return [(problem.field, problem.message) for problem in telling]
 
     async def complete_input(
         self,
@@ -154,6 +209,13 @@ class SchemaChecks:
             return all(_is_plain(of_property) for of_property in schema.values())
         return _is_plain({key: value for key, value in schema.items() if key != "$schema"})
 
+    @property
+    def _too_long(self) -> str:
+        return (
+            f"takes more than {self._bounds()} to hold against its schema; a simpler schema, "
+            "or less of an input, takes less"
+        )
+
     def _bounds(self) -> str:
         megabytes = self._limits.memory_bytes_max // 1_000_000
         return f"{self._limits.cpu_s_max:g} s of processor time or {megabytes} MB of memory"
@@ -161,7 +223,7 @@ class SchemaChecks:
     async def _ask(self, request: Mapping[str, Any]) -> Findings:
         """Raises ServiceUnavailable."""
         try:
-            async with asyncio.timeout(_TURN_S):
+            async with asyncio.timeout(self._turn_s):
                 await self._turns.acquire()
         except TimeoutError:
             raise ServiceUnavailable(

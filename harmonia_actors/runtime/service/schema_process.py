@@ -22,12 +22,30 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any, Final
 
 from harmonia_actors.core import jsontext
-from harmonia_actors.runtime.service.schema import check_schema, find_problems
+from harmonia_actors.runtime.service.schema import (
+    check_schema,
+    find_input_problems,
+    find_problems,
+)
 
-__all__ = ["CheckLimits", "Findings", "ProcessGone", "SchemaProcess", "serve"]
+__all__ = [
+    "INPUT_PROBLEMS_MAX",
+    "TAKES_LONG",
+    "CheckLimits",
+    "Findings",
+    "ProcessGone",
+    "SchemaProcess",
+    "serve",
+]
+
+#: Problems that are told of the inputs of one request, all together.
+INPUT_PROBLEMS_MAX: Final = 50
+#: Stands for what could not be told of an input in time.
+TAKES_LONG: Final = ""
 
 #: A process that nobody asks for so long, in seconds, ends.
 _IDLE_S: Final = 60.0
@@ -210,12 +228,31 @@ def serve(limits: CheckLimits) -> None:
 
 
 def _answers(request: dict[str, Any]) -> Iterable[Pairs]:
+    if "inputs" in request:
+        yield from _of_inputs(request["schemas"], request["inputs"])
+        return
     schema = request["schema"]
     if "values" not in request:
         yield list(check_schema(schema))
         return
     for problems in find_problems(request["values"], schema, request["field"]):
         yield [(problem.field, problem.message) for problem in problems]
+
+
+def _of_inputs(schemas: list[Any], inputs: list[Any]) -> Iterable[Pairs]:
+    """Problems of many inputs, each at its number and a colon; the last frame is the one to show.
+
+    While one is looked at it counts as a problem itself: nothing more may come.
+    """
+    found: Pairs = []
+    for number, (schema, values, dynamic) in enumerate(inputs):
+        yield [*found, (f"{number}:", TAKES_LONG)]
+        telling = find_input_problems(values, schemas[schema], dynamic, f"{number}:")
+        left = INPUT_PROBLEMS_MAX - len(found)
+        found += [(problem.field, problem.message) for problem in islice(telling, left)]
+        if len(found) >= INPUT_PROBLEMS_MAX:
+            break
+    yield found
 
 
 def _bound_memory(most: int) -> None:

@@ -19,7 +19,7 @@ from harmonia_actors.core.workflow import Task, Workflow
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import Service, ServiceParts, answered, apart
 from harmonia_actors.runtime.service.schema import inputs_of, required_inputs
-from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+from harmonia_actors.runtime.service.schema_checks import ActionInput, SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
 from persistence.errors import AlreadyExists, DefinitionMissing, Missing, VersionConflict
 from persistence.store import IndexEntry
@@ -133,12 +133,13 @@ class WorkflowService(Service):
         """The definition as it is kept. Raises ValidationFailed."""
         schema = definition.get("input_schema")
         of_schema = [] if schema is None else await self.schemas.of_schema(schema)
+        of_inputs = await self._problems_of_inputs(definition.get("tasks"))
         await apart(
             definition,
             lambda: parse_definition(
                 definition,
                 limits=self.definition_limits,
-                check_action=self._check_action,
+                check_action=lambda task: self._check_action(task, of_inputs.get(task.name, ())),
                 check_schema=lambda _: of_schema,
                 inputs_of=inputs_of,
             ),
@@ -208,13 +209,34 @@ class WorkflowService(Service):
                 continue
             return
 
-    def _check_action(self, task: Task) -> Iterable[tuple[str, str]]:
+    async def _problems_of_inputs(self, tasks: Any) -> dict[str, list[tuple[str, str]]]:
+        """What is wrong, by task, with inputs that have schemas from elsewhere.
+
+        Nothing has been checked yet: what is no task is passed over.
+        """
+        judged: dict[str, ActionInput] = {}
+        for name, task in tasks.items() if isinstance(tasks, dict) else ():
+            given = task.get("input") or {} if isinstance(task, dict) else None
+            if not isinstance(given, dict) or len(judged) >= self.definition_limits.tasks_max:
+                continue
+            action = self.registry.find(task.get("component"), task.get("action"))
+            if action is not None and action.foreign_schema is not None:
+                dynamic = [key for key, value in given.items() if _holds_reference(value)]
+                judged[name] = ActionInput(action.foreign_schema, given, dynamic)
+        found = await self.schemas.of_inputs([*judged.values()])
+        return dict(zip(judged, found, strict=True))
+
+    def _check_action(
+        self, task: Task, of_input: Iterable[tuple[str, str]]
+    ) -> Iterable[tuple[str, str]]:
         try:
             action = self.registry.action(task.component, task.action)
         except ValueError as error:
             known = task.component in {component.name for component in self.registry.components()}
             yield (".action" if known else ".component"), str(error)
             return
+        for where, message in of_input:
+            yield f".input{where}", message
         for problem in action.problems(task.input, _holds_reference):
             yield f".input.{problem['field']}", problem["message"]
         for name in action.argv_inputs:

@@ -19,11 +19,13 @@ from pydantic import SecretStr, ValidationError
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.cli.installation.ports import is_loopback
+from harmonia_serve.cli.installation.remote import check_services
 from harmonia_serve.cli.problems import UsageProblem
 
 __all__ = ["Plan", "data_dir_of", "make_plan", "stop_s_max"]
 
 _STOP_S_MAX = "HARMONIA_UP_STOP_S_MAX"
+_SECRETS = ("redis_url", "component_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,10 @@ class Plan:
         """The plan with its secrets, for a pipe between its own processes."""
         settings = self.settings.model_dump(mode="json")
         settings["redis_url"] = self.settings.redis_url.get_secret_value()
+        settings["component_tokens"] = {
+            url: token.get_secret_value() for url, token in self.settings.component_tokens.items()
+        }
+        settings["component_catalogues"] = self.settings.component_catalogues
         return {
             "settings": settings,
             "embedded": self.embedded,
@@ -115,15 +121,16 @@ def make_plan(
 
 def _not_valid(error: ValidationError) -> UsageProblem:
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in first["loc"][:1])
     if not name:
         # About several settings at once: their values are all settings, secrets included.
         return UsageProblem(
             first["msg"].removeprefix("Value error, "),
             "Settings come from options and from the environment (HARMONIA_…).",
         )
+    shown = "" if name in _SECRETS else f" (it is {first['input']!r})"
     return UsageProblem(
-        f"setting {name}: {first['msg']} (it is {first['input']!r})",
+        f"setting {name}: {first['msg']}{shown}",
         f"Settings come from options and from the environment (HARMONIA_{name.upper()}).",
     )
 
@@ -140,6 +147,7 @@ def _not_json(error: ValueError) -> UsageProblem:
 
 def _check(plan: Plan) -> None:
     settings = plan.settings
+    check_services(settings)
     if not plan.embedded:
         _check_redis(settings.redis_url)
     if plan.embedded and plan.address and plan.detach:

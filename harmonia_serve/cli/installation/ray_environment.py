@@ -32,7 +32,7 @@ _DIRECTORY_LENGTH_MAX = 107 - len(
 _PROXY_DIRECTORY = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 
 #: Never for workers: they would be in the environment of every command.
-_SECRETS = ("HARMONIA_REDIS_URL", "HARMONIA_API_KEY")
+_SECRETS = ("HARMONIA_REDIS_URL", "HARMONIA_API_KEY", "HARMONIA_COMPONENT_TOKENS")
 #: Would lead Ray or Python astray: another cluster, another token, no compiled bytecode.
 _ASTRAY = (
     "RAY_ADDRESS",

@@ -23,7 +23,7 @@ from harmonia_serve.cli.installation.ports import service_url
 from harmonia_serve.cli.installation.ray_environment import ray_directory
 from harmonia_serve.cli.problems import CommandFailed
 
-__all__ = ["main"]
+__all__ = ["Driver", "main"]
 
 _SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 _HEAD_PROCESSES = ("gcs_server", "raylet")
@@ -39,7 +39,7 @@ def main() -> int:
     if not plan_line:
         return 1
     order = json.loads(plan_line)
-    driver = _Driver(Plan.from_json(order["plan"]), report)
+    driver = Driver(Plan.from_json(order["plan"]), report)
     try:
         if order["task"] == "take_down":
             driver.take_down()
@@ -77,7 +77,7 @@ def _failure(error: Exception) -> reports.Failed:
     return reports.Failed(message, again=True)
 
 
-class _Driver:
+class Driver:
     """Harmonia on a cluster: brought up, and taken down again."""
 
     def __init__(self, plan: Plan, report: reports.Show) -> None:
@@ -93,6 +93,7 @@ class _Driver:
 
     def bring_up(self) -> None:
         """Start or join the cluster, start Harmonia's actors and applications."""
+        self._check_components()
         from harmonia_actors.actors.names import list_actors
         from harmonia_actors.actors.wiring import ensure_first_key, install
         from harmonia_serve.deployments import deploy
@@ -112,6 +113,17 @@ class _Driver:
         with self._step("starting the service", f"REST, WebSocket and SSE on {url}"):
             deploy(settings, progress=self._progress)
         self._report(reports.Ready(url))
+
+    def _check_components(self) -> None:
+        """Refuse remote components that have the name of one of a module: only here is it known."""
+        if not self._plan.settings.component_catalogues:
+            return
+        from harmonia_actors.actors.parts import make_registry
+
+        try:
+            make_registry(self._plan.settings)
+        except ValueError as error:
+            raise CommandFailed(str(error)) from error
 
     def take_down(self) -> None:
         """Join the cluster and end Harmonia on it."""

@@ -7,14 +7,30 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.support.remote_service import RemoteServer, answering, ndjson, served_in_a_thread
 from tests.support.running import RunningService, running_service
 
 
 @pytest.fixture(scope="package")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def remote() -> Iterator[RemoteServer]:
+    """A service elsewhere that offers the component `far`."""
+    server = RemoteServer()
+    server.action("greet", ndjson({"progress": {"fraction": 0.5}}, {"output": {"said": "hello"}}))
+    server.action("hold", server.held({"progress": {"fraction": 0.1, "message": "held"}}))
+    server.action("refuse", answering({"error": {"message": "no", "code": "NOT_SO"}}, 422))
+    with served_in_a_thread(server.app()) as url:
+        server.url = f"{url}/parts"
+        yield server
+
+
+@pytest.fixture(scope="package")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, remote: RemoteServer
+) -> Iterator[RunningService]:
     """The service, until the last test of the folder; then nothing of it may be left."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
-    with running_service(data_dir) as running:
+    components = f"tests.support.actions,{remote.url}"
+    with running_service(data_dir, "--components", components) as running:
         yield running
         processes = running.processes()
     _, alive = psutil.wait_procs(processes, timeout=20)

@@ -177,6 +177,27 @@ def test_a_plan_travels_whole_and_shows_no_secret(tmp_path: Path) -> None:
     assert "canary" not in repr(plan)
 
 
+def test_what_services_offer_and_their_tokens_travel_with_the_plan(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9/parts"
+    tokens = {"HARMONIA_COMPONENT_TOKENS": json.dumps({url: "canary"})}
+    options = {"components": url, "component_tokens": {url: "canary"}}
+    plan = plan_for(tmp_path, **options).with_settings(component_catalogues={url: "packed"})
+    copied = Plan.from_json(json.loads(json.dumps(plan.to_json()))).settings
+    assert copied.component_tokens[url].get_secret_value() == "canary"
+    assert copied.component_catalogues == {url: "packed"}
+    assert "canary" not in f"{plan} {copied.for_display()}"
+    assert "canary" not in str(ray_environment(plan, {**tokens, "PATH": "/bin"}))
+
+
+@pytest.mark.parametrize("value", ["canary", ["canary"], {"http://a": 5}])
+def test_tokens_of_the_wrong_form_are_refused_untold(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(UsageProblem, match="setting component_tokens") as caught:
+        plan_for(tmp_path, component_tokens=value)
+    assert "HARMONIA_COMPONENT_TOKENS)" in caught.value.way_out
+    assert "canary" not in caught.value.message
+    assert "5" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

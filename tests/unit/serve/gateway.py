@@ -465,6 +465,7 @@ class MemoryGateway:
 _COMPONENT: JsonObject = {
     "name": "ergon",
     "description": "Commands",
+    "url": None,
     "actions": [{"name": "execute_command", "description": "Run a command", "input_schema": {}}],
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harmonia_actors.components.contract import Component
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ValidationFailed
 from harmonia_actors.settings import Settings
@@ -81,13 +82,15 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Makes an installation with the given settings."""
     async with AsyncExitStack() as stack:
 
-        async def make(store: MemoryStore | None = None, **settings: Any) -> World:
+        async def make(
+            store: MemoryStore | None = None, components: Sequence[Component] = (), **settings: Any
+        ) -> World:
             gates = Gates()
             installation = LocalInstallation(
                 store or MemoryStore(),
                 tmp_path,
                 workers=3,
-                components=[gates.component],
+                components=[gates.component, *components],
                 settings=Settings(**settings),
             )
             await stack.enter_async_context(installation)
