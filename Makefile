@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate chaos lint format docs lock clean
+.PHONY: help install demo test simulate chaos mutants lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test: $(STAMP) ## Run all the tests
 
 simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+
+mutants: $(STAMP) ## Switch off each guard in a copy, and see tests turn red
+	@$(BIN)/python -m tests.mutation.run $(ARGS)
 
 chaos: $(STAMP) ## Kill and stop real processes under load for CHAOS_S=300 seconds, then judge
 	@$(BIN)/python -m tests.chaos.run --seconds $(CHAOS_S)

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         ge=1,
         description="How long the store may take to answer before it counts as unavailable.",
     )
+    durability_age_s_max: float = Field(
+        5.0,
+        ge=0,
+        description="How old what is said of the store's promise may be; then its configuration "
+        "is read again.",
+    )
     data_dir: Path = Field(
         Path(".harmonia"),
         description="What `harmonia up` keeps: the embedded store, blobs, workspaces, logs.",
@@ -271,6 +277,14 @@ class Settings(BaseSettings):
         ge=60,
         description="Age from which blobs and directories of an execution that the store does not "
         "know are removed.",
+    )
+    store_rewrite: bool | None = Field(
+        None,
+        description="Whether the janitor asks the store to write its append-only file anew once it "
+        "is larger than all that the store has in memory. Unset: the embedded store only.",
+    )
+    store_rewrite_bytes_min: int = Field(
+        8_000_000, ge=0, description="Size of that file from which on it is worth it."
     )
     audit_page_max: int = Field(
         200, ge=1, description="Events, or outputs, that an audit reads from the store at a time."

@@ -6,6 +6,7 @@ route then names the scope it needs with a `Guard`. This module must not know ho
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -13,17 +14,32 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harmonia_actors.core.errors import AuthenticationFailed, PermissionDenied
+from harmonia_actors.core.errors import (
+    AuthenticationFailed,
+    PermissionDenied,
+    RateLimitExceeded,
+    ServiceUnavailable,
+)
 from harmonia_actors.settings import Settings
 from harmonia_serve.boundary import QUERY_KEYS
-from harmonia_serve.credentials import presented_secret
+from harmonia_serve.credentials import presented_secret, presents_key
 from harmonia_serve.gateway import SCOPES, Gateway, Principal
 from harmonia_serve.queries import check_query
 
-__all__ = ["OPEN_PATHS", "Authentication", "Caller", "Guard", "caller_of"]
+__all__ = [
+    "OPEN_PATHS",
+    "OPTIONAL_KEY_PATHS",
+    "Authentication",
+    "Caller",
+    "Guard",
+    "caller_of",
+    "is_identified",
+]
 
 #: The only paths that are served without a key, byte for byte.
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/api/harmonia/health", "/api/harmonia/ready"})
+#: Those of them that say more to whoever presents a key.
+OPTIONAL_KEY_PATHS: Final = frozenset({"/health", "/api/harmonia/health"})
 _STREAM_PREFIX: Final = "/events/harmonia/"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CALLER: Final = "harmonia.caller"
@@ -67,6 +83,11 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return cast("Caller", connection.scope[_CALLER])
 
 
+def is_identified(connection: HTTPConnection) -> bool:
+    """Whether a good key came with a request, which on an open path it need not."""
+    return _CALLER in connection.scope
+
+
 class Authentication:
     """ASGI middleware: finds the key, asks the gateway, counts against the limits."""
 
@@ -85,6 +106,11 @@ class Authentication:
             if scope["type"] == "websocket":
                 check_origin(Headers(scope=scope), self._settings.allowed_origins)
             scope[_CALLER] = await self._identify(scope)
+        elif scope.get("path") in OPTIONAL_KEY_PATHS and presents_key(scope):
+            # It stays open: whoever has no good key, or one that cannot be looked at now, gets what
+            # is there for everybody. A failure counts all the same.
+            with suppress(AuthenticationFailed, RateLimitExceeded, ServiceUnavailable):
+                scope[_CALLER] = await self._identify(scope)
         await self._app(scope, receive, send)
 
     async def _identify(self, scope: Scope) -> Caller:

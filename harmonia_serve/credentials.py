@@ -20,6 +20,7 @@ __all__ = [
     "QueryKeys",
     "is_key_name",
     "presented_secret",
+    "presents_key",
     "take_query_keys",
 ]
 
@@ -68,6 +69,12 @@ def take_query_keys(scope: Scope) -> QueryKeys:
 def is_key_name(name: str) -> bool:
     """Whether a query parameter's name means the key, however it is escaped or capitalised."""
     return unquote_plus(name).strip().lower() == _QUERY_NAME
+
+
+def presents_key(scope: Scope) -> bool:
+    """Whether a request has a key in its headers, good or not; an empty header has none."""
+    names = (b"x-api-key", b"authorization")
+    return any(name in names and value.strip() for name, value in scope["headers"])
 
 
 def presented_secret(scope: Scope, query_keys: QueryKeys, *, query_allowed: bool) -> str:

@@ -202,7 +202,14 @@ class Gateway(Protocol):
         ...
 
     async def health(self, *, detailed: bool) -> JsonObject:
-        """{status: "ok"}; detailed adds version, durability, promise, pools and counts."""
+        """{status: "ok"}; detailed adds version, durability, pools and counts."""
+        ...
+
+    async def durability(self) -> JsonObject:
+        """What the store's own configuration allows to promise now: {promise, meaning, detail}.
+
+        `promise`: always, everysec, none or unknown. Also while the store does not answer.
+        """
         ...
 
     async def ready(self) -> bool:

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from pydantic.json_schema import models_json_schema
 
 from harmonia_serve import once, request_schemas, schemas, sse
-from harmonia_serve.auth import Guard
+from harmonia_serve.auth import OPTIONAL_KEY_PATHS, Guard
 from harmonia_serve.problems import json_bytes
 
 __all__ = ["described", "described_page"]
@@ -165,6 +165,8 @@ def _complete(operation: dict[str, Any], path: str, scope: str | None) -> None:
     answers = operation["responses"]
     if scope is None:
         operation["security"] = []
+        if path in OPTIONAL_KEY_PATHS:
+            operation["security"] = [{}, {"ApiKey": []}, {"Bearer": []}]
         answers["503"] = {"description": _ALWAYS["503"], "content": problem}
         return
     accepted = ["ApiKey", "Bearer", *(["QueryKey"] if path.startswith(sse.PREFIX) else [])]

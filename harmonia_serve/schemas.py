@@ -19,6 +19,7 @@ __all__ = [
     "Component",
     "ComponentList",
     "CreatedKey",
+    "Durability",
     "Execution",
     "ExecutionPage",
     "ExecutionState",
@@ -385,10 +386,19 @@ class KeyPage(_Page):
     items: list[Key]
 
 
+class Durability(_Answer):
+    """What the store's own configuration allows to promise, and what that means."""
+
+    promise: Literal["always", "everysec", "none", "unknown"]
+    meaning: str
+    detail: str
+
+
 class Health(_Answer):
-    """Whether the service lives."""
+    """Whether the service lives; to whoever has a key, also what the store promises now."""
 
     status: str
+    durability: Durability | None = None
 
 
 class StreamMessage(_Answer):

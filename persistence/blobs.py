@@ -52,6 +52,10 @@ class BlobStore(Protocol):
         """Remove a blob; no error if it is not there. Raises ValueError as `get` does."""
         ...
 
+    def discard(self, name: str) -> None:
+        """The same, by the name under which it was put."""
+        ...
+
     # All blobs whose names have the same first part belong together.
 
     def first_parts(self, after: str, limit: int) -> list[str]:
@@ -118,6 +122,10 @@ class FileBlobs:
         path = self._path(url)
         with _translated(url):
             path.unlink(missing_ok=True)
+
+    def discard(self, name: str) -> None:
+        """See `BlobStore.discard`."""
+        self.delete(f"{self._root_url}/{name}")
 
     def first_parts(self, after: str, limit: int) -> list[str]:
         """See `BlobStore.first_parts`. Looks at every name, but remembers no more than asked."""
@@ -246,6 +254,10 @@ class FsspecBlobs:
                 self._system.rm_file(path)
             except FileNotFoundError:
                 return
+
+    def discard(self, name: str) -> None:
+        """See `BlobStore.discard`."""
+        self.delete(f"{self._root_url}/{name}")
 
     def first_parts(self, after: str, limit: int) -> list[str]:
         """See `BlobStore.first_parts`.

@@ -47,6 +47,8 @@ pidfile "{directory}/server.pid"
 daemonize no
 appendonly yes
 appendfsync always
+auto-aof-rewrite-percentage 100
+auto-aof-rewrite-min-size 16mb
 save ""
 maxmemory-policy noeviction
 timeout 0

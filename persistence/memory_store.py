@@ -410,6 +410,11 @@ class MemoryStore:
         lives = self._lives
         return Tally(lives.live, lives.ended, lives.expired, len(self._holdings.garbage()))
 
+    async def compact(self, *, bytes_min: int) -> bool:
+        """Nothing is on disk."""
+        checks.check_count("bytes_min", bytes_min, 0)
+        return False
+
     async def installation(self) -> str:
         """See `Retention.installation`."""
         return self._lives.installation

@@ -35,6 +35,7 @@ __all__ = [
     "create_arguments",
     "events",
     "inbox",
+    "info_fields",
     "loaded",
     "mapping",
     "no_execution",
@@ -194,3 +195,9 @@ def _fields(head: Mapping[bytes, bytes]) -> dict[str, bytes]:
 
 def _named(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode(): body for name, body in mapping(flat).items()}
+
+
+def info_fields(reply: bytes) -> dict[str, str]:
+    """What INFO says, by name."""
+    parts = (line.partition(":") for line in reply.decode().splitlines())
+    return {name: value for name, _, value in parts if value}

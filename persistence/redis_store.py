@@ -19,6 +19,7 @@ from persistence.errors import (
 )
 from persistence.redis_batches import Batches
 from persistence.redis_client import Argument, RedisClient
+from persistence.redis_compaction import compact
 from persistence.redis_keys import Keys, document_suffix, member_id
 from persistence.redis_scripts import Scripts
 from persistence.redis_suitability import read_durability
@@ -443,6 +444,11 @@ class RedisStore:
             ]
         )
         return Tally(int(live or 0), ended, int(expired or 0), garbage)
+
+    async def compact(self, *, bytes_min: int) -> bool:
+        """See `Retention.compact`."""
+        checks.check_count("bytes_min", bytes_min, 0)
+        return await compact(self._client, bytes_min)
 
     async def installation(self) -> str:
         """See `Retention.installation`."""

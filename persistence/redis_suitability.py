@@ -11,11 +11,15 @@ from redis.exceptions import ResponseError
 
 from persistence.errors import UnsuitableServer
 from persistence.redis_client import RedisClient
+from persistence.redis_replies import info_fields
 from persistence.store import Durability
 
 __all__ = ["read_durability", "refuse_kind"]
 
-_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory-policy")
+_SETTINGS = (
+    *("appendonly", "appendfsync", "no-appendfsync-on-rewrite"),
+    *("save", "maxmemory-policy"),
+)
 #: COPY and ZRANGE in reverse came with this version.
 _OLDEST = [6, 2]
 
@@ -23,14 +27,17 @@ _OLDEST = [6, 2]
 async def read_durability(client: RedisClient) -> Durability:
     """See `Store.durability`."""
     await _require_authentication(client)
-    info = _lines(await client.command("INFO", "everything"))
+    info = info_fields(await client.command("INFO", "everything"))
     refuse_kind(info)
     try:
         config = await _configuration(client)
     except ResponseError as error:
         # What INFO says is enough to refuse a server, but it does not tell about fsync.
         _refuse_eviction(info.get("maxmemory_policy", ""))
-        return Durability("none", f"the server does not show its configuration ({error})")
+        hidden = f"the server does not show its configuration ({error})"
+        if info.get("aof_enabled") == "0":
+            return Durability("none", f"the append-only file is off; {hidden}")
+        return Durability("unknown", hidden)
     _refuse_eviction(config["maxmemory-policy"])
     return _promise(config)
 
@@ -39,6 +46,12 @@ def _promise(config: dict[str, str]) -> Durability:
     if config["appendonly"] != "yes":
         snapshots = f"snapshots only (save {config['save']!r})" if config["save"] else "no snapshot"
         return Durability("none", f"the append-only file is off; {snapshots}")
+    if config["no-appendfsync-on-rewrite"] == "yes" and config["appendfsync"] != "no":
+        return Durability(
+            "none",
+            "while the server rewrites its append-only file, the system decides when to write "
+            "(no-appendfsync-on-rewrite yes)",
+        )
     match config["appendfsync"]:
         case "always":
             return Durability("always", "every write is on disk before it is acknowledged")
@@ -103,8 +116,3 @@ async def _is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
-
-
-def _lines(info: bytes) -> dict[str, str]:
-    parts = (line.partition(":") for line in info.decode().splitlines())
-    return {name: value for name, _, value in parts if value}

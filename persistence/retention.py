@@ -60,6 +60,14 @@ class Retention(Protocol):
         """Counts, kept as executions are created, end and expire."""
         ...
 
+    async def compact(self, *, bytes_min: int) -> bool:
+        """Let what is kept be written to disk anew, if that makes room: True if it was begun.
+
+        That is when at least `bytes_min` are on disk, and most of it is of no use any more. What is
+        stored stays as it is. False also where the server does not allow it.
+        """
+        ...
+
     async def installation(self) -> str:
         """Twelve hexadecimal digits that are this installation's alone, the same for ever.
 

@@ -197,7 +197,8 @@ class Durability:
     """What the server's own configuration allows Harmonia to promise.
 
     `promise` is "always" (a write is on disk before it is acknowledged), "everysec" (at most the
-    last second is lost) or "none". `detail` says in a sentence why.
+    last second is lost), "none", or "unknown" if the server does not say. `detail` says in a
+    sentence why.
     """
 
     promise: str

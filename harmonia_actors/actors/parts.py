@@ -180,4 +180,5 @@ def janitor_limits(settings: Settings) -> JanitorLimits:
         retention_ms=None if kept_s is None else int(kept_s * 1000),
         orphan_age_s=settings.janitor_orphan_age_s,
         round_max=settings.janitor_round_max,
+        compact_bytes_min=settings.store_rewrite_bytes_min if settings.store_rewrite else None,
     )

@@ -86,7 +86,7 @@ class AttemptRunner:
             body = self._encoded(order, await action.function(**values))
             if isinstance(body, st.AttemptFailed):
                 return body
-            if len(body) <= self.limits.inline_output_bytes_max:
+            if len(body) <= self.limits.inline_output_bytes_max and order.attempt == 1:
                 return self._stored(order, body)
             return await asyncio.to_thread(self._stored, order, body)
         except (Exception, SystemExit) as error:
@@ -142,7 +142,21 @@ class AttemptRunner:
     def _stored(self, order: AttemptOrder, body: bytes) -> st.AttemptSucceeded:
         name = f"{order.execution_id}/{order.task}-{order.attempt}"
         output = store_output(body, name, self.blobs, self.limits)
+        self._discard_former(order)
         return st.AttemptSucceeded(order.task, order.attempt, self.clock.now_ms(), output)
+
+    def _discard_former(self, order: AttemptOrder) -> None:
+        """Remove what former attempts wrote before they died, and nobody heard of.
+
+        That this one runs was written before it began: no outcome of theirs can count any more.
+        """
+        for attempt in range(1, order.attempt):
+            try:
+                self.blobs.discard(f"{order.execution_id}/{order.task}-{attempt}.json")
+            except StoreError as error:
+                # It goes with the execution, at the latest.
+                _log.warning("the blob of a former attempt is not removed now: %s", error)
+                return
 
     def _failure(
         self, order: AttemptOrder, live: LiveAttempt, error: BaseException

@@ -69,6 +69,8 @@ class JanitorLimits:
     orphan_age_s: float
     #: Executions that expire, ids that are removed, and names that are looked at, in one round.
     round_max: int = 5_000
+    #: Bytes on the store's disk from which it is asked to write anew what it keeps; None: never.
+    compact_bytes_min: int | None = None
 
 
 @dataclass
@@ -106,7 +108,14 @@ class Janitor:
                     await self._sweep(place)
                 except PlaceAway as error:
                     _log.warning("%s is not swept now: %s", place.name, error)
+            await self._compact()
         return more
+
+    async def _compact(self) -> None:
+        """Once nothing more is due, so at most once in the time between two rounds."""
+        bytes_min = self.limits.compact_bytes_min
+        if bytes_min is not None and await self.store.compact(bytes_min=bytes_min):
+            _log.info("the store writes anew what it keeps")
 
     async def _expire(self) -> bool:
         retention_ms = self.limits.retention_ms

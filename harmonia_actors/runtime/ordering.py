@@ -49,6 +49,10 @@ class BlobReader(Protocol):
         """A blob's bytes."""
         ...
 
+    def discard(self, name: str) -> None:
+        """Remove a blob, if it is there."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OrderingLimits:

@@ -212,11 +212,14 @@ def _store(plan: Plan) -> Finding:
             await store.close()
         if found.promise == "always":
             return Finding("Redis", "ok", f"appendfsync always: {found.detail}")
-        loss = "at most the last second" if found.promise == "everysec" else "anything"
+        loss = {
+            "everysec": "a crash of the server can lose at most the last second",
+            "none": "a crash of the server can lose anything",
+        }.get(found.promise, "nothing can be said of what a crash of the server loses")
         return Finding(
             "Redis",
             "warn",
-            f"{found.detail}: a crash of the server can lose {loss}",
+            f"{found.detail}: {loss}",
             "For the full promise: appendonly yes, appendfsync always.",
         )
 

@@ -148,7 +148,14 @@ def _show(document: Mapping[str, Any]) -> None:
 
 
 def _flat(service: Mapping[str, Any]) -> dict[str, object]:
-    """What the service says of itself, in lines: nested objects as `name value, name value`."""
+    """What the service says of itself, in lines: nested objects as `name value, name value`.
+
+    What the store promises has two lines: what that means, and why it is so.
+    """
+    if "durability" in service:
+        found = service["durability"]
+        meant = {"promise": f"{found['promise']}: {found['meaning']}", "because": found["detail"]}
+        service = {**service, "durability": None, **meant}
     return {
         plain(name): ", ".join(f"{key} {value}" for key, value in found.items())
         if isinstance(found, dict)

@@ -335,7 +335,11 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         return self._send("DELETE", "keys", key_id)
 
     def health(self) -> DocumentT:
-        """{status}: whether the service lives. Needs no key."""
+        """{status}: whether the service lives. Needs no key.
+
+        With a key also `durability`: {promise, meaning, detail}, as the configuration of the
+        service's store is now. `promise`: always, everysec, none or unknown.
+        """
         return self._send("GET", "health")
 
     def ready(self) -> DocumentT:
@@ -343,5 +347,5 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         return self._send("GET", "ready")
 
     def service(self) -> DocumentT:
-        """Version, durability and its promise, pools and counts."""
+        """Version, durability (as in `health`), pools and counts."""
         return self._send("GET", "service")

@@ -1,6 +1,7 @@
 """The service itself: health, readiness, metrics, and its own description.
 
-Only health and readiness are open, and they say little; `/api/harmonia/service` says more.
+Only health and readiness are open, and they say little. With a key, health says what is promised,
+too; `/api/harmonia/service` says more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_serve import schemas
+from harmonia_serve.auth import is_identified
 from harmonia_serve.observation import CONTENT_TYPE
 from harmonia_serve.openapi import described, described_page
 from harmonia_serve.routes.context import API, ContextOf, document, needs
@@ -20,9 +22,15 @@ router = APIRouter(tags=["Service"])
 
 @router.get("/health", summary="Health", response_model=schemas.Health)
 @router.get(f"{API}/health", include_in_schema=False)
-async def health(context: ContextOf) -> Response:
-    """Whether the service lives. Needs no key."""
-    return document(await context.gateway.health(detailed=False))
+async def health(request: Request, context: ContextOf) -> Response:
+    """Whether the service lives. Needs no key; with one, also what the store promises now.
+
+    A key that is wrong is as good as none here.
+    """
+    found = await context.gateway.health(detailed=False)
+    if is_identified(request):
+        found = {**found, "durability": await context.gateway.durability()}
+    return document(found)
 
 
 @router.get("/ready", summary="Readiness", response_model=schemas.Health)
@@ -41,7 +49,7 @@ async def ready(context: ContextOf) -> Response:
     dependencies=needs("read"),
 )
 async def service(context: ContextOf) -> Response:
-    """Version, durability and its promise, pools and counts."""
+    """Version, what the store promises now, pools and counts."""
     return document(await context.gateway.health(detailed=True))
 
 

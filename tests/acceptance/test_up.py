@@ -108,6 +108,7 @@ def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: 
     with HarmoniaClient(data_dir=data_dir) as client:
         execution = client.run(ECHO)
         assert execution.result(timeout=60) == {"said": "hello"}
+        assert client.health()["durability"]["promise"] == "always"
     started = everything(data_dir)
     assert open_to_others(started) == []
     second = harmonia("up", *where)

@@ -277,6 +277,21 @@ class GarbageContract:
         await store.clear_garbage([], later=["b", "never"])
         assert await store.garbage(limit=9) == ["a", "b"]
 
+    @pytest.mark.parametrize("bytes_min", [0, 10**15])
+    async def test_compacting_changes_nothing_that_is_stored(self, store: Store, bytes_min: int):
+        await ended(store, "gone")
+        await expire_all(store)
+        loaded = await claimed(store)
+        await store.commit(next_commit(loaded, outputs={"o": b"kept"}))
+        before = await store.read_execution("e")
+        begun = await store.compact(bytes_min=bytes_min)
+        assert begun is False or bytes_min == 0
+        assert await store.read_execution("e") == before
+        assert await store.read_outputs([("e", "o")]) == [b"kept"]
+        assert await store.garbage(limit=9) == ["gone"]
+        with pytest.raises(ValueError, match="bytes_min"):
+            await store.compact(bytes_min=-1)
+
     async def test_the_installation_has_one_name_for_ever(self, store: Store):
         first = await store.installation()
         assert re.fullmatch("[0-9a-f]{12}", first)

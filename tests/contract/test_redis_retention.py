@@ -174,6 +174,41 @@ async def test_a_server_without_memory_still_expires_and_so_makes_room(
     assert (await store.tally()).garbage == 0
 
 
+async def test_a_file_of_which_most_is_of_no_use_is_written_anew_and_all_is_still_there(
+    server: EmbeddedServer, store: RedisStore, admin: redis.Redis, tmp_path: Path
+):
+    loaded = await claimed(store)
+    for at in range(400):
+        await store.put_document("kind", "d", bytes([at % 256]) * 20_000)
+    assert await store.compact(bytes_min=100_000_000) is False
+    assert await store.compact(bytes_min=1_000_000) is True
+    directory = tmp_path / "store" / "appendonlydir"
+    await until(lambda: sum(file.stat().st_size for file in directory.glob("*")) < 100_000)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await until(lambda: not server.alive())
+    await asyncio.to_thread(server.start)
+    successor = RedisStore.connect(server.url, "test")
+    found = await successor.get_document("kind", "d")
+    assert found is not None
+    assert (found.version, found.body) == (400, bytes([399 % 256]) * 20_000)
+    await successor.commit(next_commit(loaded))
+    await successor.close()
+
+
+async def test_a_server_that_forbids_it_is_left_alone(
+    server: EmbeddedServer, store: RedisStore, admin: redis.Redis
+):
+    for at in range(400):
+        await store.put_document("kind", "d", bytes([at % 256]) * 20_000)
+    rules = ("on", ">secret", "~*", "+@all", "-bgrewriteaof")
+    await admin.execute_command("ACL", "SETUSER", "app", *rules)
+    other = RedisStore.connect(f"redis://app:secret@127.0.0.1:{server.port}/0", "test")
+    assert await other.compact(bytes_min=0) is False
+    await other.close()
+    assert await store.compact(bytes_min=0) is True
+
+
 async def test_what_is_held_is_one_field_however_often(store: RedisStore, admin: redis.Redis):
     loaded = await claimed(store)
     for name in ("c1", "c2", "c3"):

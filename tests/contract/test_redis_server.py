@@ -58,6 +58,7 @@ async def test_the_embedded_server_promises_always(store: RedisStore):
     [
         ({"appendfsync": "everysec"}, "everysec", "once a second"),
         ({"appendfsync": "no"}, "none", "appendfsync no"),
+        ({"no-appendfsync-on-rewrite": "yes"}, "none", "no-appendfsync-on-rewrite yes"),
         ({"appendonly": "no"}, "none", "append-only file is off; no snapshot"),
         ({"appendonly": "no", "save": "60 1"}, "none", "snapshots only"),
     ],
@@ -87,8 +88,12 @@ async def test_a_server_that_hides_its_configuration_gets_no_promise(
     store = RedisStore.connect(url, "test")
     try:
         durability = await store.durability()
-        assert durability.promise == "none"
+        assert durability.promise == "unknown"
         assert "does not show its configuration" in durability.detail
+        await admin.config_set("appendonly", "no")
+        durability = await store.durability()
+        assert durability.promise == "none"
+        assert "append-only file is off; the server does not show" in durability.detail
         await admin.config_set("maxmemory-policy", "allkeys-lru")
         with pytest.raises(UnsuitableServer, match="allkeys-lru"):
             await store.durability()

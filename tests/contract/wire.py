@@ -20,6 +20,9 @@ class Wire:
         self.connections = 0
         #: While set, what the server answers is thrown away and the connection cut.
         self.lose_replies = False
+        #: The same, but only for every other request that has these bytes in it.
+        self.lose_to = b""
+        self.asked = 0
         #: While set, nothing is passed on.
         self.silent = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -36,6 +39,13 @@ class Wire:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _is_to_be_lost(self, asked: bytes) -> bool:
+        """Whether the answer to this request is."""
+        if not self.lose_to or self.lose_to not in asked:
+            return False
+        self.asked += 1
+        return self.asked % 2 == 1
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
@@ -43,6 +53,22 @@ class Wire:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         far_reader, far_writer = await asyncio.open_connection(*self._target)
+        try:
+            await self._pass_on(reader, writer, far_reader, far_writer)
+        finally:
+            for end in (writer, far_writer):
+                end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        far_reader: asyncio.StreamReader,
+        far_writer: asyncio.StreamWriter,
+    ) -> None:
+        doomed = asyncio.Event()
         answered = asyncio.Event()
         answered.set()
 
@@ -51,13 +77,15 @@ class Wire:
                 if answered.is_set():
                     self.round_trips += 1
                     answered.clear()
+                if self._is_to_be_lost(data):
+                    doomed.set()
                 if not self.silent:
                     far_writer.write(data)
                     await far_writer.drain()
 
         async def back() -> None:
             while data := await far_reader.read(1 << 16):
-                if self.lose_replies:
+                if self.lose_replies or doomed.is_set():
                     return
                 answered.set()
                 writer.write(data)
@@ -70,10 +98,6 @@ class Wire:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, far_writer):
-                end.close()
-                with suppress(OSError):
-                    await end.wait_closed()
 
 
 @asynccontextmanager

@@ -70,6 +70,9 @@ class Blobs:
         except KeyError:
             raise Missing(f"there is no blob '{url}'") from None
 
+    def discard(self, name: str) -> None:
+        self.kept.pop(f"mem:{name}", None)
+
     def _perhaps_fail(self) -> None:
         if self._faults.strikes("blob store fails"):
             raise StoreUnavailable("the blob store does not answer")

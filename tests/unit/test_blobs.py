@@ -57,6 +57,13 @@ def test_a_deleted_blob_is_missing_and_deleting_again_is_fine(blobs: BlobStore):
     blobs.delete(url)
     with pytest.raises(Missing):
         blobs.get(url)
+    assert blobs.put("a/b", b"2") == url
+    blobs.discard("a/b")
+    blobs.discard("a/b")
+    with pytest.raises(ValueError, match="blob name"):
+        blobs.discard("a/../b")
+    with pytest.raises(Missing):
+        blobs.get(url)
     with pytest.raises(Missing):
         blobs.get_range(url, 0, 1)
 

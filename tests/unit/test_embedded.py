@@ -59,6 +59,9 @@ def test_a_started_server_answers_with_the_settings_that_keep_the_promise(server
     expected = {
         "appendonly": "yes",
         "appendfsync": "always",
+        "no-appendfsync-on-rewrite": "no",
+        "auto-aof-rewrite-percentage": "100",
+        "auto-aof-rewrite-min-size": str(16 << 20),
         "save": "",
         "maxmemory-policy": "noeviction",
         "timeout": "0",

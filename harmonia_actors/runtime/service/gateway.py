@@ -20,6 +20,7 @@ from harmonia_actors.runtime.service.audits import AuditService
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from harmonia_actors.runtime.service.keys import KeyService
 from harmonia_actors.runtime.service.parts import ServiceParts, answered
+from harmonia_actors.runtime.service.promise import PROMISES, StorePromise
 from harmonia_actors.runtime.service.templates import TemplateService
 from persistence.errors import StoreError
 
@@ -62,6 +63,7 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         super().__init__(parts)
         self._hub = hub
         self._files = files
+        self._promise = StorePromise(parts.store, age_s_max=parts.settings.durability_age_s_max)
 
     def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events of an execution: history, then live, until the last."""
@@ -110,14 +112,17 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         """{status}; detailed adds version, durability, pools and counts."""
         if not detailed:
             return {"status": "ok"}
-        durability = await answered(self.store.durability)
         return {
             "status": "ok",
             "version": self.parts.version,
-            "durability": {"promise": durability.promise, "detail": durability.detail},
+            "durability": await self.durability(),
             "executions": await self._counts(),
             "pools": await self.parts.launcher.counts(),
         }
+
+    async def durability(self) -> JsonObject:
+        """What the store's configuration allows to promise now."""
+        return await self._promise.document()
 
     async def ready(self) -> bool:
         """Whether requests can be served now."""
@@ -136,6 +141,9 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         gauges["harmonia_executions_ended_kept"] = float(tally.ended)
         gauges["harmonia_executions_expired"] = float(tally.expired)
         gauges["harmonia_garbage_waiting"] = float(tally.garbage)
+        kept = (await self._promise.now()).promise
+        for promise in PROMISES:
+            gauges[f"harmonia_store_promise_{promise}"] = float(promise == kept)
         for name, value in (await self.parts.launcher.counts()).items():
             gauges[f"harmonia_{name}"] = float(value)
         return gauges

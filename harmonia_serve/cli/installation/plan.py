@@ -103,8 +103,11 @@ def make_plan(
     if address:
         # Which proxy it has is that cluster's own affair, and any proxy listens where it is told.
         changes["ingress"] = "python"
-    settings = settings.model_copy(update=changes)
     embedded = "redis_url" not in given and not environ.get("HARMONIA_REDIS_URL")
+    if settings.store_rewrite is None:
+        # A server that is not ours may have much else in it, and its own times for such work.
+        changes["store_rewrite"] = embedded
+    settings = settings.model_copy(update=changes)
     plan = Plan(
         settings=settings,
         embedded=embedded,

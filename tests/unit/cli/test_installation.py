@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harmonia_actors.actors.parts import janitor_limits
 from harmonia_serve.cli.installation import records, reports
 from harmonia_serve.cli.installation.child import Child, log_path, log_tail, open_log
 from harmonia_serve.cli.installation.lock import hold, holder_of
@@ -164,6 +165,21 @@ def test_a_plan_is_embedded_unless_a_redis_is_named(tmp_path: Path) -> None:
     assert not plan_for(tmp_path, redis_url="redis://127.0.0.1:6379/0").embedded
     environ = {"HARMONIA_REDIS_URL": "redis://127.0.0.1:6379/0"}
     assert not plan_for(tmp_path, environ).embedded
+
+
+def test_only_the_embedded_store_is_asked_to_write_its_file_anew_unless_one_says_so(
+    tmp_path: Path,
+) -> None:
+    given = {"redis_url": "redis://127.0.0.1:6379/0"}
+    assert janitor_limits(plan_for(tmp_path).settings).compact_bytes_min == 8_000_000
+    assert janitor_limits(plan_for(tmp_path, **given).settings).compact_bytes_min is None
+    environ = {"HARMONIA_STORE_REWRITE": "true", "HARMONIA_STORE_REWRITE_BYTES_MIN": "5"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        assert janitor_limits(plan_for(tmp_path, **given).settings).compact_bytes_min == 5
+        patch.setenv("HARMONIA_STORE_REWRITE", "false")
+        assert janitor_limits(plan_for(tmp_path).settings).compact_bytes_min is None
 
 
 def test_a_plan_travels_whole_and_shows_no_secret(tmp_path: Path) -> None:

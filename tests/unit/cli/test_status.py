@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from harmonia_actors.runtime.service.promise import PROMISES
 from harmonia_serve.cli.installation import records
 from harmonia_serve.cli.installation.lock import hold
+from tests.support.local_service import local_service
 from tests.unit.cli.conftest import Harmonia
 from tests.unit.service_thread import Service
 
@@ -39,6 +41,23 @@ def test_another_service_is_not_mixed_up_with_the_one_of_the_data_directory(
             assert service.url in shown.out
             assert OTHER not in shown.out
             assert str(os.getpid()) not in shown.out
+
+
+def test_the_promise_is_said_in_plain_words(
+    harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with local_service(tmp_path) as real:
+        monkeypatch.setenv("HARMONIA_API_KEY", real.api_key)
+        shown = harmonia("status", "--url", real.url)
+        found: Any = harmonia("status", "--json", "--url", real.url).json
+    durability = found["service"]["durability"]
+    assert durability == {
+        "promise": "none",
+        "meaning": PROMISES["none"],
+        "detail": "kept in memory: lost when the process ends",
+    }
+    assert f"none: {PROMISES['none']}" in shown.out
+    assert durability["detail"] in shown.out
 
 
 def test_the_service_of_the_data_directory_is_shown_with_its_processes(

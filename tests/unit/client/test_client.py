@@ -95,7 +95,9 @@ def test_executions_templates_checkpoints_components_and_keys(
     key = client.create_key("ci", ["read"], rate_limit_per_s=5)
     assert key["key_id"] in [item["key_id"] for item in client.list_keys(limit=100)["items"]]
     client.revoke_key(key["key_id"])
-    assert client.health()["status"] == "ok"
+    assert (client.health()["status"], client.health()["durability"]["promise"]) == ("ok", "none")
+    with HarmoniaClient(service.url, "") as nobody:
+        assert nobody.health() == {"status": "ok"}
     assert client.ready()["status"] == "ready"
     assert client.service()
 

@@ -276,6 +276,28 @@ def test_a_failed_attempt_is_followed_by_another_after_its_interval() -> None:
     assert seen == [(1, 0, 2, True), (2, 1, 2, True), (3, 2, 2, False)]
 
 
+def test_what_is_told_of_a_former_attempt_changes_nothing() -> None:
+    """It may come late, from a process that was given up: only what runs now counts."""
+    story = one(retry_policy={"max_retries": 1, "retry_interval": 3})
+    story.started("a")
+    story.failed("a")
+    story.wait(3_000)
+    story.started("a")
+    late: list[st.Stimulus] = [
+        st.AttemptSucceeded(0, 1, story.at_ms, output("late")),
+        st.AttemptFailed(0, 1, story.at_ms, st.Failure("late", "L", {})),
+        st.AttemptLost(0, 1, story.at_ms, "late"),
+        st.AttemptStopped(0, 1, story.at_ms),
+        st.ProgressReported(0, 1, story.at_ms, 0.5, "late"),
+    ]
+    for report in late:
+        assert story.take(report).is_empty
+    assert story.execution.stale_reports == len(late)
+    assert story.statuses() == {"a": "running"}
+    story.succeeded("a")
+    assert story.statuses() == {"a": "completed"}
+
+
 def test_what_cannot_be_retried_is_not() -> None:
     story = one(retry_policy={"max_retries": 5})
     story.failed("a", retriable=False)

@@ -100,6 +100,9 @@ class Blobs:
         except KeyError:
             raise Missing(f"there is no blob '{url}'") from None
 
+    def discard(self, name: str) -> None:
+        self.kept.pop(f"mem:{name}", None)
+
 
 class Rig:
     """A driver over one execution, with ears everywhere."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from harmonia_actors.core import jsontext
@@ -105,7 +107,8 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     await rig.store.claim(EXECUTION_ID, "other")
     story = list(rig.story)
     rig.done("a")
-    await rig.running
+    async with asyncio.timeout(10):
+        await rig.running
     assert rig.driver.superseded
     assert rig.driver.ended.is_set()
     assert rig.story == story, "something was done or told without a commit"

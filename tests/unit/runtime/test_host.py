@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime import host as host_module
-from harmonia_actors.runtime.host import Census
+from harmonia_actors.runtime.host import Census, HostLimits
 from harmonia_actors.runtime.notes import decode_note, encode_note
 from harmonia_actors.settings import Settings
 from persistence.memory_store import MemoryStore
@@ -130,6 +131,32 @@ async def test_an_execution_that_its_owner_was_never_told_of_is_found(world: Wor
     assert host.load == 0, "the call that tells of it may still be under way"
     await host._claim_untold()
     assert (await world.ended(execution_id))["status"] == "completed"
+
+
+async def test_by_looking_around_an_owner_finds_what_nobody_told_it_of(tmp_path: Path) -> None:
+    """Both what is its own already, and what waits for whoever may take it."""
+
+    async def lost(*_: Any) -> None:
+        pass
+
+    gates, limits = Gates(), HostLimits(owners_max=2, lease_ms=600)
+    installation = LocalInstallation(
+        MemoryStore(), tmp_path, components=[gates.component], host_limits=limits
+    )
+    async with installation, asyncio.timeout(20):
+        world = World(installation, gates)
+        world.gateway.parts.launcher.start = lost  # type: ignore[method-assign]
+        world.gateway.parts.launcher.wanted = lost  # type: ignore[method-assign]
+        mine = await world.start({"x": {}})
+        assert await world.owner_of(mine) != ""
+        assert (await world.ended(mine))["status"] == "completed"
+        for name in list(installation.hosts):
+            await installation.kill_owner(name)
+            await world.store.retire_owner(name)
+        nobodys = await world.start({"x": {}})
+        assert await world.owner_of(nobodys) == ""
+        await installation.add_owner("late")
+        assert (await world.ended(nobodys))["status"] == "completed"
 
 
 async def test_however_many_an_owner_was_never_told_of_all_are_found(

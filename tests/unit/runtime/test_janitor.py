@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,6 +103,32 @@ async def test_what_has_ended_goes_after_its_time_and_all_of_it(world: World) ->
     await janitor.round()
     assert world.lies() == ([live], [live])
     assert await world.store.tally() == Tally(live=1, ended=0, expired=1, garbage=0)
+
+
+class RoomyStore(AwayStore):
+    """Notes when it is asked to write anew what it keeps."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        super().__init__(now_ms)
+        self.asked: list[tuple[int, Tally]] = []
+
+    async def compact(self, *, bytes_min: int) -> bool:
+        self.asked.append((bytes_min, await self.tally()))
+        return True
+
+
+async def test_room_is_made_on_the_stores_disk_once_nothing_more_is_due(world: World) -> None:
+    store = world.store = RoomyStore(lambda: world.now_ms)
+    for number in range(3):
+        await world.ended(number)
+    world.now_ms += HOUR_MS
+    janitor = await world.janitor(round_max=2, compact_bytes_min=7)
+    assert await janitor.round() is True
+    assert store.asked == []
+    assert await janitor.round() is False
+    assert store.asked == [(7, Tally(live=0, ended=0, expired=3, garbage=0))]
+    await (await world.janitor()).round()
+    assert len(store.asked) == 1, "unless it may, it does not ask"
 
 
 async def test_without_a_retention_nothing_expires(world: World) -> None:

@@ -207,6 +207,7 @@ async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
     assert "Succeeded 0" in [shown(report) for report in await settled]
     await run
     await until(lambda: ("heir", "Succeeded 0") in bench.told())
+    bench.gates.open("t1")
     reports, _ = await host.run("me", [order(1, "hold_async", epoch=1)])
     assert reports == []
     assert ("exec-1/t1", 1) not in bench.gates.began

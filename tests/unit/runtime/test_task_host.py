@@ -23,6 +23,7 @@ from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.task_host import HeldOutcomes, TaskHost, TaskHostLimits
 from persistence.blobs import FileBlobs
+from persistence.errors import Missing
 from tests.support.gates import Gates
 from tests.support.scripted_actors import order as plain_order
 
@@ -380,6 +381,18 @@ def test_a_large_output_is_written_before_it_is_told(bench: Bench) -> None:
     assert found.output.preview == '"' + "€" * 199
     assert found.output.url is not None
     assert bench.runner().blobs.get(found.output.url) == jsontext.encode("€" * 400)
+
+
+def test_what_a_former_attempt_has_left_is_removed_by_the_one_that_counts(bench: Bench) -> None:
+    host, blobs = bench.host(), bench.runner().blobs
+    left = [blobs.put(f"exec-1/0-{attempt}.json", b"left") for attempt in (1, 2)]
+    others = [blobs.put(f"exec-1/{name}.json", b"kept") for name in ("0-4", "1-1", "execution")]
+    reports, _ = bench.start(host, replace(order(0), attempt=3)).result(10)
+    assert [shown(report) for report in reports] == ["Started 0", "Succeeded 0"]
+    for url in left:
+        with pytest.raises(Missing):
+            blobs.get(url)
+    assert [blobs.get(url) for url in others] == [b"kept"] * 3
 
 
 def test_details_that_cannot_be_stored_are_left_out(bench: Bench) -> None:

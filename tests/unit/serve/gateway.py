@@ -453,8 +453,11 @@ class MemoryGateway:
         self._note("health")
         return {"status": "ok", "version": "0"} if detailed else {"status": "ok"}
 
+    async def durability(self) -> JsonObject:
+        self._note("durability")
+        return {"promise": "none", "meaning": "It may be lost.", "detail": "in memory"}
+
     async def ready(self) -> bool:
-        self._note("ready")
         return self.is_ready
 
     async def metrics(self) -> Mapping[str, float]:

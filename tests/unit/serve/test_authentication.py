@@ -387,3 +387,47 @@ def test_every_module_of_routes_is_served() -> None:
     modules = {module.name for module in pkgutil.iter_modules(routes.__path__)} - {"context"}
     assert modules == {name for name in vars(apps) if name in modules}
     assert len(apps._REST) == len(modules)
+
+
+# Health, which says more to whoever has a key ----------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", f"{API}/health"])
+async def test_health_says_more_only_to_a_good_key(
+    app: FastAPI, gateway: MemoryGateway, path: str
+) -> None:
+    little = {"status": "ok"}
+    async with connect(app) as nobody:
+        assert (await nobody.get(path)).json() == little
+        # A key in the query is no key here, as on all of REST, and an empty header has none.
+        key = gateway.add_key("execute")
+        assert (await nobody.get(f"{path}?api_key={key}")).json() == little
+        assert (await nobody.get(path, headers={"X-API-Key": ""})).json() == little
+        for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
+            said = (await nobody.get(path, headers=headers)).json()
+            assert said == {**little, "durability": await gateway.durability()}
+        gateway.requests_max = 0
+        assert (await nobody.get(path, headers={"X-API-Key": key})).json() == little
+        gateway.requests_max = None
+        gateway.keys_away = True
+        assert (await nobody.get(path, headers={"X-API-Key": key})).json() == little
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": "hk_wrong"},
+        {"Authorization": "Bearer hk_wrong"},
+        {"Authorization": "Basic aGtfd3Jvbmc="},
+    ],
+)
+async def test_a_wrong_key_gets_no_more_of_health_than_none_and_is_counted(
+    app: FastAPI, gateway: MemoryGateway, headers: dict[str, str]
+) -> None:
+    gateway.anonymous_max = 1
+    async with connect(app) as nobody:
+        for tries in (1, 2, 3):
+            answer = await nobody.get("/health", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+            assert len(gateway.anonymous) == tries
+        assert "durability" not in gateway.calls

@@ -249,7 +249,9 @@ async def test_keys_are_made_listed_and_revoked_by_admins_only(
 async def test_the_service_describes_itself(
     client: httpx.AsyncClient, gateway: MemoryGateway
 ) -> None:
-    assert (await client.get("/health")).json() == {"status": "ok"}
+    said = (await client.get("/health")).json()
+    schemas.Health.model_validate(said)
+    assert (said["status"], said["durability"]["promise"]) == ("ok", "none")
     assert (await client.get(f"{API}/ready")).json() == {"status": "ready"}
     assert "version" in (await client.get(f"{API}/service")).json()
     gateway.is_ready = False

@@ -427,11 +427,19 @@ async def test_health_tells_little_unless_asked(world: World) -> None:
     assert await world.gateway.health(detailed=False) == {"status": "ok"}
     await world.run()
     found = await world.gateway.health(detailed=True)
+    assert found["durability"] == await world.gateway.durability()
     assert found["durability"]["promise"] == "none"
     assert found["executions"]["completed"] == 1
     assert await world.gateway.ready()
     metrics = await world.gateway.metrics()
     assert metrics["harmonia_executions_completed"] == 1.0
+    promised = {name: value for name, value in metrics.items() if "store_promise" in name}
+    assert promised == {
+        "harmonia_store_promise_always": 0.0,
+        "harmonia_store_promise_everysec": 0.0,
+        "harmonia_store_promise_none": 1.0,
+        "harmonia_store_promise_unknown": 0.0,
+    }
 
 
 async def test_components_are_listed(world: World) -> None:

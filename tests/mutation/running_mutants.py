@@ -1,0 +1,228 @@
+"""Guards of what runs: attempts, the order of things, task actors, owners that are no more."""
+
+from __future__ import annotations
+
+from tests.mutation.mutant import Edit, Mutant, mutant
+
+__all__ = ["RUNNING_MUTANTS"]
+
+_CORE = "tests/unit/core"
+_UNIT = "tests/unit/runtime"
+_SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
+
+_EXECUTION = "harmonia_actors/core/execution.py"
+_DRIVER = "harmonia_actors/runtime/driver.py"
+_HOST = "harmonia_actors/runtime/host.py"
+_SUPERVISION = "harmonia_actors/runtime/supervision.py"
+_CURRENT = "if task in self.handed_out and self.rows[task].attempt == attempt:"
+
+_COMMIT = "        bodies = await self._commit(decision)\n"
+_PERFORM = """\
+        for command in decision.commands:
+            self._perform_small(command)
+        starts = [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        if starts:
+            self._backlog.add(starts)
+"""
+_PUBLISH = """\
+        if bodies:
+            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+"""
+
+#: A large output is referred to before it is there.
+_BLOB_LATER = """\
+    import threading
+
+    url = blobs.put(f"{name}.json", b"")
+    threading.Timer(1.0, blobs.put, (f"{name}.json", body)).start()
+    return Output(len(body), None, url, preview)
+"""
+
+RUNNING_MUTANTS: tuple[Mutant, ...] = (
+    mutant(
+        "attempt",
+        "only what is told of the current attempt counts",
+        _EXECUTION,
+        _CURRENT,
+        "if task in self.handed_out:",
+        f"{_CORE}/test_execution.py::test_what_is_told_of_a_former_attempt_changes_nothing",
+        _SIMULATION,
+    ),
+    mutant(
+        "outcome",
+        "the outcome of an attempt counts once",
+        _EXECUTION,
+        _CURRENT,
+        "if self.rows[task].attempt == attempt:",
+        f"{_CORE}/test_execution.py::test_a_duplicate_outcome_changes_nothing_and_is_counted",
+    ),
+    mutant(
+        "attempt numbers",
+        "what may have run gets another number when its owner has died",
+        _EXECUTION,
+        "            if not untouched:\n",
+        "            if False:\n",
+        f"{_CORE}/test_resuming.py"
+        "::test_what_was_handed_out_but_not_seen_to_start_gets_a_new_number",
+    ),
+    mutant(
+        "adoption",
+        "what still runs when its owner has died is not started again",
+        _EXECUTION,
+        "            if (index, row.attempt) in adopted:\n",
+        "            if False:\n",
+        f"{_CORE}/test_resuming.py::test_an_adopted_attempt_goes_on_under_its_number",
+        f"{_UNIT}/test_host.py::test_what_runs_survives_its_owner",
+    ),
+    Mutant(
+        "commit, dispatch",
+        "nothing is performed before it is written",
+        (Edit(_DRIVER, _COMMIT + _PERFORM, _PERFORM + _COMMIT),),
+        (
+            f"{_UNIT}/test_driver.py::test_nothing_is_done_or_told_before_it_is_written",
+            f"{_UNIT}/test_driver.py::test_while_the_store_is_away_nothing_happens_and_then_all",
+            _SIMULATION,
+        ),
+    ),
+    Mutant(
+        "commit, publish",
+        "nothing is told before it is written",
+        (
+            Edit(_DRIVER, _PERFORM + _PUBLISH, _PERFORM),
+            Edit(
+                _DRIVER,
+                "        await self._write(commit)\n",
+                _PUBLISH + "        await self._write(commit)\n",
+            ),
+        ),
+        (
+            f"{_UNIT}/test_driver.py::test_nothing_is_done_or_told_before_it_is_written",
+            f"{_UNIT}/test_driver.py::test_while_the_store_is_away_nothing_happens_and_then_all",
+        ),
+    ),
+    mutant(
+        "refused commit",
+        "an owner whose commit is refused does nothing more",
+        _DRIVER,
+        "            except VersionConflict as error:\n",
+        "            except StaleOwner:\n                return\n"
+        "            except VersionConflict as error:\n",
+        f"{_UNIT}/test_driver.py::test_another_owner_ends_a_driver_without_a_trace",
+    ),
+    mutant(
+        "inbox, driver",
+        "an inbox entry that is read twice takes effect once",
+        _DRIVER,
+        "        if inbox_ids and self._inbox_taken.issuperset(inbox_ids):\n            return\n",
+        "",
+        f"{_UNIT}/test_driver.py::test_an_entry_that_is_read_twice_takes_effect_once",
+    ),
+    mutant(
+        "task actors' epoch",
+        "task actors know the highest epoch of an execution",
+        "harmonia_actors/runtime/task_host.py",
+        "        if epoch < highest:\n            return False\n",
+        "",
+        f"{_UNIT}/test_task_host.py::test_orders_of_an_owner_that_was_superseded_are_refused",
+        f"{_UNIT}/test_shared_task_host.py::test_a_successor_adopts_async_attempts",
+    ),
+    mutant(
+        "epoch, task actor",
+        "a task actor refuses what an owner that was succeeded sends",
+        "harmonia_actors/runtime/task_host.py",
+        "                if self._epochs.admits(order.execution_id, order.epoch):\n",
+        "                if True:\n",
+        f"{_UNIT}/test_task_host.py::test_orders_of_an_owner_that_was_superseded_are_refused",
+    ),
+    mutant(
+        "epoch, async actor",
+        "the same, of the actor that async attempts share",
+        "harmonia_actors/runtime/shared_task_host.py",
+        "            if not self._epochs.admits(order.execution_id, order.epoch):\n",
+        "            if False:\n",
+        f"{_UNIT}/test_shared_task_host.py::test_a_successor_adopts_async_attempts",
+    ),
+    mutant(
+        "orphans, death",
+        "what an owner had that was seen to die gets another owner",
+        _SUPERVISION,
+        "            await self._orphan_patiently(name, blame=blame)\n",
+        "            pass\n",
+        f"{_UNIT}/test_supervision.py::test_what_a_dead_owner_had_waits_for_others_which_are_told",
+    ),
+    mutant(
+        "orphans, look",
+        "what an owner has that nobody saw die gets another owner",
+        "harmonia_actors/runtime/sizing.py",
+        "    orphan = tuple(o.name for o in owners if o.expired and (not o.alive or o.hung))\n",
+        "    orphan: tuple[str, ...] = ()\n",
+        f"{_UNIT}/test_sizing_and_cache.py"
+        "::test_only_those_without_a_lease_are_succeeded_and_only_if_they_are_dead_or_hung",
+        f"{_UNIT}/test_supervision.py"
+        "::test_whoever_no_actor_bears_the_name_of_is_succeeded_at_once",
+        f"{_UNIT}/test_supervision.py"
+        "::test_an_owner_that_lives_but_hangs_is_succeeded_and_replaced",
+    ),
+    mutant(
+        "orphans, untold",
+        "what an owner was never told of is found",
+        _HOST,
+        "                await self._claim_untold()\n",
+        "                pass\n",
+        f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",
+    ),
+    mutant(
+        "orphans, waiting",
+        "what waits for an owner is found by those that look around",
+        _HOST,
+        '            with self._survived("executions that wait could not be taken"):\n'
+        "                await self.pick_up()\n            await asyncio.sleep",
+        "            await asyncio.sleep",
+        f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",
+    ),
+    mutant(
+        "slept, host",
+        "an owner that slept finds its lease gone, and ends",
+        _HOST,
+        "renew_owner(self.owner, lease_ms=lease_ms, known=True)",
+        "renew_owner(self.owner, lease_ms=lease_ms)",
+        f"{_UNIT}/test_quarantine.py::test_an_owner_that_was_succeeded_while_it_slept_learns_it",
+    ),
+    mutant(
+        "quarantine",
+        "what kills its owner again and again is failed",
+        _HOST,
+        "            if loaded.crashes >= self.limits.crashes_max:\n",
+        "            if False:\n",
+        f"{_UNIT}/test_quarantine.py"
+        "::test_who_kills_its_owner_again_and_again_is_failed_and_others_go_on",
+    ),
+    mutant(
+        "blob, outcome",
+        "a large output is written before the outcome that refers to it",
+        "harmonia_actors/runtime/ordering.py",
+        '    return Output(len(body), None, blobs.put(f"{name}.json", body), preview)\n',
+        _BLOB_LATER,
+        f"{_UNIT}/test_task_host.py::test_a_large_output_is_written_before_it_is_told",
+        "tests/unit/service/test_killed_between.py::test_an_output_is_whole_and_nothing_dangles",
+    ),
+    mutant(
+        "blob, orphan",
+        "what a former attempt wrote before it died is removed",
+        "harmonia_actors/runtime/attempt_runner.py",
+        "        self._discard_former(order)\n",
+        "",
+        f"{_UNIT}/test_task_host.py"
+        "::test_what_a_former_attempt_has_left_is_removed_by_the_one_that_counts",
+        "tests/unit/service/test_killed_between.py::test_an_output_is_whole_and_nothing_dangles",
+    ),
+    mutant(
+        "restored from, service",
+        "a restored execution holds what it took over",
+        "harmonia_actors/runtime/service/checkpoints.py",
+        "                holds=sorted({*outputs_of, *files_from}),\n",
+        "                holds=(),\n",
+        "tests/unit/service/test_retention.py"
+        "::test_a_restored_execution_holds_what_its_checkpoint_held",
+    ),
+)
