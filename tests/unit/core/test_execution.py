@@ -137,24 +137,6 @@ def test_waiting_for_resources_is_kept_until_it_starts() -> None:
     assert story.execution.rows[0].waiting == ""
 
 
-def test_the_node_of_the_files_is_stored_and_never_another_one() -> None:
-    story = one()
-    story.take(st.NodeChosen(story.at_ms, "a"))
-    assert (story.last.head_changed, story.last.commands, story.last.events) == (True, [], [])
-    story.take(st.NodeChosen(story.at_ms, "b"))
-    assert story.last.is_empty
-    story.restart("a")
-    assert story.execution.head.labels == {"node_id": "a"}
-
-
-def test_no_node_is_chosen_for_what_has_ended() -> None:
-    story = one()
-    story.succeeded("a")
-    story.take(st.NodeChosen(story.at_ms, "a"))
-    assert story.last.is_empty
-    assert story.execution.head.labels == {}
-
-
 # Failure -----------------------------------------------------------------------------------------
 
 
