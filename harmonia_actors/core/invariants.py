@@ -11,6 +11,7 @@
     I9   the status of an execution follows from its tasks, its error and whether it was cancelled
     I10  whatever has begun and has not ended waits for something that will come
     I11  no automatic checkpoint is due that was not decided on; the next one has its timer
+    I12  the node of its files, once chosen, is never another one
 
 `violations` asks one state, `violations_since` what happened between two, `violations_of` the
 events of a decision. All are pure; each message begins with the name of its rule. (I5, a limit on
@@ -53,6 +54,7 @@ class Picture:
     statuses: tuple[TaskStatus, ...]
     attempts: tuple[int, ...]
     outputs: tuple[OutputReference | None, ...]
+    node_id: str | None
 
 
 def picture(execution: Execution) -> Picture:
@@ -64,6 +66,7 @@ def picture(execution: Execution) -> Picture:
         statuses=tuple(row.status for row in rows),
         attempts=tuple(row.attempt for row in rows),
         outputs=tuple(row.output for row in rows),
+        node_id=execution.head.labels.get("node_id"),
     )
 
 
@@ -100,6 +103,9 @@ def violations_since(before: Picture, execution: Execution) -> list[str]:
             found.append(f"I4 the output of task '{name}' has changed")
     if execution.seq < before.seq:
         found.append(f"I6 seq was {before.seq}, is {execution.seq}")
+    node_id = execution.head.labels.get("node_id")
+    if before.node_id is not None and node_id != before.node_id:
+        found.append(f"I12 the files were on node {before.node_id}, are on {node_id}")
     return found
 
 

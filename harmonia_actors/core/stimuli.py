@@ -24,6 +24,7 @@ __all__ = [
     "CancelRequested",
     "CheckpointTaken",
     "Failure",
+    "NodeChosen",
     "Output",
     "OutputComposed",
     "OutputRefused",
@@ -186,6 +187,14 @@ class TimerFired:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChosen:
+    """A node for the execution's files is there; what uses them runs on it from now on."""
+
+    at_ms: int
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputComposed:
     """The execution's output, asked for by ComposeOutput, is there."""
 
@@ -218,6 +227,7 @@ Stimulus = (
     | CancelRequested
     | CheckpointTaken
     | AutomaticCheckpointTaken
+    | NodeChosen
     | TimerFired
     | OutputComposed
     | OutputRefused

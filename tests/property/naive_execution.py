@@ -115,8 +115,8 @@ class NaiveExecution:
                     self._stop_all("cancelled")
             case st.TimerFired(at_ms):
                 self._timers(at_ms)
-            case st.CheckpointTaken() | st.AutomaticCheckpointTaken():
-                pass
+            case st.CheckpointTaken() | st.AutomaticCheckpointTaken() | st.NodeChosen():
+                pass  # Nothing follows from them here.
             case st.OutputComposed() | st.OutputRefused():
                 self._output(stimulus)
             case _:

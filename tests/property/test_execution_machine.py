@@ -229,6 +229,10 @@ class ExecutionMachine(RuleBasedStateMachine):
         if seq != self.automatic.outstanding:
             self.tell(st.AutomaticCheckpointTaken(self.at_ms, seq, f"cp-auto-{seq}"))
 
+    @rule(node_id=some.sampled_from(["a", "b"]))
+    def node_chosen(self, node_id: str) -> None:
+        self.tell(st.NodeChosen(self.at_ms, node_id))
+
     @precondition(lambda self: self.composing)
     @rule(works=some.booleans())
     def composed(self, works: bool) -> None:

@@ -107,6 +107,8 @@ class Auditor:
             if process.alive and known.owners.get(order.epoch) != process.name:
                 self._report(order.execution_id, f"{order.id} is ordered by {process.name}")
             self._must_be_due(order, "is ordered")
+            if order.key.node_id != self._node_of(order):
+                self._report(order.execution_id, f"{order.id} is ordered beside its files")
 
     def asked(self, actor: SimulatedTaskActor, execution_id: str, epoch: int) -> None:
         """A new owner takes its census at an actor."""
@@ -128,6 +130,9 @@ class Auditor:
             )
         self._told[key] = max(told, order.epoch)
         self._must_be_due(order, "begins")
+        if (node_id := self._node_of(order)) not in ("", actor.node_id):
+            self._report(order.execution_id, f"{order.id} begins on {actor.node_id}, not {node_id}")
+        self.counts["attempts begun with files"] += bool(node_id)
 
     def published(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
         """Events are told to subscribers: they must be in the log."""
@@ -272,6 +277,8 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         for rule in violations_since(known.picture, execution):
             self._report(execution_id, f"{told}: {rule}")
+        if known.picture.node_id is None and "node_id" in execution.head.labels and known.written:
+            self.counts["nodes waited for"] += 1
         known.picture = picture(execution)
         known.version, known.seq = snapshot.version, snapshot.seq
         known.written.add(commit.epoch)
@@ -373,6 +380,13 @@ class Auditor:
         key = (reference.execution_id, reference.key)
         body: bytes | None = at_once(self._server.memory.read_outputs([key]))[0]
         return body
+
+    def _node_of(self, order: AttemptOrder) -> str:
+        """The node of the execution's files, by what is stored; "" if the task uses none."""
+        if not order.action.endswith("_with_files"):
+            return ""
+        head = decode_head(self._snapshot(order.execution_id).fields["head"])
+        return str(head.labels.get("node_id", "no node"))
 
     def _must_be_due(self, order: AttemptOrder, what: str) -> None:
         """All that the task depends on is in the store, and so is its attempt."""

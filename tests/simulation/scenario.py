@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +42,8 @@ class Scenario:
     #: Attempts of one execution that are handed out at a time.
     in_flight_max: int
     faults_end_s: float
+    #: Some tasks use files, and of these some a board, which no node has at first.
+    uses_files: bool
 
 
 def draw_scenario(seed: str) -> Scenario:
@@ -49,6 +52,11 @@ def draw_scenario(seed: str) -> Scenario:
     # Luck of its own: what else a seed draws stays what it was before there were these.
     saving = random.Random(f"{seed}/automatic checkpoints")
     workflows = tuple(_workflow(luck, number) for number in range(luck.randint(1, 2)))
+    files_luck = random.Random(f"{seed}/files")
+    uses_files = files_luck.random() < 0.3
+    if uses_files:
+        for workflow in workflows:
+            _give_files(files_luck, workflow["tasks"].values())
     drawn = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
     clients = tuple(_saving(saving, client) for client in drawn)
     return Scenario(
@@ -59,6 +67,7 @@ def draw_scenario(seed: str) -> Scenario:
         crashes_max=luck.choice((3, 100, 100)),
         in_flight_max=luck.choice((1, 3, 100, 100)),
         faults_end_s=luck.choice((5.0, 12.0)),
+        uses_files=uses_files,
     )
 
 
@@ -113,6 +122,14 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
     if luck.random() < 0.1:
         task["timeout"] = luck.choice((0.05, 2, 5))
     return task
+
+
+def _give_files(luck: random.Random, tasks: Iterable[dict[str, Any]]) -> None:
+    for task in tasks:
+        if luck.random() < 0.6:
+            task["action"] += "_with_files"
+            if luck.random() < 0.5:
+                task["resources"] = {**task.get("resources", {}), "board": luck.choice((0.5, 1))}
 
 
 def _client(luck: random.Random, workflows: int) -> ClientPlan:

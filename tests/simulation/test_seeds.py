@@ -35,6 +35,7 @@ def test_seeds_and_that_they_were_worth_running() -> None:
     landed = sum((verdict.landed for verdict in verdicts), Counter())
     counts = sum((verdict.counts for verdict in verdicts), Counter())
     assert shortfalls(landed, counts) == []
+    assert counts["nodes waited for"]
     assert len({verdict.trace for verdict in verdicts}) == len(verdicts)
 
 
