@@ -119,8 +119,7 @@ class Execution(ExecutionState):
             case st.NodeChosen(node_id=node_id):
                 self._node_chosen(node_id)
             case st.OutputComposed() | st.OutputRefused():
-                if self._composing and self.accepts_starts:
-                    self._output_ready(stimulus)
+                self._output_ready(stimulus)
             case _:
                 if self._is_current(stimulus.task, stimulus.attempt):
                     self._take_report(stimulus)
@@ -158,6 +157,8 @@ class Execution(ExecutionState):
             self._draft.head_changed = True
 
     def _output_ready(self, stimulus: st.OutputComposed | st.OutputRefused) -> None:
+        if not (self._composing and self.accepts_starts):
+            return
         if isinstance(stimulus, st.OutputComposed):
             self._complete(stimulus.output, stimulus.at_ms)
         else:
