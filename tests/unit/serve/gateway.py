@@ -434,7 +434,7 @@ class MemoryGateway:
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
         reply = self._start(checkpoint["workflow_id"], [*checkpoint["task_states"]], {}, options)
         told = {"edits": edits.to_json()} if edits else {}
-        reply.document |= {"checkpoint_id": checkpoint_id, **told}
+        reply.document.update(told, checkpoint_id=checkpoint_id)
         return reply
 
     # Components and service
