@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -27,6 +27,7 @@ from tests.unit.serve.gateway import MemoryGateway
 EVENTS = 150
 #: All of them together are more than the kernel takes for one connection.
 SIZE = 100_000
+IDLE = 500
 UPGRADE = (
     "Upgrade: websocket",
     "Connection: Upgrade",
@@ -246,3 +247,23 @@ async def test_each_surface_shows_what_it_counts(
     for kind in ("websocket", "sse"):
         assert f'harmonia_events_delivered_total{{surface="{kind}"}} 2.0' in answer.text
         assert f'harmonia_streams_open{{surface="{kind}"}} 0.0' in answer.text
+
+
+async def test_many_idle_clients_hold_up_nobody_and_leave_nothing(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
+) -> None:
+    app = build_app(gateway, Settings())
+    slots = app.state.context.slots
+    reply = await gateway.execute(next(iter(gateway.workflows)), {}, {})
+    quiet = str(reply.document["execution_id"])
+    async with serve(app) as served:
+        async with AsyncExitStack() as idle:
+            for _ in range(IDLE):
+                await idle.enter_async_context(stalled(served, "ws", quiet, key))
+            await eventually(lambda: slots.open == IDLE)
+            reading = asyncio.ensure_future(read_socket(served, execution_id, key))
+            await eventually(lambda: slots.open == IDLE + 1)
+            await gateway.append(execution_id, "execution_completed", {})
+            assert await reading == ([1], 1000, Ending.LAST_EVENT.value)
+            assert slots.open == IDLE
+        await eventually(lambda: gateway.subscribers == slots.open == 0)
