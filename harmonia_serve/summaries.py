@@ -87,8 +87,6 @@ class Telling:
 
     def _flush(self) -> list[StreamEvent]:
         held, self._held = self._held, []
-        if held:
-            self._told = max(self._told, held[-1].seq)
         return held
 
 

@@ -108,8 +108,16 @@ class Subscriber:
         self.got: list[StreamEvent] = []
         self.after = 0
 
-    def join(self, now: int, luck: Random) -> None:
-        """Come when the log has so many events; stay for some more, or to its end."""
+    def join(self, now: int, luck: Random) -> bool:
+        """Come when the log has so many events; stay for some more, or to its end.
+
+        Whether there was anything to be told.
+        """
+        before = len(self.got)
+        self._follow(now, luck)
+        return len(self.got) > before
+
+    def _follow(self, now: int, luck: Random) -> None:
         found = self.log[:now]
         summary = ExecutionSummary(len(self.first.rows), names_max=_NAMES_MAX)
         telling = Telling(
@@ -144,17 +152,11 @@ def test_whoever_resumes_has_every_own_event_once_and_the_last_picture(
     luck = Random(seed)
     log, _ = live_through(first, luck, _EVENTS_MAX)
     subscriber = Subscriber(log, first)
-    now = 0
-    while now < len(log) or subscriber.after < len(log):
+    for now in sorted(luck.choices(range(len(log) + 1), k=luck.randint(0, 8))):
         subscriber.join(now, luck)
-        if now == len(log):
-            break
-        now = luck.randint(now, len(log)) if luck.random() < 0.8 else len(log)
-    while True:
-        before = len(subscriber.got)
-        subscriber.join(len(log), luck)
-        if len(subscriber.got) == before:
-            break
+    # Each time something comes, and it goes on from there.
+    while subscriber.join(len(log), luck):
+        assert len(subscriber.got) <= 2 * len(log)
     seqs = [message.seq for message in subscriber.got]
     assert seqs == sorted(set(seqs)), "each message goes on from the one before"
     own = [m for m in log if not m["type"].startswith("task_")]
