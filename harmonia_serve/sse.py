@@ -161,7 +161,7 @@ class _EventStream(Response):
         except SlowReader as error:
             # What is left unsent stays unsent: the client resumes after the last event it has.
             await subscription.aclose()
-            farewell = b'event: %s\ndata: {"last_seq":%d}\n\n' % (error.code.encode(), sink.sent)
+            farewell = b'event: %s\ndata: {"after":"%d"}\n\n' % (error.code.encode(), sink.sent)
         except Exception as error:
             error_id = log_unexpected(error, "an event stream")
             farewell = b": internal_error %s\n\n" % error_id.encode()

@@ -148,7 +148,7 @@ async def test_a_slow_event_source_is_told_where_to_resume(
             events = [event async for event in EventSource(answer).aiter_sse()]
         last = events.pop()
         seqs = [int(event.id) for event in events]
-        assert (last.event, last.json()) == ("slow_consumer", {"last_seq": seqs[-1]})
+        assert (last.event, last.json()) == ("slow_consumer", {"after": str(seqs[-1])})
         # A browser resumes after the last id, which the farewell leaves as it is.
         assert last.id == events[-1].id
         rest = await read_events(served, f"{execution_id}?after={last.id}", key)
