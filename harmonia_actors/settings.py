@@ -174,6 +174,11 @@ class Settings(BaseSettings):
         description="Recent events one replica keeps in memory for its subscribers; older ones are "
         "read from the store.",
     )
+    stream_installation_bytes_max: int = Field(
+        16_000_000,
+        ge=0,
+        description="The same for the stream of the whole installation.",
+    )
     stream_messages_max: int = Field(
         1_000,
         gt=0,
@@ -245,6 +250,12 @@ class Settings(BaseSettings):
     )
     events_per_execution_max: int = Field(
         200_000, gt=0, description="Progress events stop beyond this many events of one execution."
+    )
+    log_entries_max: int = Field(
+        100_000,
+        ge=1,
+        description="Commits whose events the stream of the whole installation can be resumed "
+        "after; about 80 bytes each in the store.",
     )
     output_cache_bytes: int = Field(
         64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."
