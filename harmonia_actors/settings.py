@@ -255,7 +255,7 @@ class Settings(BaseSettings):
         100_000,
         ge=1,
         description="Commits whose events the stream of the whole installation can be resumed "
-        "after; about 80 bytes each in the store.",
+        "after; about 60 bytes each in the store.",
     )
     output_cache_bytes: int = Field(
         64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."

@@ -47,9 +47,7 @@ class LogEntry:
 class EventLog(Protocol):
     """What all executions' commits have said, in the order of commits."""
 
-    async def read_log(
-        self, *, after: LogId, limit: int, wait_ms: int = 0
-    ) -> Sequence[LogEntry]:
+    async def read_log(self, *, after: LogId, limit: int, wait_ms: int = 0) -> Sequence[LogEntry]:
         """Entries with a higher id, the oldest first.
 
         If there is none, waits up to `wait_ms` (or somewhat less) for one.

@@ -57,9 +57,7 @@ class MemoryLog:
     _entries: Entries
     _executions: Mapping[str, StoredExecution]
 
-    async def read_log(
-        self, *, after: LogId, limit: int, wait_ms: int = 0
-    ) -> Sequence[LogEntry]:
+    async def read_log(self, *, after: LogId, limit: int, wait_ms: int = 0) -> Sequence[LogEntry]:
         """See `EventLog.read_log`."""
         checks.check_count("limit", limit)
         checks.check_count("wait_ms", wait_ms, 0)

@@ -20,9 +20,7 @@ class RedisLog:
     _client: RedisClient
     _keys: Keys
 
-    async def read_log(
-        self, *, after: LogId, limit: int, wait_ms: int = 0
-    ) -> Sequence[LogEntry]:
+    async def read_log(self, *, after: LogId, limit: int, wait_ms: int = 0) -> Sequence[LogEntry]:
         """See `EventLog.read_log`."""
         checks.check_count("limit", limit)
         checks.check_count("wait_ms", wait_ms, 0)
