@@ -88,22 +88,23 @@ class InstallationEvents:
         except StoreUnavailable as error:
             raise ServiceUnavailable("the store cannot be reached; try again") from error
         position = first[-1].position
-        if end is not None and position >= end and len(first) == 1:
+        if end is not None:
+            if position < end or len(first) > 1:
+                yield first
+            async for batch in self._history(position, end):
+                yield batch
             return
         yield first
         self._join()
         try:
-            while end is None or position < end:
+            while True:
                 changed = self._changed
                 batch = await self._next(position)
                 if batch:
                     position = batch[-1].position
                     yield batch
-                elif batch is None or end is None:
-                    if not await self._wait(changed, _SOON_S if batch is None else _LOOK_S):
-                        yield ()
-                else:
-                    return
+                elif not await self._wait(changed, _SOON_S if batch is None else _LOOK_S):
+                    yield ()
         finally:
             self._leave()
 
@@ -125,6 +126,22 @@ class InstallationEvents:
             return [mark(after)]
         end = await self._end()
         return [mark(end), gap(end, "unknown_cursor", cursor=after.text)]
+
+    async def _history(
+        self, position: Cursor, end: Cursor
+    ) -> AsyncGenerator[Sequence[LoggedEvent], None]:
+        """What the store has up to `end`, whatever is kept in memory."""
+        while position < end:
+            try:
+                batch = await self._fetch(position)
+            except StoreUnavailable:
+                await asyncio.sleep(_SOON_S)
+                batch = ()
+            else:
+                if not batch:
+                    return
+                position = batch[-1].position
+            yield batch
 
     async def _next(self, position: Cursor) -> Sequence[LoggedEvent] | None:
         """What follows a position: from memory or the store; None if that cannot be known now."""
