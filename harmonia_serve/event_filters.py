@@ -18,7 +18,8 @@ from harmonia_serve.queries import FilterQuery, InstallationStreamQuery, nearest
 
 __all__ = ["Filter", "execution_filter", "installation_filter"]
 
-_GAP: Final = "gap"
+#: What the log itself says.
+_FOR_ALL: Final = ("gap", "end")
 _MARK: Final = "cursor"
 _ANY: Final[frozenset[str]] = frozenset()
 
@@ -35,7 +36,7 @@ class Filter:
 
     def __call__(self, event: AnyEvent) -> bool:
         """Whether the subscriber is to see an event."""
-        if event.type == _GAP:
+        if event.type in _FOR_ALL:
             return True
         if event.type == _MARK or (self.types and event.type not in self.types):
             return False

@@ -165,9 +165,9 @@ class Gateway(Protocol):
         """Events of all executions after a cursor (None: from now on), in batches without end.
 
         The first batch comes at once and begins with a mark; empty ones may come as above. Where
-        events are missing, there is a gap. Without `follow` it ends where the log ends now, and
-        gives no batch at all if nothing follows `after`. `workflow_id` does not filter: raises
-        WorkflowNotFound if there neither is such a workflow nor an execution of it.
+        events are missing, there is a gap. Without `follow` it ends, with an event `end`, where the
+        log ends now, and gives no batch at all if nothing follows `after`. `workflow_id` does not
+        filter: raises WorkflowNotFound if there neither is such a workflow nor an execution of it.
         """
         ...
 

@@ -18,7 +18,7 @@ from harmonia_actors.core.cursors import ALL, Cursor
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import LoggedEvent
-from harmonia_actors.runtime.logged_events import gap, logged, mark
+from harmonia_actors.runtime.logged_events import GAP, end_mark, gap, logged, mark
 from persistence.errors import StoreUnavailable
 from persistence.log import LogEntry, LogId
 from persistence.store import Store, StoredEvent
@@ -79,8 +79,8 @@ class InstallationEvents:
         """Events after a cursor, in batches without end; None means from now on.
 
         The first batch comes at once and begins with a mark, empty ones come now and then.
-        Without `follow` it ends where the log ends now, and gives no batch at all if that is where
-        it begins. Raises ServiceUnavailable before the first batch.
+        Without `follow` it ends, with a word of its own, where the log ends now, and gives no batch
+        at all if that is where it begins. Raises ServiceUnavailable before the first batch.
         """
         try:
             first = await self._open(after)
@@ -91,8 +91,8 @@ class InstallationEvents:
         if end is not None:
             if position < end or len(first) > 1:
                 yield first
-            async for batch in self._history(position, end):
-                yield batch
+                async for found in self._history(position, end):
+                    yield found
             return
         yield first
         self._join()
@@ -130,18 +130,19 @@ class InstallationEvents:
     async def _history(
         self, position: Cursor, end: Cursor
     ) -> AsyncGenerator[Sequence[LoggedEvent], None]:
-        """What the store has up to `end`, whatever is kept in memory."""
+        """What the store has up to `end`, whatever is kept in memory, and a word at the end."""
         while position < end:
             try:
                 batch = await self._fetch(position)
             except StoreUnavailable:
                 await asyncio.sleep(_SOON_S)
-                batch = ()
-            else:
-                if not batch:
-                    return
-                position = batch[-1].position
+                yield ()
+                continue
+            if not batch:
+                break
+            position = batch[-1].position
             yield batch
+        yield [end_mark(position)]
 
     async def _next(self, position: Cursor) -> Sequence[LoggedEvent] | None:
         """What follows a position: from memory or the store; None if that cannot be known now."""
@@ -154,6 +155,8 @@ class InstallationEvents:
         if not recent or position >= recent[-1].position:
             return ()
         start = bisect.bisect_right(recent, position, key=_position)
+        if _misses_nothing(position, recent[start]):
+            start += 1
         return [recent[at] for at in range(start, min(start + _PAGE, len(recent)))]
 
     async def _wait(self, changed: asyncio.Event, wait_s: float) -> bool:
@@ -290,6 +293,12 @@ def _put_together(
 
 def _position(event: LoggedEvent) -> Cursor:
     return event.position
+
+
+def _misses_nothing(position: Cursor, event: LoggedEvent) -> bool:
+    """Whether the event is a gap for the one reader only: the client has seen what is gone."""
+    is_whole = not position.is_partial
+    return event.type == GAP and is_whole and event.position.number == position.number
 
 
 def _after(log_id: LogId, taken: int = ALL) -> Cursor:

@@ -15,10 +15,12 @@ from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.runtime.event_hub import parse_event
 
-__all__ = ["GAP", "MARK", "gap", "logged", "mark"]
+__all__ = ["END", "GAP", "MARK", "end_mark", "gap", "logged", "mark"]
 
 #: Events were missed, and cannot be had any more.
 GAP: Final = "gap"
+#: The stream was to end here, and does.
+END: Final = "end"
 #: Nothing has happened: the stream is at this cursor.
 MARK: Final = "cursor"
 
@@ -39,6 +41,11 @@ def gap(position: Cursor, reason: str, **more: Any) -> LoggedEvent:
 def mark(position: Cursor) -> LoggedEvent:
     """Says where the stream is."""
     return _own(position, MARK, {})
+
+
+def end_mark(position: Cursor) -> LoggedEvent:
+    """Says that all has been sent that was asked for."""
+    return _own(position, END, {})
 
 
 def _own(position: Cursor, kind: str, data: Mapping[str, Any]) -> LoggedEvent:

@@ -75,6 +75,8 @@ class Client:
                 for event in batch:
                     if patience == 0:
                         return
+                    if event.type == "end":
+                        continue
                     if wanted(event):
                         self._take(event.type, event.body)
                         patience -= 1

@@ -129,11 +129,9 @@ def _some_event(number: int) -> ev.Event:
             return ev.TaskProgress(task, 0.5, str(number))
 
 
-async def received(
-    hub: InstallationEvents, after: Cursor | None = None, *, follow: bool = False
-) -> Sequence[LoggedEvent]:
-    """All that a stream sends until its end, but for its first mark."""
+async def received(hub: InstallationEvents, after: Cursor | None = None) -> Sequence[LoggedEvent]:
+    """All that a stream sends until its end, but for its first mark and its last word."""
     found: list[LoggedEvent] = []
-    async for batch in hub.events(after=after or Cursor(), follow=follow):
+    async for batch in hub.events(after=after or Cursor(), follow=False):
         found += batch
-    return found[1:]
+    return found[1:-1]
