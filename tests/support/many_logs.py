@@ -13,6 +13,7 @@ from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.core.stimuli import Failure
+from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.installation_events import InstallationEvents
 from persistence.store import Commit, NewExecution, Store
 
@@ -59,21 +60,22 @@ class ManyLogs:
         # It goes with the last execution that refers to it.
         await self.store.put_definition("d", b"{}")
         self.executions[execution_id] = _Execution(workflow_id)
-        fields = {"head": self._head(execution_id, ExecutionStatus.RUNNING)}
-        await self.store.create_execution(NewExecution(execution_id, "d", fields), owners_max=1)
+        head = self._head(execution_id, ExecutionStatus.RUNNING)
+        new = NewExecution(
+            execution_id, "d", {"head": encode_head(head)}, indexes=execution_indexes(head)
+        )
+        await self.store.create_execution(new, owners_max=1)
 
-    def _head(self, execution_id: str, status: ExecutionStatus) -> bytes:
-        return encode_head(
-            Head(
-                execution_id=execution_id,
-                workflow_id=self.executions[execution_id].workflow_id,
-                workflow_name="n",
-                total=1,
-                options=ExecutionOptions(),
-                created_ms=1,
-                updated_ms=1,
-                status=status,
-            )
+    def _head(self, execution_id: str, status: ExecutionStatus) -> Head:
+        return Head(
+            execution_id=execution_id,
+            workflow_id=self.executions[execution_id].workflow_id,
+            workflow_name="n",
+            total=1,
+            options=ExecutionOptions(),
+            created_ms=1,
+            updated_ms=1,
+            status=status,
         )
 
     async def commit(self, execution_id: str, count: int = 1, *, last: bool = False) -> None:
@@ -83,6 +85,7 @@ class ManyLogs:
         if last:
             told.append(ev.ExecutionCancelled(execution.workflow_id, "n", 5))
         first = execution.seq + 1
+        status = ExecutionStatus.CANCELLED if last else ExecutionStatus.RUNNING
         await self.store.commit(
             Commit(
                 execution_id,
@@ -90,7 +93,7 @@ class ManyLogs:
                 1,
                 execution.version + 1,
                 first,
-                fields={"head": self._head(execution_id, ExecutionStatus.RUNNING)},
+                fields={"head": encode_head(self._head(execution_id, status))},
                 events=[
                     encode_event(event, seq=seq, at_ms=5, execution_id=execution_id)
                     for seq, event in enumerate(told, start=first)
