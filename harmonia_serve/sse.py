@@ -83,7 +83,6 @@ async def stream_events(
     responses={
         200: {"description": "The events, live", "content": {"text/event-stream": {}}},
         204: {"description": "With `follow=false`: there are no events after the cursor"},
-        404: {"description": "Nothing is known of the workflow"},
     },
     dependencies=needs(SCOPE),
 )
