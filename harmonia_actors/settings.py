@@ -257,6 +257,15 @@ class Settings(BaseSettings):
         description="Commits whose events the stream of the whole installation can be resumed "
         "after; about 60 bytes each in the store.",
     )
+    automatic_checkpoints_kept: int = Field(
+        5,
+        ge=1,
+        description="Automatic checkpoints of one execution that are kept, the newest, if it does "
+        "not say how many; its `keep`.",
+    )
+    automatic_checkpoints_kept_max: int = Field(
+        100, ge=1, description="Largest `keep` of automatic checkpoints that may be asked for."
+    )
     output_cache_bytes: int = Field(
         64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."
     )

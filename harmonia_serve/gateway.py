@@ -19,6 +19,7 @@ from harmonia_actors.core.cursors import Cursor
 from harmonia_actors.core.requests import (
     SCOPES,
     AnyEvent,
+    Edits,
     ExecutionReply,
     FileContent,
     JsonObject,
@@ -33,6 +34,7 @@ __all__ = [
     "SCOPES",
     "AnyEvent",
     "Cursor",
+    "Edits",
     "ExecutionReply",
     "FileContent",
     "Gateway",
@@ -204,9 +206,17 @@ class Gateway(Protocol):
     async def delete_checkpoint(self, checkpoint_id: str) -> None: ...
 
     async def restore(
-        self, checkpoint_id: str, options: JsonObject, *, once: Once | None = None
+        self,
+        checkpoint_id: str,
+        options: JsonObject,
+        *,
+        edits: Edits | None = None,
+        once: Once | None = None,
     ) -> ExecutionReply:
-        """Make a new execution from a checkpoint and start it."""
+        """Make a new execution from a checkpoint and start it.
+
+        Raises Conflict for edits of what a completed task was given, ValidationFailed.
+        """
         ...
 
     # Components and service --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The log over a Redis-protocol server: a stream, on which readers can wait."""
+"""Events over a Redis-protocol server: a stream for each execution, and one that names them all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,32 @@ __all__ = ["RedisLog"]
 
 
 class RedisLog:
-    """Implements `EventLog`; entries are written by the scripts that write commits."""
+    """Implements `EventLog` and `Store.read_events`; what is read, commits have written."""
 
     _client: RedisClient
     _keys: Keys
+
+    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        """See `Store.read_events`."""
+        checks.check_count("after", after, 0)
+        checks.check_count("limit", limit)
+        exists, entries = await self._client.commands(
+            [
+                ("EXISTS", self._keys.of("EXECUTION", execution_id)),
+                (
+                    "XRANGE",
+                    self._keys.of("EVENTS", execution_id),
+                    f"{after + 1}-0",
+                    "+",
+                    "COUNT",
+                    limit,
+                ),
+            ],
+            atomic=True,
+        )
+        if not exists:
+            raise redis_replies.no_execution(execution_id)
+        return redis_replies.events(entries)
 
     async def read_log(self, *, after: LogId, limit: int, wait_ms: int = 0) -> Sequence[LogEntry]:
         """See `EventLog.read_log`."""

@@ -35,10 +35,10 @@ from persistence.store import (
     IndexEntry,
     Loaded,
     NewExecution,
+    OwnCheckpoint,
     OwnerLoad,
     Page,
     Snapshot,
-    StoredEvent,
 )
 
 __all__ = ["RedisStore"]
@@ -276,28 +276,6 @@ class RedisStore(RedisLog):
             [("HGET", self._keys.of("OUTPUTS", one), output) for one, output in references]
         )
 
-    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
-        """See `Store.read_events`."""
-        checks.check_count("after", after, 0)
-        checks.check_count("limit", limit)
-        exists, entries = await self._client.commands(
-            [
-                ("EXISTS", self._keys.of("EXECUTION", execution_id)),
-                (
-                    "XRANGE",
-                    self._keys.of("EVENTS", execution_id),
-                    f"{after + 1}-0",
-                    "+",
-                    "COUNT",
-                    limit,
-                ),
-            ],
-            atomic=True,
-        )
-        if not exists:
-            raise redis_replies.no_execution(execution_id)
-        return redis_replies.events(entries)
-
     async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
         """See `Store.append_inbox`."""
         checks.check_bodies("body", (entry.body,))
@@ -397,6 +375,13 @@ class RedisStore(RedisLog):
         if copy is None:
             raise Missing(f"checkpoint {checkpoint_id!r} has lost its copy")
         return copy
+
+    async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
+        """See `Store.take_checkpoint`."""
+        checks.check_own(checkpoint)
+        reply = await self._run("take_checkpoint", *redis_replies.take_arguments(checkpoint))
+        if reply != 0:
+            raise redis_replies.refused_take(checkpoint, reply)
 
     async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
         """See `Store.read_checkpoint`."""

@@ -168,7 +168,7 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
             tmp_path / "data",
             redis_server.url,
             redis_namespace,
-            HARMONIA_WORKSPACE_SHARED="true",
+            HARMONIA_WORKSPACE_PER_NODE="true",
             HARMONIA_TASK_ACTORS_MIN="1",
             HARMONIA_TASK_ACTOR_IDLE_S="1",
         ) as client,
@@ -178,7 +178,9 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
         with pytest.raises(ValidationFailed, match="fpga"):
             client.run(never)
 
+        # They use files, which the node that is there could have: they wait for the other one.
         tasks = {name: fpga_task(data.held(name)) for name in ("one", "two")}
+        tasks["after"] = {**data.held("after"), "depends_on": ["one", "two"]}
         execution = client.run({"name": "boards", "tasks": tasks})
         until(lambda: waiting(execution) == {"one", "two"}, "both tasks wait", 30)
         until(lambda: running(execution), "the first task runs", 120)
@@ -187,13 +189,19 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
         assert len(running(execution)) == 1
         free = ray.available_resources()  # type: ignore[no-untyped-call]
         assert free.get("fpga", 0) == 0
+        (board,) = (node["NodeID"] for node in nodes_alive() if "fpga" in node["Resources"])
 
-        data.open("one")
-        data.open("two")
+        for name in tasks:
+            data.open(name)
         done = execution.wait(timeout=60)
         assert done["status"] == "completed", json.dumps(done)
+        assert only_directory(tmp_path / "data" / "workspaces", execution) == board[:12]
         until(lambda: len(nodes_alive()) == 1, "the idle node goes", 120)
         assert not any("fpga" in node["Resources"] for node in nodes_alive())
+
+        plain = {"component": "harmonia", "action": "echo", "input": {"value": 1}}
+        done = client.run({"name": "plain", "tasks": {"a": fpga_task(plain)}}).wait(timeout=120)
+        assert done["status"] == "completed", json.dumps(done)
 
 
 def waiting(execution: Execution) -> set[str]:

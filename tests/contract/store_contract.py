@@ -10,6 +10,7 @@ from tests.contract.commit_contract import CommitContract, InboxContract
 from tests.contract.document_contract import DocumentContract, PageContract
 from tests.contract.execution_contract import ClaimContract, CreateContract, ReadContract
 from tests.contract.log_contract import LogContract
+from tests.contract.own_checkpoint_contract import OwnCheckpointContract
 from tests.contract.owner_contract import (
     CheckpointContract,
     OwnerContract,
@@ -37,6 +38,7 @@ class StoreContract(
     OwnerContract,
     SuspectContract,
     CheckpointContract,
+    OwnCheckpointContract,
     TokenContract,
     ExpiryContract,
     HoldingContract,
