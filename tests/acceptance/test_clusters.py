@@ -28,6 +28,8 @@ LIMIT_S = 240.0
 #: An execution's node is drawn by lot: by then, all on one of two is a matter of one in 2**19.
 EXECUTIONS_MAX = 20
 AT_ONCE = 4
+#: Some seconds of work for one CPU.
+FIBONACCI = 37
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -125,6 +127,32 @@ def test_each_execution_has_its_files_on_one_node_and_executions_spread(
         for execution_id, node in nodes.items():
             here = tmp_path / "data" / "workspaces" / node / execution_id
             check_files(client.execution(execution_id), here)
+        survive_the_death_of_a_node(cluster, client)
+
+
+def survive_the_death_of_a_node(cluster: Any, client: HarmoniaClient) -> None:
+    """Whatever ran there, Harmonia's own actors or tasks, goes on somewhere else."""
+    task = {"component": "harmonia", "action": "fibonacci", "input": {"n": FIBONACCI}}
+    work = {"name": "work", "tasks": {"work": task}}
+    workflow_id = client.create_workflow(work)["workflow_id"]
+    started = [client.execution(client.execute(workflow_id, {})["execution_id"]) for _ in range(8)]
+    until(
+        lambda: sum(is_running(execution) for execution in started) >= 2,
+        "a task running on each of the two nodes",
+        60,
+    )
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    attempts = 0
+    for execution in started:
+        done = execution.wait(timeout=120)
+        assert done["status"] == "completed", json.dumps(done)
+        assert execution.audit()["violations"] == []
+        attempts += done["task_status"]["work"]["attempt"]
+    assert attempts > len(started), "nothing ran on the node that was killed"
+
+
+def is_running(execution: Execution) -> bool:
+    return bool(execution.refresh()["task_status"]["work"]["status"] == "running")
 
 
 def start(client: HarmoniaClient, workflow_id: str, data: DataServer) -> Execution:
