@@ -177,8 +177,8 @@ class Settings(BaseSettings):
     stream_installation_bytes_max: int = Field(
         16_000_000,
         ge=0,
-        description="Recent events of all executions that one replica keeps in memory for those who "
-        "follow everything.",
+        description="Recent events of all executions that one replica keeps in memory for those "
+        "who follow everything.",
     )
     stream_messages_max: int = Field(
         1_000,
