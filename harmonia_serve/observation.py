@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from harmonia_actors.core.requests import StreamEvent
+from harmonia_actors.core.requests import AnyEvent
 from harmonia_actors.core.summary import SUMMARY_TYPE
 
 __all__ = ["CONTENT_TYPE", "Observation", "StreamNotes"]
@@ -52,14 +52,14 @@ class StreamNotes:
         self._dropped = dropped
         self._opened_ms = time.time_ns() // 1_000_000
 
-    def note_delivered(self, events: Sequence[StreamEvent]) -> None:
+    def note_delivered(self, events: Sequence[AnyEvent]) -> None:
         """Count events that have been sent, and how old those are that happened meanwhile."""
         self._delivered.inc(len(events))
         now_ms = time.time_ns() / 1e6
         for event in reversed(events):
-            if event.type == SUMMARY_TYPE:
-                continue
             at_ms = _at_ms(event)
+            if event.type == SUMMARY_TYPE or at_ms is None:
+                continue
             if at_ms < self._opened_ms:
                 # History, like all before it.
                 return
@@ -70,9 +70,11 @@ class StreamNotes:
         self._dropped.labels(self._surface, reason).inc()
 
 
-def _at_ms(event: StreamEvent) -> int:
-    """The time of an event, without a parse of all of it."""
-    start = event.body.index(_AT_MS) + len(_AT_MS)
+def _at_ms(event: AnyEvent) -> int | None:
+    """The time of an event, without a parse of all of it; a mark has none."""
+    start = event.body.find(_AT_MS, 0, event.data_at) + len(_AT_MS)
+    if start < len(_AT_MS):
+        return None
     return int(event.body[start : event.body.index(b",", start)])
 
 

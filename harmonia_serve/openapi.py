@@ -68,6 +68,15 @@ an `id:`, and resumes like any other.
 **Summaries.** With `?detail=summary` both send, in place of the tasks' events, now and then an
 `execution_progress`: `{"status", "progress", "total_tasks", "tasks": {"pending": 3, …},
 "running_tasks": […], "failed_tasks": […]}`, how things stand after the event of its `seq`.
+
+**All executions.** `/ws/harmonia/executions` and `/events/harmonia/executions` send the events of
+all executions in the order of their commits, in the WebSocket's envelope with a `cursor`, which is
+also the `id:`. They begin now, or after `?after=CURSOR` (`0`: all that is kept), and do not end by
+themselves. An event `gap` says that events are missing.
+
+**Filters.** All streams take `?type=` (types with commas between them) and `?task=`; those of all
+executions also `?workflow_id=` and `?status=`. They do not change ids. Where nothing is wanted for
+long, an `id:` without data (on WebSocket `{"cursor", "type": "cursor"}`) says how far it has come.
 """
 
 _SECURITY: Final = {
@@ -180,7 +189,8 @@ def _complete(operation: dict[str, Any], path: str, scope: str | None) -> None:
     operation["security"] = [{name: []} for name in accepted]
     operation["x-required-scope"] = scope
     errors = dict(_ALWAYS)
-    if "{" in path or operation.get("operationId", "").startswith(_NAME_IDS):
+    named = path.startswith(sse.PREFIX) or operation.get("operationId", "").startswith(_NAME_IDS)
+    if "{" in path or named:
         errors["404"] = "Not found"
     if "requestBody" in operation:
         errors["413"] = "The body is too large"

@@ -1,4 +1,4 @@
-"""Server-Sent Events: an execution's events as one endless answer.
+"""Server-Sent Events: events of one execution, or of all, as one endless answer.
 
 Events come from the log already encoded and are framed, never parsed. Neither of the libraries for
 SSE is used: the loop, the deadlines and the checks are the same as for WebSocket (`streams`), and
@@ -7,7 +7,7 @@ framing three fields is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
@@ -18,18 +18,20 @@ from starlette.types import Receive, Scope, Send
 
 from harmonia_actors.core.errors import HarmoniaError
 from harmonia_serve import identifiers
-from harmonia_serve.auth import Caller, caller_of
-from harmonia_serve.gateway import StreamEvent
+from harmonia_serve.auth import caller_of
+from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import log_unexpected
-from harmonia_serve.queries import EventStreamQuery
+from harmonia_serve.queries import EventStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs, observed
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
     SlowReader,
+    Stream,
     Subscription,
-    batches_of,
+    execution_stream,
     in_time,
+    installation_stream,
     start_after,
 )
 
@@ -69,12 +71,33 @@ async def stream_events(
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, request.headers)
     framing = partial(frame, envelope=query.envelope)
+    stream = execution_stream("sse", execution_id, query, after, context.gateway, context.settings)
+    return _EventStream(context, request, stream, framing)
 
-    def batches() -> AsyncIterator[Sequence[StreamEvent]]:
-        return batches_of(context.gateway, context.settings, execution_id, query, after)
 
-    shared = readable_by(request.headers, context.settings.allowed_origins)
-    return _EventStream(context, caller_of(request), after, batches, framing, shared)
+@router.get(
+    "/executions",
+    summary="Events of all executions",
+    response_class=Response,
+    response_model=None,
+    responses={
+        200: {"description": "The events, live", "content": {"text/event-stream": {}}},
+        204: {"description": "With `follow=false`: there are no events after the cursor"},
+    },
+    dependencies=needs(SCOPE),
+)
+async def stream_installation_events(
+    query: Annotated[InstallationStreamQuery, Query()], request: Request, context: ContextOf
+) -> Response:
+    """The events of all executions, in the order in which they were committed.
+
+    Each has the WebSocket API's envelope with a `cursor`, which is also its `id:`. An event `gap`
+    says that events are missing: `data.reason` is `trimmed` (the log does not reach back to the
+    cursor), `expired` (their executions are not kept any more) or `unknown_cursor`.
+    """
+    stream = installation_stream("sse_installation", query, request, context.gateway)
+    framing = partial(frame, envelope=True)
+    return _EventStream(context, request, stream, framing)
 
 
 def readable_by(headers: Headers, allowed: tuple[str, ...]) -> dict[str, str]:
@@ -91,13 +114,13 @@ def readable_by(headers: Headers, allowed: tuple[str, ...]) -> dict[str, str]:
     )
 
 
-def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
+def frame(event: AnyEvent, *, envelope: bool = False) -> bytes:
     """An event in the wire format of SSE: its data alone, or in the WebSocket API's envelope."""
     data = event.body if envelope else event.data
     if b"\n" in data or b"\r" in data:
         # White space between JSON tokens: a line break there means no more than a space.
         data = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.cursor.encode(), event.type.encode(), data)
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))
@@ -107,27 +130,25 @@ async def metrics(context: ContextOf) -> Response:
 
 
 class _EventStream(Response):
-    """An answer that goes on for as long as the execution does."""
+    """An answer that goes on for as long as its stream does."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
         context: Context,
-        caller: Caller,
-        after: int,
-        batches: Callable[[], AsyncIterator[Sequence[StreamEvent]]],
-        framing: Callable[[StreamEvent], bytes],
-        shared: Mapping[str, str],
+        request: Request,
+        stream: Stream,
+        framing: Callable[[AnyEvent], bytes],
     ) -> None:
+        shared = readable_by(request.headers, context.settings.allowed_origins)
         plain = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(headers={**plain, **shared})
         del self.headers["content-length"]
         self._shared = shared
         self._context = context
-        self._caller = caller
-        self._after = after
-        self._batches = batches
+        self._caller = caller_of(request)
+        self._source = stream
         self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,9 +156,9 @@ class _EventStream(Response):
         context = self._context
         with (
             context.slots.take(self._caller.principal.key_id),
-            context.observation.open_stream("sse") as notes,
+            context.observation.open_stream(self._source.kind) as notes,
         ):
-            subscription = Subscription(self._batches(), context.settings, notes)
+            subscription = self._source.subscribe(context.settings, notes)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     nothing = Response(status_code=204, headers=self._shared)
@@ -149,7 +170,7 @@ class _EventStream(Response):
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sink = _Sink(send, self._framing, self._after)
+        sink = _Sink(send, self._framing, self._source.after)
         try:
             await sink.send_bytes(_OPENED)
             ending = await subscription.run(sink, _left(receive), self._caller)
@@ -161,7 +182,10 @@ class _EventStream(Response):
         except SlowReader as error:
             # What is left unsent stays unsent: the client resumes after the last event it has.
             await subscription.aclose()
-            farewell = b'event: %s\ndata: {"after":"%d"}\n\n' % (error.code.encode(), sink.sent)
+            farewell = b'event: %s\ndata: {"after":"%s"}\n\n' % (
+                error.code.encode(),
+                sink.sent.encode(),
+            )
         except Exception as error:
             error_id = log_unexpected(error, "an event stream")
             farewell = b": internal_error %s\n\n" % error_id.encode()
@@ -174,18 +198,23 @@ class _EventStream(Response):
 
 
 class _Sink:
-    """Sends frames as chunks of the answer; `sent` is the seq of the last one."""
+    """Sends frames as chunks of the answer; `sent` is what the client is to resume after."""
 
-    def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes], after: int) -> None:
+    def __init__(self, send: Send, framing: Callable[[AnyEvent], bytes], after: str) -> None:
         self._send = send
         self._framing = framing
         self._head = _RETRY
         self.sent = after
 
-    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+    async def send_events(self, events: Sequence[AnyEvent]) -> None:
         await self.send_bytes(self._head + b"".join(map(self._framing, events)))
         self._head = b""
-        self.sent = events[-1].seq
+        self.sent = events[-1].cursor
+
+    async def send_position(self, cursor: str) -> None:
+        """An id without data: no event, but what an EventSource resumes after from now on."""
+        await self.send_bytes(b"id: %s\n\n" % cursor.encode())
+        self.sent = cursor
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)

@@ -1,4 +1,4 @@
-"""What WebSocket and SSE have in common: one subscriber's way through an execution's events.
+"""What WebSocket and SSE have in common: one subscriber's way through a stream of events.
 
 A subscription reads batches from the gateway and hands them to a `Sink`, piece by piece, so that no
 more than one batch waits in memory for a slow reader, and no more than a piece of it in the
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
+from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import (
     HarmoniaError,
     NotFound,
@@ -26,10 +29,12 @@ from harmonia_actors.core.errors import (
     ValidationFailed,
 )
 from harmonia_actors.settings import Settings
+from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
-from harmonia_serve.gateway import Gateway, StreamEvent
+from harmonia_serve.event_filters import Filter, execution_filter, installation_filter
+from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
-from harmonia_serve.queries import ExecutionStreamQuery
+from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -37,11 +42,14 @@ __all__ = [
     "Ending",
     "Sink",
     "SlowReader",
+    "Stream",
     "StreamSlots",
     "Subscription",
-    "batches_of",
+    "execution_stream",
     "in_time",
+    "installation_stream",
     "start_after",
+    "start_cursor",
 ]
 
 #: The scope that a stream needs, when it opens and as long as it is open.
@@ -49,6 +57,9 @@ SCOPE: Final = "read"
 _SEQ_DIGITS_MAX: Final = 16
 #: When to ask again, if there is no room for a stream.
 _RETRY_S: Final = 5
+
+
+Batches = AsyncIterator[Sequence[AnyEvent]]
 
 
 class Ending(Enum):
@@ -69,8 +80,12 @@ class SlowReader(Exception):
 class Sink(Protocol):
     """Where events go: one client's connection."""
 
-    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+    async def send_events(self, events: Sequence[AnyEvent]) -> None:
         """Send events in order."""
+        ...
+
+    async def send_position(self, cursor: str) -> None:
+        """Say where the stream is, although there is no event to be seen."""
         ...
 
     async def send_sign_of_life(self) -> None:
@@ -116,48 +131,58 @@ class StreamSlots:
                 del self._by_key[key_id]
 
 
-def start_after(after: str | int | None, headers: Headers) -> int:
+def start_after(after: int | None, headers: Headers) -> int:
     """The seq after which a stream starts. Raises ValidationFailed.
 
     A browser that reconnects keeps the query of its first request and adds Last-Event-ID, so the
     header wins.
     """
     last = headers.get("last-event-id")
-    if last is None or last == "":
-        return int(after or 0)
+    if not last:
+        return after or 0
     if not (last.isascii() and last.isdecimal()) or len(last) > _SEQ_DIGITS_MAX:
         message = f"must be the id of an event, a whole number, not '{last[:100]}'"
         raise ValidationFailed("request", [Problem("Last-Event-ID", message)])
     return int(last)
 
 
-def batches_of(
-    gateway: Gateway,
-    settings: Settings,
-    execution_id: str,
-    query: ExecutionStreamQuery,
-    after: int,
-) -> AsyncIterator[Sequence[StreamEvent]]:
-    """What a client has asked for of an execution."""
-    if query.detail == "summary":
-        return summarised(gateway, settings, execution_id, after=after)
-    return gateway.events(execution_id, after=after)
+def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
+    """The same for the stream of the whole installation; None means from now on."""
+    last = headers.get("last-event-id")
+    field, text = ("Last-Event-ID", last) if last else ("after", after)
+    if text is None:
+        return None
+    cursor = parse_cursor(text)
+    if cursor is None:
+        message = (
+            "must be a cursor that this stream has sent, like 1795000000000-42, or 0 for all that "
+            f"is kept, not '{text[:100]}'"
+        )
+        raise ValidationFailed("request" if last else "query", [Problem(field, message)])
+    return cursor
 
 
 class Subscription:
-    """Batches of events for one client. To be closed with `aclose` whatever happens."""
+    """Events for one client. To be closed with `aclose` whatever happens."""
 
     def __init__(
         self,
-        batches: AsyncIterator[Sequence[StreamEvent]],
         settings: Settings,
+        batches: Batches,
+        wanted: Filter | None,
         notes: StreamNotes,
     ) -> None:
+        """`wanted`: which of the events the client is to see; None for all."""
         self._settings = settings
-        self._notes = notes
         self._batches = batches
-        #: What is left to be sent of the batch that was read last.
-        self._rest: Sequence[StreamEvent] = ()
+        self._wanted = wanted
+        self._notes = notes
+        #: What is left to be sent of the batch that was read last, and whether it is the last.
+        self._rest: Sequence[AnyEvent] = ()
+        self._ends = False
+        #: Cursors of the last event that was looked at, and of the last that the client has heard
+        #: of: they differ while nothing is wanted.
+        self._passed = self._told = ""
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()
@@ -194,11 +219,14 @@ class Subscription:
                     leaving.result()
                     return Ending.GONE
                 if self._reading.done() and await self._pass_on(sink):
+                    await self._tell_position(sink)
                     return Ending.LAST_EVENT
                 if clock() >= expires:
+                    await self._tell_position(sink)
                     return Ending.EXPIRED
                 if clock() >= beat:
                     await self._confirm(caller)
+                    await self._tell_position(sink)
                     await self._in_time(sink.send_sign_of_life())
                     beat = clock() + self._settings.stream_heartbeat_s
         except (SlowReader, HarmoniaError) as error:
@@ -225,18 +253,29 @@ class Subscription:
             batch = self._reading.result()
             if batch is None:
                 return True
-            self._rest = batch
+            if batch:
+                await self._look_at(batch, sink)
         piece = self._cut()
         if piece:
             await self._in_time(sink.send_events(piece))
             self._notes.note_delivered(piece)
-            if piece[-1].last:
-                return True
-        if not self._rest:
+            self._told = piece[-1].cursor
+        if self._rest:
+            return False
+        if not self._ends:
             self._reading = asyncio.ensure_future(_next(self._batches))
-        return False
+        return self._ends
 
-    def _cut(self) -> Sequence[StreamEvent]:
+    async def _look_at(self, batch: Sequence[AnyEvent], sink: Sink) -> None:
+        begins = not self._passed
+        self._passed = batch[-1].cursor
+        self._ends = batch[-1].last
+        self._rest = self._shown(batch)
+        if begins and not self._rest:
+            # A client that loses the stream before any event must resume from here.
+            await self._tell_position(sink)
+
+    def _cut(self) -> Sequence[AnyEvent]:
         """Take from the rest what one connection may hold at a time: one event at least."""
         rest, size, count = self._rest, 0, 0
         for event in rest[: self._settings.stream_buffer_events_max]:
@@ -246,6 +285,16 @@ class Subscription:
             count += 1
         piece, self._rest = rest[:count], rest[count:]
         return piece
+
+    def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
+        wanted = self._wanted
+        return batch if wanted is None else [event for event in batch if wanted(event)]
+
+    async def _tell_position(self, sink: Sink) -> None:
+        """Unless some of what was looked at is still to be sent: none of it may be passed over."""
+        if self._told != self._passed and not self._rest:
+            await self._in_time(sink.send_position(self._passed))
+            self._told = self._passed
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         await in_time(sending, self._settings.stream_send_timeout_s)
@@ -258,6 +307,62 @@ class Subscription:
             await close()
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one client asks for: where the events come from, and which of them it wants."""
+
+    #: What it is counted as.
+    kind: str
+    batches: Callable[[], Batches]
+    wanted: Filter | None
+    #: Where to begin again, if the client was told of nothing.
+    after: str
+
+    def subscribe(self, settings: Settings, notes: StreamNotes) -> Subscription:
+        """Begin to read."""
+        return Subscription(settings, self.batches(), self.wanted, notes)
+
+
+def execution_stream(
+    kind: str,
+    execution_id: str,
+    query: ExecutionStreamQuery,
+    after: int,
+    gateway: Gateway,
+    settings: Settings,
+) -> Stream:
+    """The stream of one execution that a client asks for. Raises ValidationFailed."""
+    wanted = execution_filter(query)
+    is_summary = query.detail == "summary"
+    if is_summary and wanted is not None:
+        message = "cannot be 'summary' with a filter: a summary is one of all events"
+        raise ValidationFailed("query", [Problem("detail", message)])
+
+    def batches() -> Batches:
+        if is_summary:
+            return summarised(gateway, settings, execution_id, after=after)
+        return gateway.events(execution_id, after=after)
+
+    return Stream(kind, batches, wanted, str(after))
+
+
+def installation_stream(
+    kind: str, query: InstallationStreamQuery, connection: HTTPConnection, gateway: Gateway
+) -> Stream:
+    """The stream of all executions that a client asks for. Raises ValidationFailed."""
+    after = start_cursor(query.after, connection.headers)
+    wanted = installation_filter(query)
+    workflow_id = identifiers.filter_id("wf", "workflow_id", query.workflow_id)
+
+    def batches() -> Batches:
+        return gateway.installation_events(
+            after=after, follow=query.follow, workflow_id=workflow_id
+        )
+
+    begin = connection.headers.get("last-event-id") or query.after or "0"
+    return Stream(kind, batches, wanted, begin)
+
+
 async def in_time(sending: Awaitable[None], seconds: float) -> None:
     """Wait for a send, but not longer. Raises SlowReader."""
     try:
@@ -267,7 +372,7 @@ async def in_time(sending: Awaitable[None], seconds: float) -> None:
         raise SlowReader from None
 
 
-async def _next(batches: AsyncIterator[Sequence[StreamEvent]]) -> Sequence[StreamEvent] | None:
+async def _next(batches: Batches) -> Sequence[AnyEvent] | None:
     """The next batch, or None after the end."""
     return await anext(batches, None)
 

@@ -166,6 +166,9 @@ class Pieces:
         self.sizes.append([len(event.body) for event in events])
         await self.may_go_on.wait()
 
+    async def send_position(self, cursor: str) -> None:
+        pass
+
     async def send_sign_of_life(self) -> None:
         pass
 
@@ -188,7 +191,7 @@ async def test_what_waits_for_one_client_is_bounded(gateway: MemoryGateway) -> N
     settings = Settings(stream_buffer_events_max=2, stream_buffer_bytes_max=300)
     sink = Pieces()
     with Observation().open_stream("sse") as notes:
-        subscription = Subscription(batches(), settings, notes)
+        subscription = Subscription(settings, batches(), None, notes)
         caller = Caller(gateway, Principal("key-1", "k", frozenset({"read"})), "secret")
         running = asyncio.ensure_future(subscription.run(sink, asyncio.Future(), caller))
         await eventually(lambda: len(sink.sizes) == 1)
@@ -267,3 +270,44 @@ async def test_many_idle_clients_hold_up_nobody_and_leave_nothing(
             assert await reading == ([1], 1000, Ending.LAST_EVENT.value)
             assert slots.open == IDLE
         await eventually(lambda: gateway.subscribers == slots.open == 0)
+
+
+class Places(Pieces):
+    """A sink that notes what it is told, in order; its client takes a while for each piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    async def send_events(self, events: Sequence[Any]) -> None:
+        clock = asyncio.get_running_loop().time
+        beat = clock() + 0.002
+        while clock() < beat:  # noqa: ASYNC110 - it is the time itself that counts
+            await asyncio.sleep(0)
+        self.told += [event.cursor for event in events]
+
+    async def send_position(self, cursor: str) -> None:
+        self.told.append(f"at {cursor}")
+
+
+async def test_no_position_is_told_beyond_what_a_slow_client_has(gateway: MemoryGateway) -> None:
+    """It would resume there after a cut, and never see what was still to come."""
+    body = b'{"type":"task_progress","timestamp_ms":1,"data":{}}'
+    log = [parse_event(seq, body) for seq in range(1, 7)]
+
+    async def batches() -> AsyncIterator[Sequence[StreamEvent]]:
+        yield log
+
+    secret = gateway.add_key("read")
+    principal = await gateway.authenticate(secret)
+    settings = Settings(stream_buffer_events_max=1, stream_heartbeat_s=0.001)
+    sink = Places()
+    with Observation().open_stream("sse") as notes:
+
+        def wanted(event: Any) -> bool:
+            return int(event.seq) < 6
+
+        subscription = Subscription(settings, batches(), wanted, notes)  # type: ignore[arg-type]
+        await subscription.run(sink, asyncio.Future(), Caller(gateway, principal, secret))
+        await subscription.aclose()
+    assert sink.told == ["1", "2", "3", "4", "5", "at 6"]

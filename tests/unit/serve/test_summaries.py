@@ -186,6 +186,19 @@ async def test_what_a_restored_execution_had_before_counts_as_completed(
     await told.aclose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("query", ["type=task_failed", "task=t1"])
+async def test_a_summary_is_one_of_all_events(
+    served: Served, execution_id: str, key: str, query: str
+) -> None:
+    path = f"/events/harmonia/executions/{execution_id}?detail=summary&{query}"
+    async with httpx.AsyncClient(headers={"X-API-Key": key}) as client:
+        answer = await client.get(served.http + path)
+    assert answer.status_code == 422
+    (error,) = answer.json()["error"]["details"]["errors"]
+    assert error["field"] == "detail"
+    assert "filter" in error["message"]
+
+
 @pytest.mark.parametrize("surface", ["events", "ws"])
 async def test_another_detail_is_refused_by_name(
     served: Served, execution_id: str, key: str, surface: str
