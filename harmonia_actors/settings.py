@@ -174,6 +174,12 @@ class Settings(BaseSettings):
         description="Recent events one replica keeps in memory for its subscribers; older ones are "
         "read from the store.",
     )
+    stream_installation_bytes_max: int = Field(
+        16_000_000,
+        ge=0,
+        description="Recent events of all executions that one replica keeps in memory for those "
+        "who follow everything.",
+    )
     stream_messages_max: int = Field(
         1_000,
         gt=0,
@@ -245,6 +251,12 @@ class Settings(BaseSettings):
     )
     events_per_execution_max: int = Field(
         200_000, gt=0, description="Progress events stop beyond this many events of one execution."
+    )
+    log_entries_max: int = Field(
+        100_000,
+        ge=1,
+        description="Commits whose events the stream of the whole installation can be resumed "
+        "after; about 60 bytes each in the store.",
     )
     automatic_checkpoints_kept: int = Field(
         5,

@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from harmonia_actors.core.cursors import Cursor
 from harmonia_actors.core.requests import (
     SCOPES,
+    AnyEvent,
     Edits,
     ExecutionReply,
     FileContent,
     JsonObject,
+    LoggedEvent,
     Once,
     PageRequest,
     Principal,
@@ -29,11 +32,14 @@ from harmonia_actors.core.requests import (
 
 __all__ = [
     "SCOPES",
+    "AnyEvent",
+    "Cursor",
     "Edits",
     "ExecutionReply",
     "FileContent",
     "Gateway",
     "JsonObject",
+    "LoggedEvent",
     "Once",
     "PageRequest",
     "Principal",
@@ -152,6 +158,18 @@ class Gateway(Protocol):
         there is none at all if the execution has ended and nothing follows `after`. Any other
         empty batch is a sign of life that may come when nothing happens; it carries no meaning.
         It is closed with `aclose` when the subscriber leaves, also while it waits.
+        """
+        ...
+
+    def installation_events(
+        self, *, after: Cursor | None, follow: bool, workflow_id: str | None
+    ) -> AsyncIterator[Sequence[LoggedEvent]]:
+        """Events of all executions after a cursor (None: from now on), in batches without end.
+
+        The first batch comes at once and begins with a mark; empty ones may come as above. Where
+        events are missing, there is a gap. Without `follow` it ends, with an event `end`, where the
+        log ends now, and gives no batch at all if nothing follows `after`. `workflow_id` does not
+        filter: raises WorkflowNotFound if there neither is such a workflow nor an execution of it.
         """
         ...
 

@@ -62,6 +62,15 @@ the last one. The key goes into a header or, for browsers, into `?api_key=`. Oth
 **Server-Sent Events.** `/events/harmonia/executions/{execution_id}` sends the same events with
 `id:` (the `seq`), `event:` and `data:`; it resumes after `Last-Event-ID` or `?after=SEQ`, and
 answers 204 if nothing is to come.
+
+**All executions.** `/ws/harmonia/executions` and `/events/harmonia/executions` send the events of
+all executions in the order of their commits, in the WebSocket's envelope with a `cursor`, which is
+also the `id:`. They begin now, or after `?after=CURSOR` (`0`: all that is kept), and do not end by
+themselves. An event `gap` says that events are missing.
+
+**Filters.** All streams take `?type=` (types with commas between them) and `?task=`; those of all
+executions also `?workflow_id=` and `?status=`. They do not change ids. Where nothing is wanted for
+long, an `id:` without data (on WebSocket `{"cursor", "type": "cursor"}`) says how far it has come.
 """
 
 _SECURITY: Final = {
@@ -174,7 +183,8 @@ def _complete(operation: dict[str, Any], path: str, scope: str | None) -> None:
     operation["security"] = [{name: []} for name in accepted]
     operation["x-required-scope"] = scope
     errors = dict(_ALWAYS)
-    if "{" in path or operation.get("operationId", "").startswith(_NAME_IDS):
+    named = path.startswith(sse.PREFIX) or operation.get("operationId", "").startswith(_NAME_IDS)
+    if "{" in path or named:
         errors["404"] = "Not found"
     if "requestBody" in operation:
         errors["413"] = "The body is too large"

@@ -24,6 +24,8 @@ __all__ = [
     "CheckpointQuery",
     "EventStreamQuery",
     "ExecutionListQuery",
+    "FilterQuery",
+    "InstallationStreamQuery",
     "OutputsQuery",
     "PageQuery",
     "SortedQuery",
@@ -103,7 +105,25 @@ class OutputsQuery(_Parameters):
     outputs: Literal["all", "none"] = Field("all", description="`none` leaves the outputs out")
 
 
-class StreamQuery(_Parameters):
+_Filter = Annotated[str | None, Query()]
+#: Room for every type of event at once.
+_FILTER_LENGTH_MAX = 1_000
+
+
+class FilterQuery(_Parameters):
+    """Which events a stream sends."""
+
+    type: _Filter = Field(
+        None,
+        max_length=_FILTER_LENGTH_MAX,
+        description="Only events of these types, with commas between them",
+    )
+    task: _Filter = Field(
+        None, max_length=_FILTER_LENGTH_MAX, description="Only events of the task with this name"
+    )
+
+
+class StreamQuery(FilterQuery):
     """Where in the log a stream starts."""
 
     after: Annotated[int | None, BeforeValidator(_digits_only), Query()] = Field(
@@ -121,6 +141,27 @@ class EventStreamQuery(StreamQuery):
         False,
         description="Whether `data:` holds the whole envelope, with timestamp and execution_id, "
         "instead of the event's data alone",
+    )
+
+
+class InstallationStreamQuery(FilterQuery):
+    """Where in the installation's log a stream starts, and which events it sends."""
+
+    after: str | None = Field(
+        None,
+        max_length=_FILTER_LENGTH_MAX,
+        description="Only events after this cursor; 0: all that are kept; without: from now on. "
+        "The Last-Event-ID header wins",
+    )
+    workflow_id: str | None = Field(None, description="Only events of executions of this workflow")
+    status: _Filter = Field(
+        None,
+        max_length=_FILTER_LENGTH_MAX,
+        description="Only events by which a task or an execution comes to one of these statuses, "
+        "with commas between them",
+    )
+    follow: bool = Field(
+        True, description="`false`: end where the log ends now, instead of going on live"
     )
 
 

@@ -1,4 +1,4 @@
-"""Server-Sent Events: an execution's events as one endless answer.
+"""Server-Sent Events: events of one execution, or of all, as one endless answer.
 
 Events come from the log already encoded and are framed, never parsed. Neither of the libraries for
 SSE is used: the loop, the deadlines and the checks are the same as for WebSocket (`streams`), and
@@ -18,11 +18,21 @@ from starlette.types import Receive, Scope, Send
 from harmonia_actors.core.errors import HarmoniaError
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller, caller_of
-from harmonia_serve.gateway import StreamEvent
+from harmonia_serve.event_filters import execution_filter
+from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import log_unexpected
-from harmonia_serve.queries import EventStreamQuery
+from harmonia_serve.queries import EventStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs
-from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+from harmonia_serve.streams import (
+    SCOPE,
+    Ending,
+    SlowReader,
+    Stream,
+    Subscription,
+    in_time,
+    installation_stream,
+    start_after,
+)
 
 __all__ = ["PREFIX", "frame", "router"]
 
@@ -59,21 +69,48 @@ async def stream_events(
     """Every event of an execution: what has happened, then live, until it ends."""
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, request.headers)
+    wanted = execution_filter(query)
     framing = partial(frame, envelope=query.envelope)
-    return _EventStream(context, caller_of(request), execution_id, after, framing)
+    stream = Stream("sse", lambda: context.gateway.events(execution_id, after=after), wanted)
+    return _EventStream(context, caller_of(request), stream, framing)
 
 
-def frame(event: StreamEvent, *, envelope: bool = False) -> bytes:
+@router.get(
+    "/executions",
+    summary="Events of all executions",
+    response_class=Response,
+    response_model=None,
+    responses={
+        200: {"description": "The events, live", "content": {"text/event-stream": {}}},
+        204: {"description": "With `follow=false`: there are no events after the cursor"},
+    },
+    dependencies=needs(SCOPE),
+)
+async def stream_installation_events(
+    query: Annotated[InstallationStreamQuery, Query()], request: Request, context: ContextOf
+) -> Response:
+    """The events of all executions, in the order in which they were committed.
+
+    Each has the WebSocket API's envelope with a `cursor`, which is also its `id:`. An event `gap`
+    says that events are missing: `data.reason` is `trimmed` (the log does not reach back to the
+    cursor), `expired` (their executions are not kept any more) or `unknown_cursor`.
+    """
+    stream = installation_stream("sse_installation", query, request, context.gateway)
+    framing = partial(frame, envelope=True)
+    return _EventStream(context, caller_of(request), stream, framing)
+
+
+def frame(event: AnyEvent, *, envelope: bool = False) -> bytes:
     """An event in the wire format of SSE: its data alone, or in the WebSocket API's envelope."""
     data = event.body if envelope else event.data
     if b"\n" in data or b"\r" in data:
         # White space between JSON tokens: a line break there means no more than a space.
         data = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.cursor.encode(), event.type.encode(), data)
 
 
 class _EventStream(Response):
-    """An answer that goes on for as long as the execution does."""
+    """An answer that goes on for as long as its stream does."""
 
     media_type = "text/event-stream"
 
@@ -81,25 +118,21 @@ class _EventStream(Response):
         self,
         context: Context,
         caller: Caller,
-        execution_id: str,
-        after: int,
-        framing: Callable[[StreamEvent], bytes],
+        stream: Stream,
+        framing: Callable[[AnyEvent], bytes],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._context = context
         self._caller = caller
-        self._execution_id = execution_id
-        self._after = after
+        self._source = stream
         self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the subscription, so that errors are still an answer of their own, then stream."""
         context = self._context
-        with context.slots.take(), context.observation.open_stream("sse"):
-            subscription = Subscription(
-                context.gateway, context.settings, self._execution_id, self._after
-            )
+        with context.slots.take(), context.observation.open_stream(self._source.kind):
+            subscription = self._source.subscribe(context.settings)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     await Response(status_code=204)(scope, receive, send)
@@ -134,14 +167,18 @@ class _EventStream(Response):
 class _Sink:
     """Sends frames as chunks of the answer."""
 
-    def __init__(self, send: Send, framing: Callable[[StreamEvent], bytes]) -> None:
+    def __init__(self, send: Send, framing: Callable[[AnyEvent], bytes]) -> None:
         self._send = send
         self._framing = framing
         self._head = _RETRY
 
-    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+    async def send_events(self, events: Sequence[AnyEvent]) -> None:
         await self.send_bytes(self._head + b"".join(map(self._framing, events)))
         self._head = b""
+
+    async def send_position(self, cursor: str) -> None:
+        """An id without data: no event, but what an EventSource resumes after from now on."""
+        await self.send_bytes(b"id: %s\n\n" % cursor.encode())
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)

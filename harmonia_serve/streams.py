@@ -1,4 +1,4 @@
-"""What WebSocket and SSE have in common: one subscriber's way through an execution's events.
+"""What WebSocket and SSE have in common: one subscriber's way through a stream of events.
 
 A subscription reads batches from the gateway and hands them to a `Sink`, one after the other, so
 that no more than one batch waits in memory for a slow reader. Each send has a deadline of its own,
@@ -8,13 +8,16 @@ which does not depend on anything being read. This module must not know either w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
+from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import (
     Problem,
     RateLimitExceeded,
@@ -22,23 +25,32 @@ from harmonia_actors.core.errors import (
     ValidationFailed,
 )
 from harmonia_actors.settings import Settings
+from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
-from harmonia_serve.gateway import Gateway, StreamEvent
+from harmonia_serve.event_filters import Filter, installation_filter
+from harmonia_serve.gateway import AnyEvent, Gateway
+from harmonia_serve.queries import InstallationStreamQuery
 
 __all__ = [
     "SCOPE",
     "Ending",
     "Sink",
     "SlowReader",
+    "Stream",
     "StreamSlots",
     "Subscription",
     "in_time",
+    "installation_stream",
     "start_after",
+    "start_cursor",
 ]
 
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"
 _SEQ_DIGITS_MAX: Final = 16
+
+
+Batches = AsyncIterator[Sequence[AnyEvent]]
 
 
 class Ending(Enum):
@@ -56,8 +68,12 @@ class SlowReader(Exception):
 class Sink(Protocol):
     """Where events go: one client's connection."""
 
-    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+    async def send_events(self, events: Sequence[AnyEvent]) -> None:
         """Send events in order."""
+        ...
+
+    async def send_position(self, cursor: str) -> None:
+        """Say where the stream is, although there is no event to be seen."""
         ...
 
     async def send_sign_of_life(self) -> None:
@@ -91,27 +107,48 @@ class StreamSlots:
             self._open -= 1
 
 
-def start_after(after: str | int | None, headers: Headers) -> int:
+def start_after(after: int | None, headers: Headers) -> int:
     """The seq after which a stream starts. Raises ValidationFailed.
 
     A browser that reconnects keeps the query of its first request and adds Last-Event-ID, so the
     header wins.
     """
     last = headers.get("last-event-id")
-    if last is None or last == "":
-        return int(after or 0)
+    if not last:
+        return after or 0
     if not (last.isascii() and last.isdecimal()) or len(last) > _SEQ_DIGITS_MAX:
         message = f"must be the id of an event, a whole number, not '{last[:100]}'"
         raise ValidationFailed("request", [Problem("Last-Event-ID", message)])
     return int(last)
 
 
-class Subscription:
-    """Events of one execution for one client. To be closed with `aclose` whatever happens."""
+def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
+    """The same for the stream of the whole installation; None means from now on."""
+    last = headers.get("last-event-id")
+    field, text = ("Last-Event-ID", last) if last else ("after", after)
+    if text is None:
+        return None
+    cursor = parse_cursor(text)
+    if cursor is None:
+        message = (
+            "must be a cursor that this stream has sent, like 1795000000000-42, or 0 for all that "
+            f"is kept, not '{text[:100]}'"
+        )
+        raise ValidationFailed("request" if last else "query", [Problem(field, message)])
+    return cursor
 
-    def __init__(self, gateway: Gateway, settings: Settings, execution_id: str, after: int) -> None:
+
+class Subscription:
+    """Events for one client. To be closed with `aclose` whatever happens."""
+
+    def __init__(self, settings: Settings, batches: Batches, wanted: Filter | None) -> None:
+        """`wanted`: which of the events the client is to see; None for all."""
         self._settings = settings
-        self._batches = gateway.events(execution_id, after=after)
+        self._batches = batches
+        self._wanted = wanted
+        #: Cursors of the last event that was looked at, and of the last that the client has heard
+        #: of: they differ while nothing is wanted.
+        self._passed = self._told = ""
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()
@@ -148,11 +185,14 @@ class Subscription:
                     leaving.result()
                     return Ending.GONE
                 if self._reading.done() and await self._pass_on(sink):
+                    await self._tell_position(sink)
                     return Ending.LAST_EVENT
                 if clock() >= expires:
+                    await self._tell_position(sink)
                     return Ending.EXPIRED
                 if clock() >= beat:
                     await self._confirm(caller)
+                    await self._tell_position(sink)
                     await self._in_time(sink.send_sign_of_life())
                     beat = clock() + self._settings.stream_heartbeat_s
         finally:
@@ -175,11 +215,28 @@ class Subscription:
         if batch is None:
             return True
         if batch:
-            await self._in_time(sink.send_events(batch))
+            begins = not self._passed
+            self._passed = batch[-1].cursor
+            shown = self._shown(batch)
+            if shown:
+                await self._in_time(sink.send_events(shown))
+                self._told = shown[-1].cursor
+            elif begins:
+                # A client that loses the stream before any event must resume from here.
+                await self._tell_position(sink)
             if batch[-1].last:
                 return True
         self._reading = asyncio.ensure_future(_next(self._batches))
         return False
+
+    def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
+        wanted = self._wanted
+        return batch if wanted is None else [event for event in batch if wanted(event)]
+
+    async def _tell_position(self, sink: Sink) -> None:
+        if self._told != self._passed:
+            await self._in_time(sink.send_position(self._passed))
+            self._told = self._passed
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         await in_time(sending, self._settings.stream_send_timeout_s)
@@ -192,6 +249,36 @@ class Subscription:
             await close()
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one client asks for: where the events come from, and which of them it wants."""
+
+    #: What it is counted as.
+    kind: str
+    batches: Callable[[], Batches]
+    wanted: Filter | None
+
+    def subscribe(self, settings: Settings) -> Subscription:
+        """Begin to read."""
+        return Subscription(settings, self.batches(), self.wanted)
+
+
+def installation_stream(
+    kind: str, query: InstallationStreamQuery, connection: HTTPConnection, gateway: Gateway
+) -> Stream:
+    """The stream of all executions that a client asks for. Raises ValidationFailed."""
+    after = start_cursor(query.after, connection.headers)
+    wanted = installation_filter(query)
+    workflow_id = identifiers.filter_id("wf", "workflow_id", query.workflow_id)
+
+    def batches() -> Batches:
+        return gateway.installation_events(
+            after=after, follow=query.follow, workflow_id=workflow_id
+        )
+
+    return Stream(kind, batches, wanted)
+
+
 async def in_time(sending: Awaitable[None], seconds: float) -> None:
     """Wait for a send, but not longer. Raises SlowReader."""
     try:
@@ -201,7 +288,7 @@ async def in_time(sending: Awaitable[None], seconds: float) -> None:
         raise SlowReader from None
 
 
-async def _next(batches: AsyncIterator[Sequence[StreamEvent]]) -> Sequence[StreamEvent] | None:
+async def _next(batches: Batches) -> Sequence[AnyEvent] | None:
     """The next batch, or None after the end."""
     return await anext(batches, None)
 

@@ -1,4 +1,4 @@
-"""WebSocket: an execution's events as text messages, closed with a code that says why.
+"""WebSocket: events of one execution, or of all, as text messages, closed with a code.
 
 What clients send is ignored, but not without end. Refusals before the stream are made by the
 boundary: an accept and a close with 4400, 4401, 4403, 4404 or 4429.
@@ -17,16 +17,25 @@ from harmonia_actors.core.errors import ResourceNotFound
 from harmonia_serve import identifiers
 from harmonia_serve.auth import caller_of
 from harmonia_serve.boundary import close_reason
-from harmonia_serve.gateway import StreamEvent
+from harmonia_serve.event_filters import execution_filter
+from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import (
     CLOSE_ENDED,
     CLOSE_EXPIRED,
     CLOSE_TOO_BIG,
     CLOSE_UNWELCOME,
 )
-from harmonia_serve.queries import StreamQuery
-from harmonia_serve.routes.context import ContextOf, needs
-from harmonia_serve.streams import SCOPE, Ending, SlowReader, Subscription, in_time, start_after
+from harmonia_serve.queries import InstallationStreamQuery, StreamQuery
+from harmonia_serve.routes.context import Context, ContextOf, needs
+from harmonia_serve.streams import (
+    SCOPE,
+    Ending,
+    SlowReader,
+    Stream,
+    in_time,
+    installation_stream,
+    start_after,
+)
 
 __all__ = ["PREFIX", "catch_all", "router"]
 
@@ -50,9 +59,27 @@ async def stream_events(
     """Every event of an execution: what has happened, then live, until it ends."""
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, socket.headers)
-    with context.slots.take(), context.observation.open_stream("websocket"):
+    wanted = execution_filter(query)
+    stream = Stream("websocket", lambda: context.gateway.events(execution_id, after=after), wanted)
+    await _serve(socket, context, stream)
+
+
+@router.websocket("/executions", dependencies=needs(SCOPE))
+async def stream_installation_events(
+    socket: WebSocket,
+    query: Annotated[InstallationStreamQuery, Query()],
+    context: ContextOf,
+) -> None:
+    """The events of all executions, in the order in which they were committed."""
+    kind = "websocket_installation"
+    await _serve(socket, context, installation_stream(kind, query, socket, context.gateway))
+
+
+async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
+    """Accept a connection and send it a stream to its end."""
+    with context.slots.take(), context.observation.open_stream(stream.kind):
         await socket.accept()
-        subscription = Subscription(context.gateway, context.settings, execution_id, after)
+        subscription = stream.subscribe(context.settings)
         sink = _Sink(socket)
         try:
             gone = _left(socket, context.settings.stream_messages_max)
@@ -86,16 +113,20 @@ class _Unwelcome(Exception):
 
 
 class _Sink:
-    """Sends events as text messages; `sent` is the seq of the last one."""
+    """Sends events as text messages; `sent` is what the client is to resume after."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self.sent = 0
+        self.sent = "0"
 
-    async def send_events(self, events: Sequence[StreamEvent]) -> None:
+    async def send_events(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
             await self._socket.send_text(event.body.decode())
-            self.sent = event.seq
+            self.sent = event.cursor
+
+    async def send_position(self, cursor: str) -> None:
+        await self._socket.send_text(f'{{"cursor":"{cursor}","type":"cursor"}}')
+        self.sent = cursor
 
     async def send_sign_of_life(self) -> None:
         """Nothing: the server sends pings of its own."""

@@ -1,9 +1,10 @@
 """The store's reference implementation: in this process's memory, lost with it.
 
 It says by plain code what the contract says in words, and drives simulations and unit tests. It
-never awaits anything, so that each call is one step. Documents, owners and rate limits, which
-know nothing of executions, are in `memory_parts`; one execution is in `memory_execution`; copies of
-them are in `memory_checkpoints`; what is about forgetting is in `memory_retention`.
+never awaits anything, so that each call is one step, but for who waits until the log grows.
+Documents, owners and rate limits, which know nothing of executions, are in `memory_parts`; one
+execution is in `memory_execution`; copies of them are in `memory_checkpoints`; what is about
+forgetting is in `memory_retention`; the log is in `memory_log`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from persistence.errors import (
     StoreError,
     VersionConflict,
 )
+from persistence.log import LOG_ENTRIES_MAX
 from persistence.memory_checkpoints import Checkpoints
 from persistence.memory_execution import StoredExecution
+from persistence.memory_log import Entries, MemoryLog
 from persistence.memory_parts import Definitions, Documents, Indexes, Roster, TokenBuckets
 from persistence.memory_retention import Holdings, Lives
 from persistence.retention import Tally
@@ -47,10 +50,12 @@ __all__ = ["MemoryStore"]
 INBOX_MAX = 1_000
 
 
-class MemoryStore:
+class MemoryStore(MemoryLog):
     """`Store` in memory. `now_ms` is the clock that leases and rate limits use."""
 
-    def __init__(self, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, now_ms: Callable[[], int] | None = None, *, log_entries_max: int = LOG_ENTRIES_MAX
+    ) -> None:
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._indexes = Indexes()
         self._definitions = Definitions(self._now_ms)
@@ -58,6 +63,7 @@ class MemoryStore:
         self._roster = Roster(self._now_ms)
         self._buckets = TokenBuckets(self._now_ms)
         self._executions: dict[str, StoredExecution] = {}
+        self._entries = Entries(self._now_ms, log_entries_max)
         self._lives = Lives(self._now_ms)
         self._holdings = Holdings(self._now_ms, self._executions)
         #: Executions without an owner.
@@ -169,6 +175,7 @@ class MemoryStore:
             holds=tuple(new.holds),
         )
         self._executions[new.execution_id] = execution
+        self._entries.append(new.execution_id, 1, len(new.events))
         self._indexes.replace(new.execution_id, (), new.indexes)
         if owner:
             self._roster.give(owner, new.execution_id)
@@ -204,6 +211,7 @@ class MemoryStore:
         execution.rows.update(commit.rows)
         self._holdings.keep_outputs(commit.execution_id, dict(commit.outputs))
         execution.events.extend(commit.events)
+        self._entries.append(commit.execution_id, commit.first_seq, len(commit.events))
         execution.acknowledge(commit.inbox_done)
         if commit.indexes is not None:
             self._indexes.replace(execution.execution_id, execution.indexes, commit.indexes)

@@ -73,6 +73,7 @@ class RedisClient:
         self._secrets = [
             secret for secret in {parts.password or "", unquote(parts.password or "")} if secret
         ]
+        self.timeout_ms = timeout_ms
         timeout_s = timeout_ms / 1000
         try:
             pool = redis.BlockingConnectionPool.from_url(

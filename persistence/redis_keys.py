@@ -44,6 +44,13 @@ KINDS: tuple[KeyKind, ...] = (
         "as long as the execution, or longer if HELD",
     ),
     KeyKind("EVENTS", "events", "stream: event <seq>-0", "as long as the execution"),
+    KeyKind(
+        "LOG",
+        "log",
+        "stream: which events each commit has appended, in the order of commits: x execution, f "
+        "the first seq, n how many; the entry's id is its time in ms and its number",
+        "for ever; the newest entries, up to a setting",
+    ),
     KeyKind("INBOX", "inbox", "stream: unread inbox entries", "as long as the execution"),
     KeyKind(
         "SEEN",
@@ -212,7 +219,7 @@ class Keys:
 #: Kinds with one key only: the name is whole, no id follows.
 _SINGLE = frozenset(
     {"OWNERS", "LEASES", "WAITING", "SUSPECTS", "ISOLATED", "CREATED", "PING"}
-    | {"HELD", "ENDED", "GARBAGE", "LIVE", "EXPIRED", "INSTALLATION"}
+    | {"LOG", "HELD", "ENDED", "GARBAGE", "LIVE", "EXPIRED", "INSTALLATION"}
 )
 
 

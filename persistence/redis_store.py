@@ -17,10 +17,12 @@ from persistence.errors import (
     Missing,
     VersionConflict,
 )
+from persistence.log import LOG_ENTRIES_MAX
 from persistence.redis_batches import Batches
 from persistence.redis_client import Argument, RedisClient
 from persistence.redis_compaction import compact
 from persistence.redis_keys import Keys, document_suffix, member_id
+from persistence.redis_log import RedisLog
 from persistence.redis_scripts import Scripts
 from persistence.redis_suitability import read_durability
 from persistence.retention import Tally
@@ -37,7 +39,6 @@ from persistence.store import (
     OwnerLoad,
     Page,
     Snapshot,
-    StoredEvent,
 )
 
 __all__ = ["RedisStore"]
@@ -51,28 +52,38 @@ BATCH_CALLS_MAX = 256
 BATCH_BYTES_MAX = 4_000_000
 
 
-class RedisStore:
+class RedisStore(RedisLog):
     """`Store` over Redis. Bound to the event loop in which it is first used."""
 
-    def __init__(self, client: RedisClient, namespace: str) -> None:
+    def __init__(
+        self, client: RedisClient, namespace: str, log_entries_max: int = LOG_ENTRIES_MAX
+    ) -> None:
         self._client = client
         self._keys = Keys(namespace)
         self._scripts = Scripts(self._keys)
+        self._log_entries_max = log_entries_max
         self._commits = Batches(
             self._send_commits, calls_max=BATCH_CALLS_MAX, bytes_max=BATCH_BYTES_MAX
         )
 
     @classmethod
     def connect(
-        cls, url: str, namespace: str, *, connections_max: int = 32, timeout_ms: int = 10_000
+        cls,
+        url: str,
+        namespace: str,
+        *,
+        connections_max: int = 32,
+        timeout_ms: int = 10_000,
+        log_entries_max: int = LOG_ENTRIES_MAX,
     ) -> RedisStore:
         """A store that connects when it is first used.
 
         At most `connections_max` connections; each reply, and each wait for a free connection, is
-        given `timeout_ms`. Raises ValueError for a URL or namespace that cannot be used.
+        given `timeout_ms`. The log keeps at least the newest `log_entries_max` entries. Raises
+        ValueError for a URL or namespace that cannot be used.
         """
         client = RedisClient(url, connections_max=connections_max, timeout_ms=timeout_ms)
-        return cls(client, namespace)
+        return cls(client, namespace, log_entries_max)
 
     # The server ------------------------------------------------------------------------------
 
@@ -188,7 +199,7 @@ class RedisStore:
         most = checks.EXACT_MAX if live_max is None else live_max
         most_each = checks.EXACT_MAX if load_max is None else load_max
         arguments = redis_replies.create_arguments(new, owners_max, most, most_each)
-        reply = await self._run("create_execution", *arguments)
+        reply = await self._run("create_execution", *arguments, self._log_entries_max)
         if reply[0] != b"ok":
             raise redis_replies.refused_create(new, most, reply)
         return str(reply[1].decode())
@@ -210,7 +221,7 @@ class RedisStore:
     async def commit(self, commit: Commit) -> None:
         """See `Store.commit`. Commits of other callers may travel along."""
         checks.check_commit(commit)
-        reply = await self._commits.run(redis_replies.commit_arguments(commit))
+        reply = await self._commits.run(self._commit_arguments(commit))
         refusal = redis_replies.refused_commit(commit, reply)
         if refusal is not None:
             raise refusal
@@ -219,9 +230,7 @@ class RedisStore:
         """See `Store.commit_many`."""
         for commit in commits:
             checks.check_commit(commit)
-        replies = await self._send_commits(
-            [redis_replies.commit_arguments(commit) for commit in commits]
-        )
+        replies = await self._send_commits([self._commit_arguments(one) for one in commits])
         return [
             redis_replies.refused_commit(commit, reply)
             for commit, reply in zip(commits, replies, strict=True)
@@ -266,28 +275,6 @@ class RedisStore:
         return await self._client.commands(
             [("HGET", self._keys.of("OUTPUTS", one), output) for one, output in references]
         )
-
-    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
-        """See `Store.read_events`."""
-        checks.check_count("after", after, 0)
-        checks.check_count("limit", limit)
-        exists, entries = await self._client.commands(
-            [
-                ("EXISTS", self._keys.of("EXECUTION", execution_id)),
-                (
-                    "XRANGE",
-                    self._keys.of("EVENTS", execution_id),
-                    f"{after + 1}-0",
-                    "+",
-                    "COUNT",
-                    limit,
-                ),
-            ],
-            atomic=True,
-        )
-        if not exists:
-            raise redis_replies.no_execution(execution_id)
-        return redis_replies.events(entries)
 
     async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
         """See `Store.append_inbox`."""
@@ -482,6 +469,9 @@ class RedisStore:
 
     async def _run(self, script: str, *arguments: Argument) -> Any:
         return await self._client.run(self._scripts.get(script), *arguments)
+
+    def _commit_arguments(self, commit: Commit) -> list[Argument]:
+        return [*redis_replies.commit_arguments(commit), self._log_entries_max]
 
     async def _send_commits(self, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         return await self._client.run_many(self._scripts.get("commit"), calls)

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from persistence.log import EventLog
 from persistence.retention import Retention
+from persistence.stored_event import StoredEvent
 
 __all__ = [
     "Commit",
@@ -185,14 +187,6 @@ class OwnCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as the log holds it."""
-
-    seq: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class OwnerLoad:
     """An owner, how many executions it has, and whether its lease has run out."""
 
@@ -222,7 +216,7 @@ class Durability:
     detail: str
 
 
-class Store(Retention, Protocol):
+class Store(Retention, EventLog, Protocol):
     """Durable storage. Every method may raise StoreUnavailable."""
 
     async def ping(self) -> None:

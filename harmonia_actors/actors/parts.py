@@ -56,6 +56,7 @@ def connect_store(settings: Settings) -> RedisStore:
         settings.namespace,
         connections_max=settings.redis_connections_max,
         timeout_ms=settings.redis_timeout_ms,
+        log_entries_max=settings.log_entries_max,
     )
 
 

@@ -8,7 +8,7 @@ event costs no second parse.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 from urllib.parse import quote
 
 from harmonia_actors.core import jsontext
@@ -16,6 +16,8 @@ from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.core.timestamps import timestamp
 
 __all__ = [
+    "EVENT_STATUSES",
+    "EVENT_TYPES",
     "FINAL_EVENT_TYPES",
     "CheckpointCreated",
     "Event",
@@ -30,6 +32,7 @@ __all__ = [
     "TaskSkipped",
     "TaskStarted",
     "encode_event",
+    "event_status",
     "output_descriptor",
     "output_json",
 ]
@@ -266,10 +269,35 @@ Event = (
     | ExecutionCancelled
 )
 
+EVENT_TYPES: tuple[str, ...] = tuple(kind.type for kind in get_args(Event))
+
+#: What an event says that its task, or its execution, has come to.
+_STATUSES = {
+    ExecutionStarted.type: "running",
+    TaskStarted.type: "running",
+    TaskProgress.type: "running",
+    TaskCompleted.type: "completed",
+    TaskFailed.type: "failed",
+    TaskSkipped.type: "skipped",
+    TaskCancelled.type: "cancelled",
+    ExecutionCompleted.type: "completed",
+    ExecutionFailed.type: "failed",
+    ExecutionCancelled.type: "cancelled",
+}
+_RETRYING = "retrying"
+EVENT_STATUSES = (*dict.fromkeys(_STATUSES.values()), _RETRYING)
+
 #: After one of these no other event follows.
 FINAL_EVENT_TYPES = frozenset(
     {ExecutionCompleted.type, ExecutionFailed.type, ExecutionCancelled.type}
 )
+
+
+def event_status(kind: str, data: bytes) -> str | None:
+    """The status that the task or execution has by this event; None if it is about neither."""
+    if kind == TaskFailed.type and jsontext.decode(data)["will_retry"]:
+        return _RETRYING
+    return _STATUSES.get(kind)
 
 
 def _named(task_name: str, task_index: int, total_tasks: int, reason: str) -> bytes:

@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harmonia_actors.core.cursors import Cursor
+
 __all__ = [
     "SCOPES",
+    "AnyEvent",
     "Edits",
     "ExecutionReply",
     "FileContent",
     "JsonObject",
+    "LoggedEvent",
     "Once",
     "PageRequest",
     "Principal",
@@ -103,6 +107,41 @@ class StreamEvent:
     def data(self) -> bytes:
         """The UTF-8 JSON of the `data` member alone, for SSE: a copy, made when asked for."""
         return self.body[self.data_at : -1]
+
+    @property
+    def cursor(self) -> str:
+        """What to resume after once this event has been seen."""
+        return str(self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """One event of the whole installation's log, or a word of the log's own: a gap, a mark.
+
+    `body` is the WebSocket envelope as UTF-8 JSON, with `cursor` besides; `data` begins at
+    `data_at`. `workflow_id` is empty if it cannot be known any more. A mark only says where the
+    stream is; it is no event for anybody.
+    """
+
+    position: Cursor
+    cursor: str
+    type: str
+    body: bytes
+    data_at: int
+    workflow_id: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """The UTF-8 JSON of the `data` member alone."""
+        return self.body[self.data_at : -1]
+
+    @property
+    def last(self) -> bool:
+        """Never: another event may always follow."""
+        return False
+
+
+AnyEvent = StreamEvent | LoggedEvent
 
 
 @dataclass(frozen=True, slots=True)

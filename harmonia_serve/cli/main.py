@@ -9,6 +9,7 @@ import typer
 from harmonia_serve.cli import checkpoints, components, executions, keys, templates, workflows
 from harmonia_serve.cli.doctor import doctor
 from harmonia_serve.cli.down import down
+from harmonia_serve.cli.events import events
 from harmonia_serve.cli.problems import CommandGroup
 from harmonia_serve.cli.run import run
 from harmonia_serve.cli.status import status
@@ -54,6 +55,7 @@ app.command(rich_help_panel=_SERVICE)(down)
 app.command(rich_help_panel=_SERVICE)(status)
 app.command(rich_help_panel=_SERVICE)(doctor)
 app.command(rich_help_panel=_WORK)(run)
+app.command(rich_help_panel=_WORK)(events)
 app.add_typer(workflows.app, name="workflows", rich_help_panel=_WORK)
 app.add_typer(executions.app, name="executions", rich_help_panel=_WORK)
 app.add_typer(templates.app, name="templates", rich_help_panel=_WORK)

@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import httpx
 from httpx_sse import SSEError, aconnect_sse
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
-from harmonia_serve.client.events import Event, EventCursor
+from harmonia_serve.client.events import AnyCursor, Event, Wanted, stream_cursor
 from harmonia_serve.client.execution import AsyncExecution
 from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
 from harmonia_serve.client.location import locate
@@ -90,11 +90,13 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
 
     async def events(
         self,
-        execution_id: str,
+        execution_id: str | None = None,
         *,
-        after: int = 0,
+        after: int | str | None = None,
         until: int | None = None,
         idle_s: float | None = None,
+        follow: bool = True,
+        **wanted: Unpack[Wanted],
     ) -> AsyncIterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
@@ -102,8 +104,15 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         error is raised. It also ends with the event of seq `until` (the `last_seq` of a state is
         that of the last event so far), and with `idle_s` once no event has come for so long, or
         with the service's next sign of life after that.
+
+        Without `execution_id`: the events of all executions, without end, in the order of their
+        commits, from now on or after the cursor `after` (the `cursor` of an event, or "0" for all
+        that is kept). An event `gap` stands where events cannot be had any more. With
+        `follow=False` it ends where the log ends now.
+
+        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
         """
-        cursor = EventCursor(execution_id, after, until)
+        cursor = stream_cursor(execution_id, after, until, wanted, follow=follow)
         patience = Patience(idle_s)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
@@ -119,7 +128,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
             if not cursor.ended:
                 await asyncio.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
 
-    async def _stream(self, cursor: EventCursor, patience: Patience) -> AsyncIterator[Event]:
+    async def _stream(self, cursor: AnyCursor, patience: Patience) -> AsyncIterator[Event]:
         async with aconnect_sse(
             self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout()
         ) as source:

@@ -1,19 +1,31 @@
-"""A subscriber's place in an execution's event stream: what to ask for, what to make of it.
+"""A subscriber's place in a stream of events: what to ask for, what to make of it.
 
-The cursor sees each event once and in order: repeats are dropped, a gap or a break makes it ask
-again after the last seq it has seen, with growing pauses and a limit. It does no I/O.
+A cursor sees each event once and in order: repeats are dropped, a gap or a break makes it ask
+again after the last event it has seen, with growing pauses and a limit. It does no I/O.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
 from harmonia_serve.client.flows import path_segment
 
-__all__ = ["Event", "EventCursor"]
+__all__ = [
+    "AnyCursor",
+    "Event",
+    "EventCursor",
+    "InstallationCursor",
+    "Selection",
+    "Wanted",
+    "stream_cursor",
+]
 
+_STREAMS = "/events/harmonia/executions"
 _BREAKS_MAX = 8
 _FIRST_PAUSE_S = 0.1
 _PAUSE_S_MAX = 10.0
@@ -21,69 +33,60 @@ _GOOD_STREAM_S = 30.0
 
 #: Types of the events that no other event follows.
 _LAST_TYPES = frozenset({"execution_completed", "execution_failed", "execution_cancelled"})
+#: The last word of a stream of the installation that was to end.
+_END = "end"
 
 
 class Event(TypedDict):
-    """One event: its number within the execution, what happened, when, where, and more of it."""
+    """One event: its number within the execution, what happened, when, where, and more of it.
+
+    In the stream of the whole installation it has the `cursor` to resume after; an event `gap`
+    there is about no execution, and its seq is 0.
+    """
 
     seq: int
     type: str
     timestamp: str
     execution_id: str
     data: dict[str, Any]
+    cursor: NotRequired[str]
 
 
-class EventCursor:
-    """Where a subscriber stands. Feed it what the stream sends; ask it what to do on a break."""
+class Wanted(TypedDict, total=False):
+    """Which events are wanted, as arguments of `events`; what is left out is no filter."""
 
-    def __init__(self, execution_id: str, after: int, until: int | None = None) -> None:
-        self.execution_id = execution_id
-        self.after = after
-        self._until = until
-        self.ended = self._is_enough()
-        self._breaks = 0
-        self._taken_since_open = 0
+    types: Sequence[str] | None
+    task: str | None
+    workflow_id: str | None
+    statuses: Sequence[str] | None
 
-    def _is_enough(self) -> bool:
-        return self._until is not None and self.after >= self._until
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events are wanted; by default all."""
+
+    types: Sequence[str] | None = None
+    task: str | None = None
+    workflow_id: str | None = None
+    statuses: Sequence[str] | None = None
 
     @property
-    def path(self) -> str:
-        """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        return f"/events/harmonia/executions/{path_segment(self.execution_id)}?envelope=true"
+    def query(self) -> dict[str, str]:
+        """As query parameters."""
+        listed = {"type": self.types, "status": self.statuses}
+        words = {name: ",".join(them) for name, them in listed.items() if them is not None}
+        plain = {"task": self.task, "workflow_id": self.workflow_id}
+        return words | {name: value for name, value in plain.items() if value is not None}
 
-    def headers(self) -> dict[str, str]:
-        """What to send with it: from where on."""
-        self._taken_since_open = 0
-        resume = {"Last-Event-ID": str(self.after)} if self.after else {}
-        return {"Accept": "text/event-stream", **resume}
 
-    def take(self, event_id: str, event_type: str, text: str) -> Event | None:
-        """The next event, or None if this one was seen already or is no event of the execution.
+class _Cursor:
+    """What all cursors share: how to go on after a break."""
 
-        Raises ServiceUnreachable on a gap, so that the subscriber asks again.
-        """
-        if not event_id.isdecimal() or event_type in ("", "message"):
-            return None
-        seq = int(event_id)
-        if seq <= self.after:
-            return None
-        if seq > self.after + 1 and self._taken_since_open:
-            raise ServiceUnreachable(
-                self.path, f"event {seq} came after event {self.after}", sent=True
-            )
-        self.after = seq
+    path: str
+    ended: bool = False
+
+    def __init__(self) -> None:
         self._breaks = 0
-        self._taken_since_open += 1
-        self.ended = event_type in _LAST_TYPES or self._is_enough()
-        envelope = json.loads(text)
-        return Event(
-            seq=seq,
-            type=event_type,
-            timestamp=envelope["timestamp"],
-            execution_id=self.execution_id,
-            data=envelope["data"],
-        )
 
     def pause_after_break(
         self, error: ServiceUnreachable | ApiError | None, lasted_s: float
@@ -104,3 +107,136 @@ class EventCursor:
     def note_nothing_more(self) -> None:
         """Take in that the service has no event after the last one (204)."""
         self.ended = True
+
+
+class EventCursor(_Cursor):
+    """Where a follower of one execution stands.
+
+    Feed it what the stream sends; ask it what to do on a break.
+    """
+
+    def __init__(
+        self,
+        execution_id: str,
+        after: int,
+        until: int | None = None,
+        selection: Selection | None = None,
+    ) -> None:
+        super().__init__()
+        self.execution_id = execution_id
+        self.after = after
+        self._until = until
+        self._query = selection.query if selection else {}
+        self.ended = self._is_enough()
+        self._taken_since_open = 0
+
+    def _is_enough(self) -> bool:
+        return self._until is not None and self.after >= self._until
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """What to GET: events in their envelope, because a stream's own fields lack the time."""
+        query = urlencode({"envelope": "true", **self._query})
+        return f"{_STREAMS}/{path_segment(self.execution_id)}?{query}"
+
+    def headers(self) -> dict[str, str]:
+        """What to send with it: from where on."""
+        self._taken_since_open = 0
+        resume = {"Last-Event-ID": str(self.after)} if self.after else {}
+        return {"Accept": "text/event-stream", **resume}
+
+    def take(self, event_id: str, event_type: str, text: str) -> Event | None:
+        """The next event, or None if this one was seen already or is no event of the execution.
+
+        Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection
+        there are gaps, and ids without data that say how far the stream has come.
+        """
+        if not event_id.isdecimal():
+            return None
+        seq = int(event_id)
+        if seq <= self.after:
+            return None
+        if event_type in ("", "message"):
+            if not text and self._query:
+                self.after = seq
+                self.ended = self._is_enough()
+            return None
+        if seq > self.after + 1 and self._taken_since_open and not self._query:
+            raise ServiceUnreachable(
+                self.path, f"event {seq} came after event {self.after}", sent=True
+            )
+        self.after = seq
+        self._breaks = 0
+        self._taken_since_open += 1
+        self.ended = event_type in _LAST_TYPES or self._is_enough()
+        envelope = json.loads(text)
+        return Event(
+            seq=seq,
+            type=event_type,
+            timestamp=envelope["timestamp"],
+            execution_id=self.execution_id,
+            data=envelope["data"],
+        )
+
+
+class InstallationCursor(_Cursor):
+    """Where a follower of all executions stands. `after` is None until the service has said it."""
+
+    def __init__(self, after: str | None, selection: Selection, *, follow: bool) -> None:
+        super().__init__()
+        self.after = after
+        query = {**selection.query, **({} if follow else {"follow": "false"})}
+        self.path = f"{_STREAMS}?{urlencode(query)}" if query else _STREAMS
+
+    def headers(self) -> dict[str, str]:
+        """What to send with it: from where on."""
+        resume = {} if self.after is None else {"Last-Event-ID": self.after}
+        return {"Accept": "text/event-stream", **resume}
+
+    def take(self, event_id: str, event_type: str, text: str) -> Event | None:
+        """The next event; None for an id without data, which says how far the stream has come."""
+        if not event_id:
+            return None
+        if event_type in ("", "message"):
+            if not text:
+                self.after = event_id
+            return None
+        self.after = event_id
+        self._breaks = 0
+        if event_type == _END:
+            self.ended = True
+            return None
+        envelope = json.loads(text)
+        return Event(
+            seq=envelope["seq"],
+            type=event_type,
+            timestamp=envelope["timestamp"],
+            execution_id=envelope["execution_id"],
+            data=envelope["data"],
+            cursor=event_id,
+        )
+
+
+AnyCursor = EventCursor | InstallationCursor
+
+
+def stream_cursor(
+    execution_id: str | None,
+    after: int | str | None,
+    until: int | None,
+    wanted: Wanted,
+    *,
+    follow: bool,
+) -> AnyCursor:
+    """The cursor for what `events` of a client is given. Raises TypeError for what does not fit."""
+    selection = Selection(**wanted)
+    if execution_id is None:
+        if until is not None:
+            raise TypeError("until: only the events of one execution have an end to give")
+        return InstallationCursor(None if after is None else str(after), selection, follow=follow)
+    if selection.workflow_id is not None or selection.statuses is not None or not follow:
+        raise TypeError(
+            "workflow_id, statuses and follow are for the events of all executions: leave them "
+            "out, or leave out the execution"
+        )
+    return EventCursor(execution_id, int(after or 0), until, selection)

@@ -5,7 +5,7 @@ Written once for both clients, like `operations`; only the event loops differ.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -120,9 +120,14 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         super().__init__(document)
         self._client = client
 
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """Each event with seq > `after` once and in order, until the execution ends."""
-        return self._client.events(self.id, after=after)
+    def events(
+        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+    ) -> Iterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends.
+
+        `types` and `task` say which are wanted; by default all.
+        """
+        return self._client.events(self.id, after=after, types=types, task=task)
 
     def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""
@@ -138,9 +143,14 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         super().__init__(document)
         self._client = client
 
-    def events(self, after: int = 0) -> AsyncIterator[Event]:
-        """Each event with seq > `after` once and in order, until the execution ends."""
-        return self._client.events(self.id, after=after)
+    def events(
+        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Each event with seq > `after` once and in order, until the execution ends.
+
+        `types` and `task` say which are wanted; by default all.
+        """
+        return self._client.events(self.id, after=after, types=types, task=task)
 
     async def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import httpx
 from httpx_sse import SSEError, connect_sse
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
-from harmonia_serve.client.events import Event, EventCursor
+from harmonia_serve.client.events import AnyCursor, Event, Wanted, stream_cursor
 from harmonia_serve.client.execution import Execution
 from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
 from harmonia_serve.client.location import locate
@@ -94,11 +94,13 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
 
     def events(
         self,
-        execution_id: str,
+        execution_id: str | None = None,
         *,
-        after: int = 0,
+        after: int | str | None = None,
         until: int | None = None,
         idle_s: float | None = None,
+        follow: bool = True,
+        **wanted: Unpack[Wanted],
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
@@ -106,8 +108,15 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         error is raised. It also ends with the event of seq `until` (the `last_seq` of a state is
         that of the last event so far), and with `idle_s` once no event has come for so long, or
         with the service's next sign of life after that.
+
+        Without `execution_id`: the events of all executions, without end, in the order of their
+        commits, from now on or after the cursor `after` (the `cursor` of an event, or "0" for all
+        that is kept). An event `gap` stands where events cannot be had any more. With
+        `follow=False` it ends where the log ends now.
+
+        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
         """
-        cursor = EventCursor(execution_id, after, until)
+        cursor = stream_cursor(execution_id, after, until, wanted, follow=follow)
         patience = Patience(idle_s)
         while not cursor.ended:
             error: ServiceUnreachable | ApiError | None = None
@@ -122,7 +131,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
             if not cursor.ended:
                 time.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
 
-    def _stream(self, cursor: EventCursor, patience: Patience) -> Iterator[Event]:
+    def _stream(self, cursor: AnyCursor, patience: Patience) -> Iterator[Event]:
         with connect_sse(
             self._http, "GET", cursor.path, headers=cursor.headers(), timeout=stream_timeout()
         ) as source:

@@ -1,5 +1,5 @@
--- id, epoch, version, first_seq, release, and packed: fields, rows, outputs, events, inbox_done,
--- indexes (false to leave them).
+-- id, epoch, version, first_seq, release, packed: fields, rows, outputs, events, inbox_done, indexes
+-- (false to leave them), and entries_max of the log.
 -- Answers 0 if the commit is written (now or before), else {reason, what is stored}.
 local id, version = ARGV[1], tonumber(ARGV[3])
 local key = EXECUTION .. id
@@ -19,7 +19,7 @@ set_fields(ROWS .. id, rows)
 for at = 1, #outputs, 2 do
   redis.call('HSETNX', OUTPUTS .. id, outputs[at], outputs[at + 1])
 end
-if #events > 0 then seq = append_events(id, tonumber(seq), events) end
+if #events > 0 then seq = append_events(id, tonumber(seq), events, ARGV[7]) end
 if #done > 0 then
   acknowledge(id, done)
   if owner ~= '' and redis.call('XLEN', INBOX .. id) == 0 then

@@ -1,5 +1,5 @@
--- id, definition, owners_max, live_max, load_max, and packed: fields, rows, events, indexes, holds,
--- and the list in which it must be alone ('' for none).
+-- id, definition, owners_max, live_max, load_max, packed: fields, rows, events, indexes, holds, and
+-- the list in which it must be alone ('' for none), and entries_max of the log.
 -- Answers {'ok', owner}, {'not alone'}, {'full'}, {'not kept', id} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
@@ -17,7 +17,7 @@ local owner = choose_owner(tonumber(ARGV[3]), tonumber(ARGV[5]))
 local number = redis.call('INCR', CREATED)
 set_fields(key, fields)
 set_fields(ROWS .. id, rows)
-local seq = append_events(id, 0, events)
+local seq = append_events(id, 0, events, ARGV[7])
 local indexes = enter_indexes(nil, entries)
 refer(definition)
 hold(holds)

@@ -36,19 +36,22 @@ PURE = frozenset(
         *("hashlib", "heapq", "json", "math", "re", "typing", "urllib"),
     }
 )
-STORE_CONTRACT = ("persistence.store", "persistence.errors")
+STORE_CONTRACT = ("persistence.store", "persistence.log", "persistence.errors")
 COMPONENT_CONTRACT = tuple(
     f"harmonia_actors.components.{name}"
     for name in ("argv", "contract", "registry", "remote", "workspace")
 )
 ENGINE_VALUES = (
+    "harmonia_actors.core.cursors",
     "harmonia_actors.core.errors",
+    "harmonia_actors.core.events",
+    "harmonia_actors.core.jsontext",
     "harmonia_actors.core.requests",
     "harmonia_actors.settings",
 )
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
-    auth bodies boundary credentials examples gateway identifiers observation
+    auth bodies boundary credentials event_filters examples gateway identifiers observation
     once openapi problems queries request_schemas routes schemas shapes sse streams
     unread_bodies websocket
 """

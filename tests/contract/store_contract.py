@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.contract.commit_contract import CommitContract, InboxContract
 from tests.contract.document_contract import DocumentContract, PageContract
 from tests.contract.execution_contract import ClaimContract, CreateContract, ReadContract
+from tests.contract.log_contract import LogContract
 from tests.contract.own_checkpoint_contract import OwnCheckpointContract
 from tests.contract.owner_contract import (
     CheckpointContract,
@@ -43,5 +44,9 @@ class StoreContract(
     HoldingContract,
     GarbageContract,
     AdmissionContract,
+    LogContract,
 ):
-    """All of it: a test module subclasses this and gives the fixture `store`."""
+    """All of it: a test module subclasses this and gives the fixtures `store` and `small_log`.
+
+    `small_log` is a store whose log keeps ten entries.
+    """

@@ -22,6 +22,10 @@ class TestMemoryStore(StoreContract):
     def store(self) -> Store:
         return MemoryStore()
 
+    @pytest.fixture
+    def small_log(self) -> Store:
+        return MemoryStore(log_entries_max=10)
+
 
 @pytest.fixture
 def clock() -> Clock:

@@ -22,7 +22,7 @@ from tests.contract.wire import Wire, wired
 from tests.support.scripted_actors import until
 
 #: Keys that an installation keeps once it has had an execution and an owner.
-PERMANENT = {b"owners", b"leases", b"created", b"live", b"expired"}
+PERMANENT = {b"owners", b"leases", b"created", b"live", b"expired", b"log"}
 
 
 @pytest.fixture

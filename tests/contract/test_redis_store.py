@@ -39,7 +39,13 @@ async def on_wire(
 
 
 class TestRedisStore(StoreContract):
-    pass
+    @pytest.fixture
+    async def small_log(
+        self, redis_server: EmbeddedServer, redis_namespace: str
+    ) -> AsyncIterator[RedisStore]:
+        opened = RedisStore.connect(redis_server.url, redis_namespace, log_entries_max=10)
+        yield opened
+        await opened.close()
 
 
 async def counted(wire: Wire, *calls: object) -> list[int]:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from persistence.embedded import EmbeddedServer
 from persistence.errors import StoreError
+from persistence.log import LOG_START
 from persistence.memory_store import MemoryStore
 from persistence.redis_store import RedisStore
 from persistence.store import Commit, InboxEntry, IndexEntry, NewExecution, OwnCheckpoint, Store
@@ -306,6 +307,11 @@ async def visible(store: Store) -> list[Any]:
         seen.append(await store.page(name.removeprefix("/"), offset=0, limit=3, descending=False))
     seen.extend([await store.read_checkpoint(one) for one in CHECKPOINTS])
     seen.extend([await store.get_definition(one) for one in DIGESTS])
+    log = await store.read_log(after=LOG_START, limit=100)
+    # The two have clocks of their own.
+    seen.extend([(e.log_id.number, e.execution_id, e.first_seq, e.count) for e in log])
+    named = [(entry.execution_id, entry.first_seq, entry.count) for entry in log]
+    seen.append(await store.read_event_ranges(named))
     return [plain(one) for one in seen]
 
 

@@ -6,16 +6,19 @@ Satisfies the gateway protocol that the routes are written against.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from harmonia_actors.core.cursors import Cursor
 from harmonia_actors.core.errors import ResourceNotFound
-from harmonia_actors.core.requests import FileContent, JsonObject, StreamEvent
+from harmonia_actors.core.requests import FileContent, JsonObject, LoggedEvent, StreamEvent
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.indexing import executions_index
+from harmonia_actors.runtime.installation_events import InstallationEvents
 from harmonia_actors.runtime.service.audits import AuditService
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from harmonia_actors.runtime.service.keys import KeyService
@@ -63,11 +66,33 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         super().__init__(parts)
         self._hub = hub
         self._files = files
+        self._all_events = InstallationEvents(
+            parts.store, recent_bytes_max=parts.settings.stream_installation_bytes_max
+        )
         self._promise = StorePromise(parts.store, age_s_max=parts.settings.durability_age_s_max)
 
     def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events of an execution: history, then live, until the last."""
         return self._hub.events(execution_id, after=after)
+
+    async def installation_events(
+        self, *, after: Cursor | None, follow: bool, workflow_id: str | None
+    ) -> AsyncIterator[Sequence[LoggedEvent]]:
+        """Events of all executions; `workflow_id` is only looked for. Raises WorkflowNotFound."""
+        if workflow_id is not None:
+            await self._find_workflow_or_executions(workflow_id)
+        async with contextlib.aclosing(
+            self._all_events.events(after=after, follow=follow)
+        ) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _find_workflow_or_executions(self, workflow_id: str) -> None:
+        """A workflow that was deleted is known for as long as executions of it are kept."""
+        index = executions_index(workflow_id)
+        listed = await answered(lambda: self.store.page(index, offset=0, limit=1, descending=True))
+        if not listed.total:
+            await self.get_workflow(workflow_id)
 
     async def list_files(self, execution_id: str) -> JsonObject:
         """Files of the workspace."""

@@ -95,6 +95,12 @@ def test_executions(api: Api) -> None:
     api.get(f"{path}/files/none", 404)
     last = events.count(b"\nid: ")
     api.send("GET", f"/events/harmonia{path}", 204, after=last)
+    everything = "/events/harmonia/executions"
+    found = api.send("GET", everything, 200, after="0", follow="false", workflow_id=workflow_id)
+    assert found.count(b"\ndata: ") == last + 1
+    api.send("GET", everything, 204, follow="false")
+    api.send("GET", everything, 422, type="none")
+    api.send("GET", everything, 404, workflow_id=f"wf-{MISSING}")
     api.run(workflow_id)
     api.post("/executions", {"workflow_id": f"wf-{MISSING}"}, 404)
     api.post("/executions", {"workflow_id": workflow_id, "execution_options": {"x": 1}}, 422)

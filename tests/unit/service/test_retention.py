@@ -334,7 +334,7 @@ async def test_beyond_the_limit_a_start_is_refused_and_says_when_to_try_again(
 # Back to where it began ------------------------------------------------------------------------
 
 #: Keys that an installation keeps for ever once it has been used.
-PERMANENT = {"owners", "leases", "created", "live", "expired", "installation"}
+PERMANENT = {"owners", "leases", "created", "live", "expired", "log", "installation"}
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""Where a subscriber to the whole installation stands in its log, as a value and as text.
+
+An entry of the log holds the events of one commit. A cursor names the last entry of which any
+event was seen, and how many of it were: `1795000000000-42` all, `1795000000000-42.3` three, `0`
+nothing yet. Cursors are in the order of the log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["ALL", "Cursor", "parse_cursor"]
+
+#: More events than one commit can have.
+ALL: Final = 2**53
+
+_TEXT: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})(?:\.([1-9][0-9]{0,8}))?")
+
+
+class Cursor(NamedTuple):
+    """After `taken` events of an entry; without arguments, before all entries."""
+
+    at_ms: int = 0
+    number: int = 0
+    taken: int = ALL
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether events of its entry remain."""
+        return self.taken != ALL
+
+    @property
+    def text(self) -> str:
+        """As clients see it."""
+        if not (self.at_ms or self.number):
+            return "0"
+        part = f".{self.taken}" if self.is_partial else ""
+        return f"{self.at_ms}-{self.number}{part}"
+
+
+def parse_cursor(text: str) -> Cursor | None:
+    """The cursor that a client has sent; None if it cannot be one."""
+    if text == "0":
+        return Cursor()
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        return None
+    at_ms, number, taken = found.groups()
+    return Cursor(int(at_ms), int(number), int(taken) if taken else ALL)

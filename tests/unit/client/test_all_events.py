@@ -1,0 +1,185 @@
+"""Both clients and the command line follow all executions of the real service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harmonia_serve.client import (
+    AsyncHarmoniaClient,
+    Event,
+    HarmoniaClient,
+    ValidationFailed,
+    WorkflowNotFound,
+)
+from harmonia_serve.client.events import EventCursor, InstallationCursor, Selection
+from tests.support.local_service import LocalService, local_service
+from tests.unit.cli.conftest import Harmonia, harmonia
+from tests.unit.client.test_client import cutting_proxy
+
+__all__ = ["harmonia"]
+
+TASKS = {
+    name: {"component": "harmonia", "action": "echo", "input": {"value": name}} for name in "ab"
+}
+FAILS = {"f": {"component": "harmonia", "action": "fail", "input": {"message": "no"}}}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
+    with local_service(tmp_path_factory.mktemp("service")) as found:
+        yield found
+
+
+@pytest.fixture
+def client(service: LocalService) -> Iterator[HarmoniaClient]:
+    with HarmoniaClient(service.url, service.api_key) as found:
+        yield found
+
+
+def ran(client: HarmoniaClient, tasks: Any = TASKS) -> tuple[str, str]:
+    """The ids of an execution that has ended, and of its workflow."""
+    execution = client.run({"name": "n", "tasks": tasks})
+    document = execution.wait(timeout=30)
+    return execution.id, document["workflow_id"]
+
+
+def ids(events: list[Event]) -> list[tuple[str, int]]:
+    return [(event["execution_id"], event["seq"]) for event in events]
+
+
+def test_all_that_is_kept_is_what_each_execution_has(client: HarmoniaClient) -> None:
+    mine = [ran(client)[0], ran(client, FAILS)[0]]
+    found = list(client.events(after="0", follow=False))
+    for execution_id in mine:
+        own = [event for event in found if event["execution_id"] == execution_id]
+        its = list(client.events(execution_id))
+        assert [{**event, "cursor": own[n]["cursor"]} for n, event in enumerate(its)] == own
+    cursors = [event["cursor"] for event in found]
+    assert len(set(cursors)) == len(cursors)
+    middle = len(found) // 2
+    assert list(client.events(after=cursors[middle], follow=False)) == found[middle + 1 :]
+    assert list(client.events(after=cursors[-1], follow=False)) == []
+
+
+def test_filters_of_all_kinds(client: HarmoniaClient) -> None:
+    execution_id, workflow_id = ran(client)
+    failed, its_workflow = ran(client, FAILS)
+    only: Any = {"after": "0", "follow": False, "workflow_id": workflow_id}
+    ended = list(client.events(**only, types=["task_started", "execution_completed"], task=None))
+    assert {event["type"] for event in ended} == {"task_started", "execution_completed"}
+    assert {event["execution_id"] for event in ended} == {execution_id}
+    tasks = {event["data"]["task_name"] for event in client.events(**only, task="a")}
+    assert tasks == {"a"}
+    found = client.events(after="0", follow=False, statuses=["failed"], workflow_id=its_workflow)
+    assert {(event["execution_id"], event["type"]) for event in found} == {
+        (failed, "task_failed"),
+        (failed, "execution_failed"),
+    }
+    with pytest.raises(ValidationFailed, match="did you mean 'task_failed'"):
+        next(client.events(types=["task_fail"]))
+    with pytest.raises(WorkflowNotFound):
+        next(client.events(workflow_id="wf-123e4567-e89b-12d3-a456-426614174999"))
+
+
+def test_one_execution_filtered_comes_to_its_end(client: HarmoniaClient) -> None:
+    execution_id, _ = ran(client)
+    execution = client.execution(execution_id)
+    assert {event["type"] for event in execution.events(types=["task_started"])} == {"task_started"}
+    assert {event["data"]["task_name"] for event in execution.events(task="b")} == {"b"}
+    assert list(execution.events(task="none")) == []
+
+
+def test_what_does_not_fit_together_is_refused(client: HarmoniaClient) -> None:
+    with pytest.raises(TypeError, match="leave out the execution"):
+        next(client.events("exec-1", workflow_id="wf-1"))
+    with pytest.raises(TypeError, match="until"):
+        next(client.events(until=3))
+
+
+def test_a_stream_that_breaks_is_resumed_after_the_last_event(
+    service: LocalService, client: HarmoniaClient
+) -> None:
+    ran(client)
+    whole = list(client.events(after="0", follow=False))
+    with (
+        cutting_proxy(service.url, bytes_each=[900, 1_200, 1_500]) as (url, connections),
+        HarmoniaClient(url, service.api_key) as cut,
+    ):
+        assert list(cut.events(after="0", follow=False)) == whole
+    assert len(connections) >= 4
+
+
+async def test_the_async_client_follows_live(service: LocalService) -> None:
+    async with AsyncHarmoniaClient(service.url, service.api_key) as client:
+        before = [event async for event in client.events(after="0", follow=False)]
+        execution = await client.run({"name": "n", "tasks": TASKS})
+        seen: list[Event] = []
+        async for event in client.events(after=before[-1]["cursor"]):
+            seen.append(event)
+            if event["type"] == "execution_completed":
+                break
+        own = [event async for event in execution.events(types=["execution_completed"])]
+        assert [event["seq"] for event in own] == [seen[-1]["seq"]]
+        assert ids(seen) == [(execution.id, seq) for seq in range(1, len(seen) + 1)]
+
+
+def test_the_command_prints_what_is_kept(
+    service: LocalService,
+    client: HarmoniaClient,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    execution_id, workflow_id = ran(client)
+    shown = harmonia("events", "--workflow", workflow_id, "--json")
+    events = [json.loads(line) for line in shown.out.splitlines()]
+    assert ids(events) == [(execution_id, seq) for seq in range(1, len(events) + 1)]
+    some = harmonia(
+        *("events", "--after", events[0]["cursor"], "--task", "a", "--workflow", workflow_id),
+        *("--type", "task_started", "--type", "task_completed", "--status", "completed"),
+    )
+    assert some.code == 0
+    (line,) = some.out.splitlines()
+    assert execution_id in line
+    assert "task_completed" in line
+    wrong = harmonia("events", "--type", "task_complete")
+    assert (wrong.code, "did you mean 'task_completed'" in wrong.err) == (1, True)
+
+
+# The cursors alone -------------------------------------------------------------------------------
+
+
+def test_a_cursor_of_all_is_asked_for_by_header_and_moves_without_events() -> None:
+    cursor = InstallationCursor(None, Selection(types=["a", "b"], task="x y"), follow=True)
+    assert cursor.path == "/events/harmonia/executions?type=a%2Cb&task=x+y"
+    assert "Last-Event-ID" not in cursor.headers()
+    assert cursor.take("5-1", "message", "") is None
+    assert cursor.headers()["Last-Event-ID"] == "5-1"
+    assert cursor.take("", "message", "") is None
+    body = json.dumps(
+        {"seq": 0, "timestamp": "t", "execution_id": "", "data": {"reason": "trimmed"}}
+    )
+    gap = cursor.take("6-2", "gap", body)
+    assert gap is not None
+    assert (gap["type"], gap["seq"], gap.get("cursor")) == ("gap", 0, "6-2")
+    assert cursor.take("7-3", "end", "{}") is None
+    assert cursor.ended
+
+
+def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:
+    cursor = EventCursor("exec-1", 0, selection=Selection(task="a"))
+    body = json.dumps({"timestamp": "t", "data": {}})
+    for seq in (2, 9):
+        event = cursor.take(str(seq), "task_started", body)
+        assert event is not None
+        assert event["seq"] == seq
+    assert cursor.take("12", "message", "") is None
+    assert cursor.after == 12

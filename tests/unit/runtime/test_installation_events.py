@@ -1,0 +1,177 @@
+"""Followers of all executions: over both stores, while the store is away, and when nobody is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+import pytest
+
+from harmonia_actors.core import jsontext
+from harmonia_actors.core.cursors import Cursor
+from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.requests import LoggedEvent
+from harmonia_actors.runtime.installation_events import InstallationEvents
+from persistence.embedded import EmbeddedServer
+from persistence.errors import StoreUnavailable
+from persistence.log import LogEntry, LogId
+from persistence.memory_store import MemoryStore
+from persistence.redis_store import RedisStore
+from persistence.store import Store
+from tests.support.many_logs import ManyLogs, received
+from tests.support.scripted_actors import settle, until
+
+
+class FlakyStore(MemoryStore):
+    """Its log can be away."""
+
+    away = False
+    readings = 0
+
+    async def read_log(self, *, after: LogId, limit: int, wait_ms: int = 0) -> Sequence[LogEntry]:
+        self.readings += 1
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().read_log(after=after, limit=limit, wait_ms=wait_ms)
+
+    async def log_end(self) -> LogId:
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().log_end()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(
+    request: pytest.FixtureRequest, redis_server: EmbeddedServer, redis_namespace: str
+) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    opened = RedisStore.connect(redis_server.url, redis_namespace)
+    yield opened
+    await opened.close()
+
+
+async def follow(
+    hub: InstallationEvents, found: list[LoggedEvent], after: Cursor | None = None
+) -> None:
+    async with aclosing(hub.events(after=after)) as batches:
+        async for batch in batches:
+            found += batch
+
+
+def ids(events: Sequence[LoggedEvent]) -> list[tuple[str, int]]:
+    bodies = [jsontext.decode(event.body) for event in events]
+    return [(one["execution_id"], one["seq"]) for one in bodies if one["seq"]]
+
+
+async def test_live_events_and_history_over_both_stores(store: Store) -> None:
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1", "wf-1")
+    await logs.create("exec-2", "wf-2")
+    await logs.commit("exec-1", 3)
+    live: list[LoggedEvent] = []
+    whole: list[LoggedEvent] = []
+    clients = [
+        asyncio.ensure_future(follow(hub, live)),
+        asyncio.ensure_future(follow(hub, whole, Cursor())),
+    ]
+    await until(lambda: live and len(whole) == 4)
+    await logs.commit("exec-2", 2)
+    await until(lambda: len(live) == 3)
+    await logs.commit("exec-1", 1)
+    await until(lambda: len(live) == 4 and len(whole) == 7)
+    assert ids(live) == [("exec-2", 1), ("exec-2", 2), ("exec-1", 4)]
+    assert ids(whole) == [one.id for one in logs.said]
+    assert [event.workflow_id for event in whole[1:]] == [one.workflow_id for one in logs.said]
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+
+
+async def test_a_commit_of_many_events_comes_in_parts_and_is_resumed_in_any(store: Store) -> None:
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    await logs.commit("exec-1", 1_200)
+    await logs.commit("exec-1", 1)
+    sizes = [len(batch) async for batch in hub.events(after=Cursor(), follow=False)]
+    assert sizes == [1, 500, 500, 201, 1]
+    whole = await received(hub)
+    assert ids(whole) == [one.id for one in logs.said]
+    for at in (0, 499, 500, 998, 1_198, 1_199):
+        assert ids(await received(hub, whole[at].position)) == ids(whole[at + 1 :])
+
+
+async def test_a_cursor_that_claims_more_of_a_commit_than_there_is_is_taken_as_all_of_it() -> None:
+    store = MemoryStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    await logs.commit("exec-1", 2)
+    (first, _) = await received(hub)
+    beyond = first.position._replace(taken=7)
+    assert ids(await received(hub, beyond)) == []
+    await logs.commit("exec-1", 1)
+    assert ids(await received(hub, beyond)) == [("exec-1", 3)]
+
+
+async def test_a_log_that_lost_its_end_and_was_numbered_anew_is_a_gap() -> None:
+    """As after a crash of a server that syncs once a second: the numbers are the same."""
+    now = iter(range(1_000, 2_000))
+    lost, kept = MemoryStore(lambda: 100), MemoryStore(lambda: next(now))
+    before = ManyLogs(lost)
+    await before.create("exec-1")
+    await before.commit("exec-1", 1)
+    (event,) = await received(InstallationEvents(lost))
+    after = ManyLogs(kept)
+    await after.create("exec-1")
+    await after.commit("exec-1", 1)
+    gap, *rest = await received(InstallationEvents(kept), event.position)
+    assert jsontext.decode(gap.data) == {"reason": "unknown_cursor"}
+    assert ids(rest) == [("exec-1", 1)]
+
+
+async def test_a_store_that_is_away_at_the_start_is_said_to_be() -> None:
+    store = FlakyStore()
+    store.away = True
+    with pytest.raises(ServiceUnavailable):
+        await received(InstallationEvents(store))
+    with pytest.raises(ServiceUnavailable):
+        await follow(InstallationEvents(store), [])
+
+
+async def test_a_store_that_is_away_for_a_while_loses_nothing() -> None:
+    store = FlakyStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    found: list[LoggedEvent] = []
+    client = asyncio.ensure_future(follow(hub, found))
+    await until(lambda: found)
+    store.away = True
+    await logs.commit("exec-1", 2)
+    await logs.commit("exec-1", 1)
+    await settle()
+    store.away = False
+    await until(lambda: len(found) == 4)
+    assert ids(found) == [one.id for one in logs.said]
+    client.cancel()
+    await asyncio.gather(client, return_exceptions=True)
+
+
+async def test_when_nobody_follows_nothing_is_read() -> None:
+    store = FlakyStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    await logs.commit("exec-1", 1)
+    assert len(await received(hub)) == 1
+    found: list[LoggedEvent] = []
+    client = asyncio.ensure_future(follow(hub, found))
+    await until(lambda: found)
+    client.cancel()
+    await asyncio.gather(client, return_exceptions=True)
+    await settle()
+    before = store.readings
+    for _ in range(5):
+        await logs.commit("exec-1", 1)
+        await settle()
+    assert store.readings == before
