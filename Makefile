@@ -81,4 +81,4 @@ lock: ## Resolve requirements.lock again from the ranges in pyproject.toml
 	  --no-emit-find-links --no-header --group dev -o requirements.lock pyproject.toml
 
 clean: ## Remove what install and tests made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/peers/*/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -63,6 +63,13 @@ class Outcome:
     #: Milliseconds from when each execution was to be submitted until its end was known.
     latencies_ms: list[float] = field(default_factory=list)
     failed: int = 0
+    #: What the first one that failed was told.
+    failure: str = ""
+
+    def note_failure(self, reason: str) -> None:
+        """One more has failed."""
+        self.failed += 1
+        self.failure = self.failure or reason[:300]
 
 
 def to_json(job: Job) -> dict[str, Any]:

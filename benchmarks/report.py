@@ -17,7 +17,7 @@ from benchmarks.plots import write_plots
 from benchmarks.summary import summarise
 from benchmarks.tables import aims_table, cases_table, derived_table, systems_table, table
 
-__all__ = ["page", "write_report"]
+__all__ = ["newest", "page", "write_report"]
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -102,15 +102,19 @@ actors of single large executions; 1,000 nodes by the store.
 """
 
 
-def write_report(ledger: Ledger, results: Path) -> None:
-    """Write JSON and plots of a run, and the page if the results are the project's own."""
+def write_report(ledger: Ledger, results: Path) -> tuple[Path, Path]:
+    """Write JSON, plots and page; where the JSON and the page are.
+
+    The page of the project's own results is the one of this folder.
+    """
     document = summarise(ledger.header, ledger.lines)
     results.mkdir(parents=True, exist_ok=True)
     document["plots"] = write_plots(document, results)
     path = results / f"{document['form']}.json"
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     target = FOLDER if results.resolve() == RESULTS else results
-    (target / _PAGE).write_text(page(_newest(results), _from(target, results)), encoding="utf-8")
+    (target / _PAGE).write_text(page(newest(results), _from(target, results)), encoding="utf-8")
+    return path, target / _PAGE
 
 
 def _from(folder: Path, results: Path) -> str:
@@ -118,7 +122,7 @@ def _from(folder: Path, results: Path) -> str:
     return os.path.relpath(results, folder)
 
 
-def _newest(results: Path) -> Json | None:
+def newest(results: Path) -> Json | None:
     """The results of the full form if there are any, else of the short one."""
     for form in ("full", "short"):
         path = results / f"{form}.json"
@@ -172,7 +176,7 @@ def _plan() -> str:
 
 def main() -> int:
     """Make the page again."""
-    (FOLDER / _PAGE).write_text(page(_newest(RESULTS), "results"), encoding="utf-8")
+    (FOLDER / _PAGE).write_text(page(newest(RESULTS), "results"), encoding="utf-8")
     return 0
 
 

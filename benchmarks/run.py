@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.actions import work_s
 from benchmarks.catalogue import SHORT, SYSTEMS, WORKLOADS, Entry
+from benchmarks.environments import python_of
 from benchmarks.jobs import OfferLoad, Outcome, RunMany
 from benchmarks.ledger import Key, Ledger, Line
 from benchmarks.machine import Usage
-from benchmarks.peers import python_of
 from benchmarks.report import write_report
 from benchmarks.summary import IDLE
 from benchmarks.turn import ROOT, Broken, Turn, turn_of
@@ -78,8 +78,8 @@ def main() -> int:
     for number in range(form.rounds):
         for entry in luck.sample(systems, len(systems)):
             runner.give_turn(number, entry)
-    write_report(ledger, chosen.results)
-    print(f"\nresults: {chosen.results / f'{form.name}.json'} and {ROOT / 'benchmarks/README.md'}")
+    written, page = write_report(ledger, chosen.results)
+    print(f"\nresults: {written}, {page}")
     return 1 if any(line.error or line.problems for line in ledger.lines) else 0
 
 
@@ -162,8 +162,8 @@ class Runner:
         self, turn: Turn, number: int, entry: Entry, workload: Workload, case: Case
     ) -> None:
         key: Key = (number, entry.name, workload.id, case.name, 0)
-        if self._is_beyond(key, case):
-            self._write(workload_line(key, cannot=_BEYOND))
+        if reason := self._why_not(key, case):
+            self._write(workload_line(key, cannot=reason))
             return
         if case.warm_up:
             turn.run(case.job, case.timeout_s)
@@ -178,14 +178,15 @@ class Runner:
                 raise
             self._write(self._line(key, workload, case, answer, usage, turn.idle))
 
-    def _is_beyond(self, key: Key, case: Case) -> bool:
-        """Whether a lower step of the same ladder, in this round, was too much already."""
-        return bool(case.ladder) and any(
-            line.key[:3] == key[:3]
-            and line.case.startswith(case.ladder)
-            and (line.is_final or line.figures.get("kept_up") == 0)
-            for line in self._ledger.lines
-        )
+    def _why_not(self, key: Key, case: Case) -> str:
+        """Why a lower step of the same ladder, in this round, was too much already; else empty."""
+        for line in self._ledger.lines if case.ladder else ():
+            if line.key[:3] == key[:3] and line.case.startswith(case.ladder):
+                if line.is_final:
+                    return line.cannot or line.error
+                if line.figures.get("kept_up") == 0:
+                    return _BEYOND
+        return ""
 
     def _line(
         self,

@@ -16,9 +16,9 @@ from typing import IO, Any
 import psutil
 
 from benchmarks.catalogue import Entry
+from benchmarks.environments import python_of
 from benchmarks.jobs import Job, to_json
 from benchmarks.machine import Usage, Watch
-from benchmarks.peers import python_of
 from persistence.embedded import find_binary
 
 __all__ = ["Broken", "Turn", "turn_of"]

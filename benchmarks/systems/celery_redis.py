@@ -115,7 +115,9 @@ class CeleryRedis:
 
         def one() -> bool:
             with gate:
-                canvas.apply_async().get(timeout=_RUN_S_MAX)
+                result = canvas.apply_async()
+                if not job.accepted_only:
+                    result.get(timeout=_RUN_S_MAX)
             return True
 
         from concurrent.futures import ThreadPoolExecutor

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster, wait
 from benchmarks import actions
 from benchmarks.graphs import Graph
 from benchmarks.jobs import Job, OfferLoad, Outcome, RunGraph, RunMany
-from benchmarks.systems.serving import CannotDo, offer, serve
+from benchmarks.systems.serving import CannotDo, offer, serve, until_the_end
 
 
 def call(action: str, amount: float, takes: bool, reports: list[Any]) -> actions.Report:
@@ -74,6 +74,7 @@ class Dask:
         return Outcome(seconds, times, last["value"])
 
     async def _offer(self, job: OfferLoad) -> Outcome:
+        until_the_end(job)
         async with Client(self._cluster.scheduler_address, asynchronous=True) as client:
 
             async def ended() -> bool:

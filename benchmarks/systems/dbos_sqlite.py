@@ -105,7 +105,10 @@ class Dbos:
             case OfferLoad():
 
                 async def ended() -> bool:
-                    await run_graph(rows)
+                    if job.accepted_only:
+                        await DBOS.start_workflow_async(run_graph, rows)
+                    else:
+                        await run_graph(rows)
                     return True
 
                 await ended()

@@ -164,16 +164,22 @@ class Harmonia:
         begun = time.perf_counter()
 
         async def one() -> None:
-            async with gate:
-                found = await self._execute(http, workflow_id, wait=wait)
-            if wait:
+            try:
+                async with gate:
+                    found = await self._execute(http, workflow_id, wait=wait)
+            except RuntimeError as error:
+                outcome.note_failure(str(error))
+                return
+            if wait and found["status"] == "completed":
                 outcome.latencies_ms.append((time.perf_counter() - begun) * 1000)
-                outcome.failed += found["status"] != "completed"
+            elif wait:
+                outcome.note_failure(f"the execution is {found['status']}")
 
         await asyncio.gather(*(one() for _ in range(job.count)))
-        while not wait and await self._count(http, workflow_id, "completed") < job.count:
-            outcome.failed = await self._count(http, workflow_id, "failed")
-            if outcome.failed:
+        accepted = job.count - outcome.failed
+        while not wait and await self._count(http, workflow_id, "completed") < accepted:
+            if await self._count(http, workflow_id, "failed"):
+                outcome.note_failure("an execution has failed")
                 break
             await asyncio.sleep(_LOOK_S)
         outcome.seconds = time.perf_counter() - begun

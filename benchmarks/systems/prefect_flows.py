@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import actions
 from benchmarks.graphs import Graph
 from benchmarks.jobs import Job, OfferLoad, Outcome, RunGraph, RunMany
-from benchmarks.systems.serving import CannotDo, offer, serve
+from benchmarks.systems.serving import CannotDo, offer, serve, until_the_end
 from benchmarks.systems.store import free_port
 
 _START_S = 120.0
@@ -103,6 +103,8 @@ class Prefect:
                 raise CannotDo("each flow that waits holds a thread and its tasks one each")
 
     async def _offer(self, job: OfferLoad) -> Outcome:
+        until_the_end(job)
+
         async def ended() -> bool:
             await asyncio.to_thread(self._run, _Whole(job.graph))
             return True

@@ -19,7 +19,7 @@ import aiohttp
 from benchmarks import actions
 from benchmarks.graphs import Graph
 from benchmarks.jobs import Job, OfferLoad, Outcome, RunGraph, RunMany
-from benchmarks.systems.serving import CannotDo, offer, serve
+from benchmarks.systems.serving import CannotDo, offer, serve, until_the_end
 from benchmarks.systems.store import free_port
 
 _WAITING_MAX = 20_000
@@ -130,6 +130,7 @@ class RawRay:
         )
 
     async def _offer(self, job: OfferLoad) -> Outcome:
+        until_the_end(job)
         if len(job.graph) > 1:
             raise CannotDo("its Serve application runs one task per request")
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:

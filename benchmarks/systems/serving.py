@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from benchmarks.jobs import Job, OfferLoad, Outcome, job_of
 
-__all__ = ["CannotDo", "System", "offer", "serve"]
+__all__ = ["CannotDo", "System", "offer", "serve", "until_the_end"]
 
 
 class CannotDo(Exception):
@@ -75,6 +75,12 @@ def _answer(system: System, job: Job) -> dict[str, Any]:
     return {"outcome": asdict(outcome), "counters": counted}
 
 
+def until_the_end(job: OfferLoad) -> None:
+    """For systems that have no moment at which an execution is accepted. Raises CannotDo."""
+    if job.accepted_only:
+        raise CannotDo("nothing is accepted for good before it has ended")
+
+
 async def offer(job: OfferLoad, run_one: Callable[[], Awaitable[bool]]) -> Outcome:
     """Start `run_one` at its times; it says whether all went well.
 
@@ -87,14 +93,12 @@ async def offer(job: OfferLoad, run_one: Callable[[], Awaitable[bool]]) -> Outco
 
     async def one(due: float) -> None:
         try:
-            good = await run_one()
-        except Exception:
-            traceback.print_exc()
-            good = False
-        if good:
-            outcome.latencies_ms.append((loop.time() - due) * 1000)
-        else:
-            outcome.failed += 1
+            if await run_one():
+                outcome.latencies_ms.append((loop.time() - due) * 1000)
+            else:
+                outcome.note_failure("it did not complete")
+        except Exception as error:
+            outcome.note_failure(repr(error))
 
     running = []
     for number in range(round(job.per_s * job.seconds)):
@@ -106,6 +110,6 @@ async def offer(job: OfferLoad, run_one: Callable[[], Awaitable[bool]]) -> Outco
         _, late = await asyncio.wait(running, timeout=job.patience_s)
         for task in late:
             task.cancel()
-        outcome.failed += len(late)
+            outcome.note_failure("no end within the patience of the job")
     outcome.seconds = loop.time() - begun
     return outcome

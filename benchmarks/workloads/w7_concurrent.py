@@ -44,7 +44,7 @@ def measure(form: Form, case: Case, outcome: Outcome) -> Measured:
     if outcome.latencies_ms:
         figures["p50_s"] = percentile(outcome.latencies_ms, 50) / 1000
         figures["p99_s"] = percentile(outcome.latencies_ms, 99) / 1000
-    problems = [f"{outcome.failed} failed"] if outcome.failed else []
+    problems = [f"{outcome.failed} failed: {outcome.failure}"] if outcome.failed else []
     return Measured(figures, problems)
 
 
