@@ -11,8 +11,8 @@ from benchmarks.workloads.workload import Case, Column, Form, Measured, Workload
 
 __all__ = ["WORKLOAD"]
 
-_GRAINS_US = (125, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
-_GRAINS_US_FULL = (*_GRAINS_US, 32_000, 64_000, 128_000)
+_GRAINS_US = (250, 1_000, 2_000, 4_000, 16_000)
+_GRAINS_US_FULL = tuple(125 * 2**power for power in range(11))
 _STEPS = 100
 _STEPS_FULL = 1_000
 #: However long the tasks, one run has no more work than this for each core.

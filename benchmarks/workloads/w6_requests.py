@@ -12,15 +12,15 @@ from benchmarks.workloads.workload import Case, Column, Form, Measured, Workload
 __all__ = ["WORKLOAD"]
 
 _RATES = (5, 25, 100, 200, 400)
-_RATES_FULL = (5, 10, 25, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1_000)
-_CHAIN_RATES = (25, 100, 200, 400)
+_RATES_FULL = (5, 10, 25, 50, 100, 200, 300, 400, 600, 800)
+_CHAIN_RATES = (100, 200, 300, 400)
 _SECONDS = 3.0
-_SECONDS_FULL = 20.0
+_SECONDS_FULL = 15.0
 _SHARE_KEPT = 0.95
 #: A rate that nobody should fail at.
 _EASY = 25
 #: Few requests make no 99th percentile.
-_REQUESTS_MIN = 50
+_REQUESTS_MIN = 30
 
 
 def cases(form: Form, reach: int) -> list[Case]:

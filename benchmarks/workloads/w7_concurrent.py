@@ -15,7 +15,7 @@ _SLEEP_S = 0.1
 _WAITING = 2_000
 _WAITING_FULL = 10_000
 #: They wait so long that all of them are there at once.
-_HOLD_S = 20.0
+_HOLD_S = 15.0
 _HOLD_S_FULL = 90.0
 
 
