@@ -73,6 +73,7 @@ _CAVEATS = """\
 - DBOS and Prefect run tasks in the process of the client, in one interpreter: no hop to another
   process, and no second core. Celery's and dask's workers take one task at a time, so what only
   waits is not asked of them. Prefect's SQLite and its retries of states make its numbers spread.
+- A message of a Celery chain carries all that is left of the chain: its cost grows with the length.
 - DBOS runs a graph level by level, since the order of its steps must be found again in a recovery.
 - Raw Ray is told a whole graph at once, and holds it in the memory of its driver: it shows what a
   layer above it costs, not what an engine could be replaced by.
