@@ -49,10 +49,14 @@ class Ledger:
         self._path = path
         self.header = header
         self._lines: list[Line] = []
+        #: Where the lines of another run were put that had been here.
+        self.replaced: Path | None = None
         old = list(_documents(path))
         if old and all(old[0].get(name) == header[name] for name in same):
             self.header = old[0]
             self._lines = [Line(**document) for document in old[1:]]
+        elif len(old) > 1:
+            self.replaced = path.rename(path.with_suffix(".old.jsonl"))
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
         with fresh.open("w", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ import psutil
 __all__ = ["Usage", "Watch", "commit", "facts"]
 
 _SAMPLE_S = 2.0
+_GRACE_S = 5.0
 
 
 def facts() -> dict[str, Any]:
@@ -34,19 +35,21 @@ def facts() -> dict[str, Any]:
     }
 
 
-def commit(root: Path) -> str:
-    """The version of the code, with a + if it was changed since; empty outside a repository."""
+def commit(root: Path, but: tuple[str, ...]) -> str:
+    """The version of the code, with a + if more than `but` has changed; empty if it is unknown."""
+    spared = [f":!{path}" for path in but]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - whichever git there is
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        version = _git(root, "rev-parse", "--short", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", ".", *spared)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return found.stdout.strip()
+    return version + ("+" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return run.stdout.strip()
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Usage:
     processes: int = 0
     started: int = 0
     cpu_s: float = 0.0
+    #: What all other processes of the machine took, in percent of one core.
+    others_percent: float = 0.0
 
 
 @dataclass
@@ -94,6 +99,7 @@ class Watch:
         self.look()
         self._peak_mb = 0.0
         known, cpu_s = set(self._seen), sum(self._cpu.values())
+        begun, busy_s = time.monotonic(), _busy_s()
         ended = threading.Event()
 
         def sample() -> None:
@@ -109,7 +115,8 @@ class Watch:
             sampler.join()
         _, count = self.look()
         used = sum(self._cpu.values()) - cpu_s
-        return value, Usage(self._peak_mb, count, len(self._seen - known), used)
+        others = max(_busy_s() - busy_s - used, 0) / (time.monotonic() - begun) * 100
+        return value, Usage(self._peak_mb, count, len(self._seen - known), used, others)
 
     def rest(self, seconds: float) -> Usage:
         """What an idle system takes."""
@@ -121,7 +128,9 @@ class Watch:
 
     def end(self) -> int:
         """Kill what is left of all that was ever seen. How many there were."""
-        left = [process for process in self._seen if _runs(process)]
+        # Some, like those that track a library's shared memory, end a little after their parent.
+        _, alive = psutil.wait_procs(self._seen, timeout=_GRACE_S)
+        left = [process for process in alive if _runs(process)]
         for process in left:
             try:
                 process.kill()
@@ -129,6 +138,13 @@ class Watch:
                 continue
         psutil.wait_procs(left, timeout=10)
         return len(left)
+
+
+def _busy_s() -> float:
+    """Seconds that the cores of the machine have worked, all together; whoever it was for."""
+    times = psutil.cpu_times()
+    resting = times.idle + getattr(times, "iowait", 0.0)
+    return float(sum(times) - resting - getattr(times, "guest", 0.0))
 
 
 def _pss_bytes(process: psutil.Process) -> int:

@@ -22,6 +22,8 @@ __all__ = ["newest", "page", "write_report"]
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 _PAGE = "README.md"
+#: Beyond it a machine is not quiet: the kernel and the runner themselves take some of it.
+_QUIET_PERCENT = 15
 
 Json = dict[str, Any]
 
@@ -60,6 +62,7 @@ _METHOD = """\
   not there before it, as far as those looks have seen them.
 - **Store commands and bytes** are what a Redis-compatible store has counted over the run (`INFO
   commandstats`; network bytes in and out), idle traffic of that time included, by tasks.
+- **Quiet.** `others` is what all other processes of the machine took meanwhile.
 - **Slow systems** get smaller sizes, which the name of the case says.
 - **Results are checked**: the last value of a chain, the bytes that a fan-in was given, the order
   of recorded workflows. What is wrong stands in the last column, like what a system cannot do.
@@ -163,7 +166,22 @@ def _run(document: Json) -> str:
         f"{document['began']}, code {document['commit'] or 'unknown'}. {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python "
         f"{machine['python']}; load average at the beginning {document['load']:.2f}.\n"
+        f"{_noise(document)}"
     )
+
+
+def _noise(document: Json) -> str:
+    """How much of the machine others have had while it was measured."""
+    others = document.get("others_percent")
+    if others is None:
+        return ""
+    told = (
+        f"\nWhile something was measured, other processes took {others['median']:.0f} % of a core "
+        f"at the median, and {others['most']:.0f} % at most."
+    )
+    if others["median"] > _QUIET_PERCENT:
+        told += " **The machine was not quiet: these numbers are good for nothing but a trial.**"
+    return f"{told}\n"
 
 
 def _plan() -> str:

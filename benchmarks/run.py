@@ -35,6 +35,8 @@ _SETTLE_S = {"short": 3.0, "full": 15.0}
 _IDLE_S = {"short": 4.0, "full": 30.0}
 #: A system that dies in its turn is started so often at most.
 _STARTS_MAX = 3
+#: What a run writes itself does not make it a run of something else.
+_WRITTEN = ("benchmarks/README.md", "benchmarks/results")
 _BEYOND = "a lower rate was not kept up with"
 
 
@@ -56,7 +58,7 @@ def main() -> int:
         python_of(entry)
     header = {
         "form": form.name,
-        "commit": machine.commit(ROOT),
+        "commit": machine.commit(ROOT, _WRITTEN),
         "machine": machine.facts(),
         "rounds": form.rounds,
         "systems": [entry.name for entry in systems],
@@ -73,6 +75,8 @@ def main() -> int:
     form = Form(**{**vars(form), "work_s": ledger.header["work_s"]})
     if ledger.lines:
         print(f"going on with the run of {ledger.header['began']}")
+    elif ledger.replaced:
+        print(f"not the same code, machine or choice as before: that run is in {ledger.replaced}")
     runner = Runner(form, ledger, set(chosen.workloads), chosen.results)
     luck = random.Random(ledger.header["seed"])
     for number in range(form.rounds):
@@ -213,6 +217,7 @@ class Runner:
             "processes": usage.processes,
             "processes_started": usage.started,
             "cpu_s": usage.cpu_s,
+            "others_percent": usage.others_percent,
         }
         figures |= _per_task(answer["counters"], _tasks(case))
         return workload_line(key, figures=figures, problems=measured.problems)

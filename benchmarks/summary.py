@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.aims import judge
 from benchmarks.catalogue import CLASSES, SYSTEMS, WORKLOADS
-from benchmarks.figures import spread_of
+from benchmarks.figures import percentile, spread_of
 from benchmarks.ledger import Line
 from benchmarks.workloads.workload import Column, Workload
 
@@ -55,6 +55,9 @@ def summarise(header: Json, lines: Sequence[Line]) -> Json:
             if any(line.workload == workload.id for line in lines)
         ],
     }
+    others = [line.figures["others_percent"] for line in lines if "others_percent" in line.figures]
+    if others:
+        document["others_percent"] = {"median": percentile(others, 50), "most": max(others)}
     return document | {"aims": judge(document)}
 
 

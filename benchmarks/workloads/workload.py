@@ -89,4 +89,5 @@ def per_task() -> tuple[Column, ...]:
         Column("pss_mb", "peak PSS, MB", 0),
         Column("processes", "processes", 0),
         Column("processes_started", "started in the run", 0),
+        Column("others_percent", "others, % of a core", 0),
     )

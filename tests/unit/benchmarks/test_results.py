@@ -43,7 +43,7 @@ def lines() -> list[Line]:
     found = []
     for number, steps_per_s in enumerate((900.0, 1_100.0, 1_000.0)):
         found.append(Line(number, "harmonia", IDLE, IDLE, figures={"ready_s": 5.0}))
-        figures = {"steps_per_s": steps_per_s, "hop_p99_ms": 2.0}
+        figures = {"steps_per_s": steps_per_s, "hop_p99_ms": 2.0, "others_percent": 80.0}
         found.append(Line(number, "harmonia", "W4", "1000 steps", figures=figures))
         for width in (100, 1_000):
             figures = {"width": width, "seconds": width / 2_000, "tasks_per_s": 2_000.0}
@@ -95,6 +95,7 @@ def test_a_report_is_written_where_the_results_are(tmp_path: Path) -> None:
         ledger.add(line)
     write_report(ledger, tmp_path)
     written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "The machine was not quiet" in written
     assert "## W4: A chain of 1,000" in written
     assert "1,000 [950, 1,050]" in written
     assert (tmp_path / "short.json").is_file()
@@ -127,7 +128,10 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 def test_another_version_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "short.jsonl"
     Ledger(path, HEADER, SAME).add(Line(0, "ray", "W4", "1000 steps"))
-    assert not Ledger(path, {**HEADER, "commit": "def"}, SAME).lines
+    again = Ledger(path, {**HEADER, "commit": "def"}, SAME)
+    assert not again.lines
+    assert again.replaced is not None, "hours of work are not thrown away"
+    assert "1000 steps" in again.replaced.read_text()
 
 
 @pytest.mark.parametrize("full", [False, True])
