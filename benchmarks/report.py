@@ -162,7 +162,7 @@ def page(document: Json | None, folder: str) -> str:
 def _run(document: Json) -> str:
     machine = document["machine"]
     return (
-        f"## This run\n\nForm `{document['form']}`, {document['rounds']} rounds, begun "
+        f"## This run\n\nForm `{document['form']}`, rounds: {document['rounds']}, begun "
         f"{document['began']}, code {document['commit'] or 'unknown'}. {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python "
         f"{machine['python']}; load average at the beginning {document['load']:.2f}.\n"
