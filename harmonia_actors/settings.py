@@ -246,6 +246,15 @@ class Settings(BaseSettings):
     events_per_execution_max: int = Field(
         200_000, gt=0, description="Progress events stop beyond this many events of one execution."
     )
+    automatic_checkpoints_kept: int = Field(
+        5,
+        ge=1,
+        description="Automatic checkpoints of one execution that are kept, the newest, if it does "
+        "not say how many; its `keep`.",
+    )
+    automatic_checkpoints_kept_max: int = Field(
+        100, ge=1, description="Largest `keep` of automatic checkpoints that may be asked for."
+    )
     output_cache_bytes: int = Field(
         64_000_000, ge=0, description="Outputs an execution actor keeps in memory for resolving."
     )

@@ -197,6 +197,7 @@ RESPONSES: Final[dict[str, dict[str, Any]]] = {
         "name": "mid-processing-checkpoint",
         "description": "Checkpoint before report generation",
         "created_at": "2025-01-15T16:00:00Z",
+        "automatic": False,
         "task_states": {
             "fetch_data": {"status": "completed", "output": {"exit_code": 0}},
             "process_data": {"status": "completed", "output": {"results": {}}},

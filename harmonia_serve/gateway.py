@@ -17,6 +17,7 @@ from typing import Protocol
 
 from harmonia_actors.core.requests import (
     SCOPES,
+    Edits,
     ExecutionReply,
     FileContent,
     JsonObject,
@@ -28,6 +29,7 @@ from harmonia_actors.core.requests import (
 
 __all__ = [
     "SCOPES",
+    "Edits",
     "ExecutionReply",
     "FileContent",
     "Gateway",
@@ -186,9 +188,17 @@ class Gateway(Protocol):
     async def delete_checkpoint(self, checkpoint_id: str) -> None: ...
 
     async def restore(
-        self, checkpoint_id: str, options: JsonObject, *, once: Once | None = None
+        self,
+        checkpoint_id: str,
+        options: JsonObject,
+        *,
+        edits: Edits | None = None,
+        once: Once | None = None,
     ) -> ExecutionReply:
-        """Make a new execution from a checkpoint and start it."""
+        """Make a new execution from a checkpoint and start it.
+
+        Raises Conflict for edits of what a completed task was given, ValidationFailed.
+        """
         ...
 
     # Components and service --------------------------------------------------------------------

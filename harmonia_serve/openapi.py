@@ -49,7 +49,8 @@ request it is a 409. A key is one caller's own and lives as long as what was mad
 Cancelling needs none, and a POST of a key takes none.
 
 **Retention.** Executions expire some time after their end, and are answered with 404 then.
-Checkpoints stay until they are deleted, with what they need of their executions.
+Automatic checkpoints (`checkpoint` in an execution's options) go with them; others stay until they
+are deleted, with what they need of their executions.
 
 **WebSocket.** `ws://…/ws/harmonia/executions/{execution_id}?after=SEQ` sends every event after
 `SEQ`, what has happened first, then live, as

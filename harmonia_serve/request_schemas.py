@@ -60,6 +60,20 @@ class RetryPolicy(_Request):
     jitter: float | None = Field(None, description="Share by which a wait varies, 0 to 1")
 
 
+class CheckpointPolicy(_Request):
+    """When an execution takes checkpoints by itself: at least one of the first two."""
+
+    every_completions: int | None = Field(
+        None, description="As soon as so many tasks have completed since the last one"
+    )
+    every_s: float | None = Field(
+        None,
+        description="As soon as so many seconds have passed since the last one, if any task has "
+        "completed since",
+    )
+    keep: int | None = Field(None, description="How many stay, the newest; default 5")
+
+
 class ExecutionOptions(_Request):
     """How an execution is run."""
 
@@ -69,6 +83,9 @@ class ExecutionOptions(_Request):
     timeout: float | None = Field(None, description="Seconds until the execution fails")
     retry_policy: RetryPolicy | None = Field(
         None, description="For every task that has no policy of its own"
+    )
+    checkpoint: CheckpointPolicy | None = Field(
+        None, description="Automatic checkpoints; default: as the workflow says, else none"
     )
 
 
@@ -124,6 +141,9 @@ class WorkflowRequest(_Request):
     output: Any = Field(None, description="References that make up the execution's output")
     timeout: float | None = Field(None, description="Seconds until an execution fails")
     retry_policy: Object | None = None
+    checkpoint: Object | None = Field(
+        None, description="Automatic checkpoints of its executions, as in their options"
+    )
     metadata: Object | None = None
     workflow_id: Any = Field(None, exclude=True, description="Ignored")
     template_id: Any = Field(None, exclude=True, description="Ignored")
@@ -186,7 +206,7 @@ class CheckpointRequest(_Request):
 
 
 class RestoreRequest(_Request):
-    """Which checkpoint to restore."""
+    """Which checkpoint to restore, and what is to be different."""
 
     model_config = ConfigDict(
         json_schema_extra=_example("RestoreRequest"), extra="forbid", hide_input_in_errors=True
@@ -194,6 +214,14 @@ class RestoreRequest(_Request):
 
     checkpoint_id: str
     execution_options: ExecutionOptions | None = None
+    input: Object | None = Field(
+        None, description="Values that take the place of those in the execution's input"
+    )
+    task_inputs: dict[str, Object] | None = Field(
+        None,
+        description="Whole inputs, by task, in place of the definition's; for tasks that had not "
+        "completed",
+    )
 
 
 class KeyRequest(_Request):

@@ -168,6 +168,9 @@ class ExecutionState(_Answer):
     started_at: Timestamp | None
     completed_at: Timestamp | None
     task_status: dict[str, TaskState]
+    edits: Object | None = Field(
+        None, description="If it was restored with edits: those of input and of task_inputs"
+    )
     last_seq: int | None = Field(None, description="Seq of the last event so far")
 
 
@@ -311,6 +314,7 @@ class CheckpointSummary(_Answer):
     name: str
     description: str
     created_at: Timestamp
+    automatic: bool = Field(False, description="Whether the execution took it by itself")
 
 
 class Checkpoint(CheckpointSummary):

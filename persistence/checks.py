@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from persistence.store import Commit, IndexEntry, NewExecution
+from persistence.store import Commit, IndexEntry, NewExecution, OwnCheckpoint
 
 __all__ = [
     "check_bodies",
@@ -17,6 +17,7 @@ __all__ = [
     "check_indexes",
     "check_name",
     "check_new",
+    "check_own",
     "check_put",
     "check_text",
     "check_tokens",
@@ -111,6 +112,17 @@ def check_commit(commit: Commit) -> None:
     check_bodies("events", commit.events)
     check_text(*commit.inbox_done)
     check_indexes(commit.indexes or ())
+
+
+def check_own(checkpoint: OwnCheckpoint) -> None:
+    """Check everything that an owner's checkpoint is given."""
+    check_name("execution_id", checkpoint.execution_id)
+    check_put(
+        "checkpoint", checkpoint.checkpoint_id, checkpoint.body, checkpoint.indexes, None, None
+    )
+    check_count("epoch", checkpoint.epoch, 0)
+    check_count("number", checkpoint.number, 0)
+    check_count("kept", checkpoint.kept)
 
 
 def check_tokens(tokens: int, rate_per_s: float, burst: int) -> None:

@@ -226,8 +226,9 @@ class EmbeddedServer:
         ) as client:
             while self.alive():
                 try:
-                    # Whoever answers on the port must be this child, not another server.
-                    if client.info("server")["process_id"] == self.pid:
+                    # Whoever answers on the port must be this child, not another server, and it
+                    # answers this also while it still reads its log, which may prove damaged.
+                    if client.info("server")["process_id"] == self.pid and client.ping():
                         return True
                 except redis.RedisError:
                     pass

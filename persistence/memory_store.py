@@ -2,24 +2,25 @@
 
 It says by plain code what the contract says in words, and drives simulations and unit tests. It
 never awaits anything, so that each call is one step. Documents, owners and rate limits, which
-know nothing of executions, are in `memory_parts`; one execution is in `memory_execution`; what is
-about forgetting is in `memory_retention`.
+know nothing of executions, are in `memory_parts`; one execution is in `memory_execution`; copies of
+them are in `memory_checkpoints`; what is about forgetting is in `memory_retention`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from persistence import checks
 from persistence.errors import (
     AlreadyExists,
     LimitReached,
     Missing,
+    StaleOwner,
     StoreError,
     VersionConflict,
 )
+from persistence.memory_checkpoints import Checkpoints
 from persistence.memory_execution import StoredExecution
 from persistence.memory_parts import Definitions, Documents, Indexes, Roster, TokenBuckets
 from persistence.memory_retention import Holdings, Lives
@@ -33,6 +34,7 @@ from persistence.store import (
     IndexEntry,
     Loaded,
     NewExecution,
+    OwnCheckpoint,
     OwnerLoad,
     Page,
     Snapshot,
@@ -61,8 +63,7 @@ class MemoryStore:
         #: Executions without an owner.
         self._waiting: set[str] = set()
         self._suspects: set[str] = set()
-        #: Copies, with the executions whose outputs each holds.
-        self._checkpoints: dict[str, tuple[Snapshot, tuple[str, ...]]] = {}
+        self._checkpoints = Checkpoints(self._documents, self._definitions, self._holdings)
 
     # The server ------------------------------------------------------------------------------
 
@@ -120,10 +121,8 @@ class MemoryStore:
         """See `Store.delete_document`."""
         if not self._documents.delete(kind, document_id):
             return False
-        if kind == "checkpoint" and document_id in self._checkpoints:
-            copy, held = self._checkpoints.pop(document_id)
-            self._definitions.drop_reference(copy.definition)
-            self._holdings.let_go(held)
+        if kind == "checkpoint":
+            self._checkpoints.forget(document_id)
         return True
 
     async def page(self, index: str, *, offset: int, limit: int, descending: bool) -> Page:
@@ -357,24 +356,36 @@ class MemoryStore:
     ) -> Snapshot:
         """See `Store.create_checkpoint`."""
         checks.check_put("checkpoint", checkpoint_id, body, indexes, None, None)
-        if checkpoint_id in self._checkpoints:
-            return _copy(self._checkpoints[checkpoint_id][0])
+        if copy := self._checkpoints.find(checkpoint_id):
+            return copy
         execution = self._existing(execution_id)
-        if self._documents.get("checkpoint", checkpoint_id) is not None:
-            raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
-        copy, held = execution.snapshot(rows=True), (*execution.holds, execution_id)
-        self._checkpoints[checkpoint_id] = (copy, held)
-        self._holdings.hold(held)
-        self._definitions.refer(execution.definition, f"checkpoint {checkpoint_id!r}")
-        self._documents.put("checkpoint", checkpoint_id, body, indexes)
+        self._checkpoints.add(checkpoint_id, execution, body, indexes)
+        copy = execution.snapshot(rows=True)
         if note is not None and not execution.ended:
             await self.append_inbox(execution_id, note)
-        return _copy(copy)
+        return copy
+
+    async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
+        """See `Store.take_checkpoint`."""
+        checks.check_own(checkpoint)
+        checkpoint_id = checkpoint.checkpoint_id
+        execution = self._existing(checkpoint.execution_id)
+        subject = f"checkpoint {checkpoint_id!r}"
+        if execution.epoch != checkpoint.epoch:
+            raise StaleOwner(
+                f"{subject}: taken under epoch {checkpoint.epoch}, now it is {execution.epoch}"
+            )
+        if self._checkpoints.find(checkpoint_id):
+            return
+        if execution.ended:
+            raise StaleOwner(f"{subject}: the execution ended with commit {execution.version}")
+        self._checkpoints.add(checkpoint_id, execution, checkpoint.body, checkpoint.indexes)
+        self._checkpoints.enter(checkpoint_id, execution.execution_id, checkpoint.number)
+        self._checkpoints.trim(execution.execution_id, checkpoint.kept)
 
     async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
         """See `Store.read_checkpoint`."""
-        stored = self._checkpoints.get(checkpoint_id)
-        return None if stored is None else _copy(stored[0])
+        return self._checkpoints.find(checkpoint_id)
 
     # Retention -------------------------------------------------------------------------------
 
@@ -384,6 +395,7 @@ class MemoryStore:
         checks.check_count("limit", limit)
         due = self._lives.due(age_ms, limit)
         for execution_id in due:
+            self._checkpoints.trim(execution_id, 0)
             execution = self._executions.pop(execution_id)
             self._lives.expire(execution_id)
             self._indexes.replace(execution_id, execution.indexes, ())
@@ -474,8 +486,3 @@ class MemoryStore:
 
 def _number(execution: StoredExecution) -> int:
     return execution.number
-
-
-def _copy(snapshot: Snapshot) -> Snapshot:
-    """A copy that its reader may change without changing what is stored."""
-    return replace(snapshot, fields=dict(snapshot.fields), rows=dict(snapshot.rows))

@@ -95,10 +95,18 @@ KINDS: tuple[KeyKind, ...] = (
     KeyKind(
         "CHECKPOINT",
         "checkpoint",
-        "hash: copy of EXECUTION, with that execution among those in h",
+        "hash: copy of EXECUTION, with that execution among those in h, and in a if its owner "
+        "took the checkpoint by itself",
         "as long as its document",
     ),
     KeyKind("CHECKPOINT_ROWS", "checkpoint-rows", "hash: copy of ROWS", "as long as its document"),
+    KeyKind(
+        "OWN_CHECKPOINTS",
+        "own-checkpoints",
+        "sorted set: checkpoints that an execution's owners took by themselves, by number: the "
+        "oldest go first",
+        "as long as there are any, and no longer than the execution",
+    ),
     KeyKind(
         "DOCUMENT",
         "document",

@@ -26,6 +26,7 @@ from persistence.store import (
     IndexEntry,
     Loaded,
     NewExecution,
+    OwnCheckpoint,
     Snapshot,
     StoredEvent,
 )
@@ -43,7 +44,9 @@ __all__ = [
     "packed_indexes",
     "refused_commit",
     "refused_create",
+    "refused_take",
     "snapshot",
+    "take_arguments",
 ]
 
 
@@ -133,6 +136,32 @@ def refused_commit(commit: Commit, reply: Any) -> Exception | None:
     first = f"its first event is {commit.first_seq}, the last stored is {stored}"
     other = f"the last one stored is {stored}"
     return VersionConflict(f"{subject}: {first if reason == b'seq' else other}")
+
+
+def take_arguments(checkpoint: OwnCheckpoint) -> list[Argument]:
+    """An owner's checkpoint as `take_checkpoint.lua` takes it."""
+    return [
+        checkpoint.checkpoint_id,
+        checkpoint.execution_id,
+        checkpoint.epoch,
+        checkpoint.number,
+        checkpoint.kept,
+        checkpoint.body,
+        packed_indexes(checkpoint.checkpoint_id, checkpoint.indexes),
+    ]
+
+
+def refused_take(checkpoint: OwnCheckpoint, reply: Sequence[bytes]) -> Exception:
+    """The error that says why an owner's checkpoint was not taken."""
+    reason, stored = reply[0], reply[1].decode()
+    subject = f"checkpoint {checkpoint.checkpoint_id!r}"
+    if reason == b"missing":
+        return no_execution(checkpoint.execution_id)
+    if reason == b"exists":
+        return AlreadyExists(f"{subject} exists as a document without a copy")
+    if reason == b"ended":
+        return StaleOwner(f"{subject}: the execution ended with commit {stored}")
+    return StaleOwner(f"{subject}: taken under epoch {checkpoint.epoch}, now it is {stored}")
 
 
 def no_execution(execution_id: str) -> Missing:

@@ -24,13 +24,13 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "claim_next": ("time", "queues", "owners", "claim"),
     "clear_garbage": ("time",),
     "commit": ("time", "fields", "events", "indexes", "queues", "owners", "inbox"),
-    "create_checkpoint": ("time", "definitions", "indexes", "inbox", "holdings"),
+    "create_checkpoint": ("time", "definitions", "indexes", "inbox", "holdings", "copies"),
     "create_execution": (
         *("time", "fields", "events", "indexes"),
         *("definitions", "queues", "owners", "holdings"),
     ),
-    "delete_document": ("time", "definitions", "indexes", "holdings"),
-    "expire": ("time", "definitions", "indexes", "holdings"),
+    "delete_document": ("time", "definitions", "indexes", "holdings", "documents"),
+    "expire": ("time", "definitions", "indexes", "holdings", "documents"),
     "give_on": ("time", "queues", "owners"),
     "orphan": ("time", "queues", "owners"),
     "owners": ("time", "queues", "owners"),
@@ -38,6 +38,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "put_document": ("definitions", "indexes"),
     "renew_owner": ("time", "queues", "owners"),
     "retire_owner": (),
+    "take_checkpoint": ("time", "definitions", "indexes", "holdings", "documents", "copies"),
     "take_tokens": (),
 }
 

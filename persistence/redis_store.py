@@ -33,6 +33,7 @@ from persistence.store import (
     IndexEntry,
     Loaded,
     NewExecution,
+    OwnCheckpoint,
     OwnerLoad,
     Page,
     Snapshot,
@@ -387,6 +388,13 @@ class RedisStore:
         if copy is None:
             raise Missing(f"checkpoint {checkpoint_id!r} has lost its copy")
         return copy
+
+    async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
+        """See `Store.take_checkpoint`."""
+        checks.check_own(checkpoint)
+        reply = await self._run("take_checkpoint", *redis_replies.take_arguments(checkpoint))
+        if reply != 0:
+            raise redis_replies.refused_take(checkpoint, reply)
 
     async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
         """See `Store.read_checkpoint`."""

@@ -25,6 +25,7 @@ __all__ = [
     "IndexEntry",
     "Loaded",
     "NewExecution",
+    "OwnCheckpoint",
     "OwnerLoad",
     "Page",
     "Snapshot",
@@ -165,6 +166,22 @@ class Snapshot:
     definition: str
     fields: Mapping[str, bytes]
     rows: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCheckpoint:
+    """A checkpoint that an execution's owner takes by itself, fenced by its epoch."""
+
+    checkpoint_id: str
+    execution_id: str
+    epoch: int
+    #: Its place among those that owners of the execution took; later ones have higher numbers.
+    number: int
+    #: How many of those stay, this one included: the rest is deleted, lowest numbers first.
+    kept: int
+    #: The document about it, and its index entries.
+    body: bytes
+    indexes: Sequence[IndexEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +461,15 @@ class Store(Retention, Protocol):
         others that the execution holds. `note` goes into the execution's inbox unless it has ended.
         Repeating the call returns the first copy. Raises Missing if the execution does not exist,
         AlreadyExists if such a document was put without a copy.
+        """
+        ...
+
+    async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
+        """As `create_checkpoint`, by the owner, without a note; trims what owners took before.
+
+        What is left of these goes with the execution when it expires. A repeat changes nothing.
+        Raises StaleOwner under another epoch and once the execution has ended, Missing,
+        AlreadyExists.
         """
         ...
 

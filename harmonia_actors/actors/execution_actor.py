@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,20 +14,16 @@ from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
-from harmonia_actors.core.resources import Capacity, ResourceRequest
+from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.logs import log_to_stderr
+from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
-
-_NODES_AGAIN_S = 0.5
-_NODES_EVERY_S = 5.0
-#: A node that runs tasks has a CPU; the head of a cluster may have none.
-_ANY_CPU = ResourceRequest(num_cpus=0.0001)
 
 
 @ray.remote
@@ -41,21 +36,24 @@ class ExecutionActor:
         self._settings = settings
         self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
+        self._leases = RayLeases(self._pool, name)
+        self._nodes = WorkspaceNodes(
+            self._leases, self._read_capacity, shared=settings.workspace_shared
+        )
         self._made: ExecutionHost | None = None
-        self._capacity = Capacity()
         self._background: list[asyncio.Task[Any]] = []
 
     async def ready(self) -> str:
         """Begin to serve: register as an owner and take what waits. Returns the node's id."""
         host = self._host
-        await self._know_nodes()
+        await self._nodes.known()
         await host.register()
         if not self._background:
             loop = asyncio.get_running_loop()
             self._background = [
                 loop.create_task(self._serve_as_owner()),
                 loop.create_task(host.look_around()),
-                loop.create_task(self._watch_nodes()),
+                loop.create_task(self._nodes.watch()),
             ]
         node_id: str = ray.get_runtime_context().get_node_id()
         return node_id
@@ -71,7 +69,7 @@ class ExecutionActor:
 
     async def start(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
         """Begin an execution that was created for this actor; without fields, claim it."""
-        await self._know_nodes()
+        await self._nodes.known()
         if fields:
             await self._host.start(execution_id, definition, fields)
         else:
@@ -79,7 +77,7 @@ class ExecutionActor:
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner."""
-        await self._know_nodes()
+        await self._nodes.known()
         return await self._host.pick_up()
 
     async def nudge(self, execution_id: str) -> None:
@@ -117,7 +115,7 @@ class ExecutionActor:
         clock = SystemClock()
         census = RayCensus(self._pool, self._name, parts.census_times(settings))
         self._dispatcher = Dispatcher(
-            leases=RayLeases(self._pool, self._name),
+            leases=self._leases,
             tell=self._tell,
             clock=clock,
             limits=parts.dispatch_limits(settings),
@@ -135,34 +133,16 @@ class ExecutionActor:
             core_limits=parts.core_limits(settings),
             ordering_limits=parts.ordering_limits(settings),
             take_census=census.take,
-            choose_node=self._choose_node,
+            nodes=self._nodes,
         )
 
     def _tell(self, reports: Sequence[Report]) -> None:
         self._host.tell(reports)
 
-    def _choose_node(self, execution_id: str, requests: Sequence[ResourceRequest]) -> str:
-        if self._settings.workspace_shared:
-            return ""
-        # Where no node has it all, whatever a task then lacks is said when its turn comes.
-        nodes = self._capacity.nodes_for(requests) or self._capacity.nodes_for([_ANY_CPU])
-        return nodes[zlib.crc32(execution_id.encode()) % len(nodes)] if nodes else ""
-
-    async def _know_nodes(self) -> None:
-        """No execution begins before: its files would have no node, and be on several."""
-        while not self._settings.workspace_shared and not self._capacity.nodes_for([_ANY_CPU]):
-            await self._read_nodes()
-            if not self._capacity.nodes_for([_ANY_CPU]):
-                await asyncio.sleep(_NODES_AGAIN_S)
-
-    async def _watch_nodes(self) -> None:
-        while True:
-            await asyncio.sleep(_NODES_EVERY_S)
-            await self._read_nodes()
-
-    async def _read_nodes(self) -> None:
+    async def _read_capacity(self) -> Capacity | None:
         try:
-            pool = await self._pool.get()
-            self._capacity = await pool.capacity.remote()
+            capacity: Capacity = await (await self._pool.get()).capacity.remote()
         except (RayError, ValueError):
             self._pool.forget()
+            return None
+        return capacity

@@ -90,6 +90,7 @@ def core_limits(settings: Settings) -> CoreLimits:
         lost_attempts_max=settings.lost_attempts_max,
         progress_events_max=settings.events_per_execution_max,
         inline_output_bytes_max=settings.inline_output_bytes_max,
+        checkpoints_kept=settings.automatic_checkpoints_kept,
     )
 
 

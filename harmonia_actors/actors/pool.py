@@ -123,6 +123,10 @@ class TaskPool:
         """Wait for task actors: (name, node id, handle) of each, or the reason why never."""
         return await self._host.acquire(holder, key, want, request)
 
+    async def withdraw(self, holder: str, request: str) -> None:
+        """A holder does not want any more what he has asked for."""
+        await self._host.withdraw(holder, request)
+
     async def release(self, holder: str, names: Sequence[str], request: str) -> None:
         """A holder gives actors back."""
         await self._host.release(holder, names, request)

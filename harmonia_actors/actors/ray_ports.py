@@ -112,6 +112,13 @@ class RayLeases:
         """Wait until at least one task actor can be had. Raises Unplaceable."""
         # The answer may be lost, and what it granted must not be: it is the same question then.
         request = str(next(self._requests))
+        try:
+            return await self._acquire(key, want, request)
+        except asyncio.CancelledError:
+            self._tell(lambda pool: pool.withdraw.remote(self._holder, request))
+            raise
+
+    async def _acquire(self, key: QueueKey, want: int, request: str) -> Sequence[RayLease]:
         while True:
             try:
                 pool = await self._pool.get()

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["ArmTimer", "Command", "ComposeOutput", "StartAttempt", "StopAttempt", "StopReason"]
+__all__ = [
+    "ArmTimer",
+    "Command",
+    "ComposeOutput",
+    "StartAttempt",
+    "StopAttempt",
+    "StopReason",
+    "TakeCheckpoint",
+]
 
 
 class StopReason(StrEnum):
@@ -49,4 +57,15 @@ class ComposeOutput:
     """Make the execution's output; answered by OutputComposed or OutputRefused."""
 
 
-Command = StartAttempt | StopAttempt | ArmTimer | ComposeOutput
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """Take the checkpoint that was decided on at `seq`; answered by AutomaticCheckpointTaken.
+
+    Idempotent by seq. `kept` is how many of the execution's automatic ones stay.
+    """
+
+    seq: int
+    kept: int
+
+
+Command = StartAttempt | StopAttempt | ArmTimer | ComposeOutput | TakeCheckpoint

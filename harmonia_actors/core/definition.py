@@ -15,7 +15,11 @@ from typing import Any
 
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.core.graph import Graph, find_cycle
-from harmonia_actors.core.options import parse_retry_policy, parse_seconds
+from harmonia_actors.core.options import (
+    parse_checkpoint_policy,
+    parse_retry_policy,
+    parse_seconds,
+)
 from harmonia_actors.core.references import Reference, Template, compile_template
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.workflow import Task, Workflow
@@ -40,6 +44,7 @@ _FIELDS = (
     "output",
     "timeout",
     "retry_policy",
+    "checkpoint",
     "metadata",
 )
 READ_ONLY_FIELDS = ("workflow_id", "template_id", "created_at", "updated_at")
@@ -68,6 +73,7 @@ class DefinitionLimits:
     references_per_task_max: int = 20_000
     retries_max: int = 100
     timeout_s_max: float = 30 * 86_400.0
+    checkpoints_kept_max: int = 100
 
 
 #: Bounds of looking for a word that is like another: what is looked at, and what is looked into.
@@ -175,6 +181,13 @@ def parse_definition(
     retry = parse_retry_policy(
         definition.get("retry_policy"), "retry_policy", limits.retries_max, problems.add
     )
+    checkpoint = parse_checkpoint_policy(
+        definition.get("checkpoint"),
+        "checkpoint",
+        kept_max=limits.checkpoints_kept_max,
+        most_s=limits.timeout_s_max,
+        report=problems.add,
+    )
     if check_action is not None:
         for task in tasks:
             for where, message in check_action(task):
@@ -187,6 +200,7 @@ def parse_definition(
         output=definition.get("output"),
         timeout_ms=workflow_timeout,
         retry=retry,
+        checkpoint=checkpoint,
     )
     judge = None
     if inputs_of is not None:
@@ -206,6 +220,7 @@ def build_workflow(definition: Mapping[str, Any]) -> Workflow:
         references_per_task_max=10**9,
         retries_max=10**9,
         timeout_s_max=1e12,
+        checkpoints_kept_max=10**9,
     )
     return parse_definition(definition, limits=unbounded)
 

@@ -6,9 +6,10 @@
 
 Rules. A task starts only when all it depends on has completed. Final is final. At most one attempt
 of a task lives at a time, and attempt numbers only grow. When a task has failed for good, no task
-starts any more; those that run may end, then the execution has failed. Work per stimulus depends on
-what it changes, never on the size of the graph, except when everything that is left is skipped or
-cancelled at once.
+starts any more; those that run may end, then the execution has failed. An automatic checkpoint is
+decided on when it is due and a task has completed since the last one, and when that one is there.
+Work per stimulus depends on what it changes, never on the size of the graph, except when everything
+that is left is skipped or cancelled at once.
 
 This module must not know clocks, stores, actors or logs.
 """
@@ -16,13 +17,20 @@ This module must not know clocks, stores, actors or logs.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, assert_never
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.commands import ArmTimer, ComposeOutput, StopReason
+from harmonia_actors.core.commands import ArmTimer, ComposeOutput, StopReason, TakeCheckpoint
+from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.outputs import compose_inline
-from harmonia_actors.core.records import OutputReference, TaskRow
+from harmonia_actors.core.records import (
+    AutomaticCheckpoint,
+    OutputReference,
+    TaskRow,
+    automatic_name,
+)
 from harmonia_actors.core.retry import delay_ms
 from harmonia_actors.core.state import (
     CoreLimits,
@@ -71,6 +79,8 @@ class Execution(ExecutionState):
             for index, row in enumerate(self.rows):
                 if not row.status.is_final and index not in self.handed_out:
                     self._resume_task(index, row, at_ms, untouched=untouched)
+        if self.checkpoint_policy and self.head.automatic and not self.head.automatic.taken:
+            self._take_checkpoint(self.checkpoint_policy, self.head.automatic)
         self._settle(at_ms)
         return self._finish_draft()
 
@@ -104,9 +114,12 @@ class Execution(ExecutionState):
             case st.CheckpointTaken(at_ms, checkpoint_id, name):
                 if not self.is_final:
                     self._emit(ev.CheckpointCreated(checkpoint_id, name), at_ms)
+            case st.AutomaticCheckpointTaken():
+                self._automatic_taken(stimulus)
+            case st.NodeChosen(node_id=node_id):
+                self._node_chosen(node_id)
             case st.OutputComposed() | st.OutputRefused():
-                if self._composing and self.accepts_starts:
-                    self._output_ready(stimulus)
+                self._output_ready(stimulus)
             case _:
                 if self._is_current(stimulus.task, stimulus.attempt):
                     self._take_report(stimulus)
@@ -137,7 +150,15 @@ class Execution(ExecutionState):
             self.rows[task].waiting = reason
             self._draft.changed[task] = None
 
+    def _node_chosen(self, node_id: str) -> None:
+        """Once and for ever: files that are on one node are not on another."""
+        if not self.is_final and "node_id" not in self.head.labels:
+            self.head.labels["node_id"] = node_id
+            self._draft.head_changed = True
+
     def _output_ready(self, stimulus: st.OutputComposed | st.OutputRefused) -> None:
+        if not (self._composing and self.accepts_starts):
+            return
         if isinstance(stimulus, st.OutputComposed):
             self._complete(stimulus.output, stimulus.at_ms)
         else:
@@ -283,6 +304,9 @@ class Execution(ExecutionState):
     def _begin_execution(self, at_ms: int) -> None:
         self._become(ExecutionStatus.RUNNING, at_ms)
         self.head.started_ms = at_ms
+        if self.checkpoint_policy is not None:
+            completed = self.head.completed_tasks
+            self.head.automatic = AutomaticCheckpoint(0, completed, at_ms, taken=True)
         self._emit(ev.ExecutionStarted(self.head.workflow_id, self.workflow.name), at_ms)
 
     def _cancel_requested(self, at_ms: int) -> None:
@@ -295,6 +319,9 @@ class Execution(ExecutionState):
         for _, kind, task, attempt in self._timers.pop_due(at_ms):
             if kind is TimerKind.DEADLINE:
                 self._deadline_passed(at_ms)
+                continue
+            if kind is TimerKind.CHECKPOINT:
+                self._checkpoint_due_ms = None  # Whether one is due, settling says.
                 continue
             row = self.rows[task]
             if row.attempt != attempt or row.status.is_final:
@@ -347,9 +374,49 @@ class Execution(ExecutionState):
             elif head.status is ExecutionStatus.RUNNING and not self._composing:
                 self._compose(at_ms)
         if not self.is_final:
+            self._settle_checkpoint(at_ms)
             due_ms = self._timers.to_arm()
             if due_ms is not None:
                 self._draft.commands.append(ArmTimer(due_ms))
+
+    # Automatic checkpoints ---------------------------------------------------------------------
+
+    def _settle_checkpoint(self, at_ms: int) -> None:
+        """Decide on a checkpoint, or wait for its time.
+
+        Only completed tasks are worth one: a restore takes over nothing else. With none open, the
+        end is all that is left.
+        """
+        policy, last = self.checkpoint_policy, self.head.automatic
+        if policy is None or last is None or not last.taken or self.open_count == 0:
+            return
+        completed = self.head.completed_tasks - last.completed_tasks
+        if completed == 0:
+            return
+        due_ms = None if policy.every_ms is None else last.at_ms + policy.every_ms
+        is_due = policy.every_completions is not None and completed >= policy.every_completions
+        if is_due or (due_ms is not None and due_ms <= at_ms):
+            total = self.head.completed_tasks
+            self.head.automatic = AutomaticCheckpoint(self.seq, total, at_ms, taken=False)
+            self._draft.head_changed = True
+            self._take_checkpoint(policy, self.head.automatic)
+        elif due_ms is not None and self._checkpoint_due_ms is None:
+            self._checkpoint_due_ms = due_ms
+            self._timers.push(due_ms, TimerKind.CHECKPOINT)
+
+    def _take_checkpoint(self, policy: CheckpointPolicy, decided: AutomaticCheckpoint) -> None:
+        kept = policy.keep or self.limits.checkpoints_kept
+        self._draft.commands.append(TakeCheckpoint(decided.seq, kept))
+
+    def _automatic_taken(self, stimulus: st.AutomaticCheckpointTaken) -> None:
+        decided = self.head.automatic
+        if self.is_final or decided is None or decided.taken or decided.seq != stimulus.seq:
+            return
+        self.head.automatic = replace(decided, taken=True)
+        name = automatic_name(decided.seq)
+        self._emit(ev.CheckpointCreated(stimulus.checkpoint_id, name), stimulus.at_ms)
+
+    # The end -----------------------------------------------------------------------------------
 
     def _compose(self, at_ms: int) -> None:
         limit = self.limits.inline_output_bytes_max
@@ -374,6 +441,8 @@ class Execution(ExecutionState):
         self.head.completed_ms = at_ms
         duration_ms = max(0, at_ms - (self.head.started_ms or at_ms))
         return self.head.workflow_id, self.workflow.name, duration_ms
+
+    # Another owner -----------------------------------------------------------------------------
 
     def _resume_attempts(self, adopted: Collection[tuple[int, int]], at_ms: int) -> None:
         """Take over what lives; only then say what is lost, because that may end everything."""

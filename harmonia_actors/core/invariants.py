@@ -10,6 +10,8 @@
     I8   counters equal a recount
     I9   the status of an execution follows from its tasks, its error and whether it was cancelled
     I10  whatever has begun and has not ended waits for something that will come
+    I11  no automatic checkpoint is due that was not decided on; the next one has its timer
+    I12  the node of its files, once chosen, is never another one
 
 `violations` asks one state, `violations_since` what happened between two, `violations_of` the
 events of a decision. All are pure; each message begins with the name of its rule. (I5, a limit on
@@ -52,6 +54,7 @@ class Picture:
     statuses: tuple[TaskStatus, ...]
     attempts: tuple[int, ...]
     outputs: tuple[OutputReference | None, ...]
+    node_id: str | None
 
 
 def picture(execution: Execution) -> Picture:
@@ -63,6 +66,7 @@ def picture(execution: Execution) -> Picture:
         statuses=tuple(row.status for row in rows),
         attempts=tuple(row.attempt for row in rows),
         outputs=tuple(row.output for row in rows),
+        node_id=execution.head.labels.get("node_id"),
     )
 
 
@@ -76,6 +80,7 @@ def violations(execution: Execution) -> list[str]:
         *_counters(execution),
         *_status(execution),
         *_outstanding(execution),
+        *_automatic(execution),
     ]
 
 
@@ -98,6 +103,9 @@ def violations_since(before: Picture, execution: Execution) -> list[str]:
             found.append(f"I4 the output of task '{name}' has changed")
     if execution.seq < before.seq:
         found.append(f"I6 seq was {before.seq}, is {execution.seq}")
+    node_id = execution.head.labels.get("node_id")
+    if before.node_id is not None and node_id != before.node_id:
+        found.append(f"I12 the files were on node {before.node_id}, are on {node_id}")
     return found
 
 
@@ -240,6 +248,24 @@ def _outstanding(execution: Execution) -> Iterator[str]:
         why = _stalls(execution, index, row, timers)
         if why:
             yield f"I10 task '{name}' is {row.status}, but {why}"
+
+
+def _automatic(execution: Execution) -> Iterator[str]:
+    head, policy, last = execution.head, execution.checkpoint_policy, execution.head.automatic
+    if (last is not None) != (policy is not None and head.started_ms is not None):
+        yield f"I11 the policy is {policy}, the last automatic checkpoint is {last}"
+    if policy is None or last is None:
+        return
+    completed = head.completed_tasks - last.completed_tasks
+    if completed < 0 or last.seq > execution.seq:
+        yield f"I11 {last} was decided on behind {head.completed_tasks} and {execution.seq}"
+    if head.status.is_final or not last.taken or completed == 0 or execution.open_count == 0:
+        return
+    if policy.every_completions is not None and completed >= policy.every_completions:
+        yield f"I11 {completed} tasks have completed since {last}, which is not the last one"
+    has_timer = any(kind is TimerKind.CHECKPOINT for _, kind, _, _ in execution._timers.heap)
+    if policy.every_ms is not None and not has_timer:
+        yield f"I11 the checkpoint after {last} has no timer"
 
 
 def _stalls(

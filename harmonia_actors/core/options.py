@@ -9,12 +9,32 @@ from typing import Any
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.core.retry import RetryPolicy
 
-__all__ = ["ExecutionOptions", "parse_options", "parse_retry_policy", "parse_seconds"]
+__all__ = [
+    "CheckpointPolicy",
+    "ExecutionOptions",
+    "parse_checkpoint_policy",
+    "parse_options",
+    "parse_retry_policy",
+    "parse_seconds",
+]
 
 _RETRY_FIELDS = ("max_retries", "retry_interval", "backoff", "max_interval", "jitter")
-_OPTION_FIELDS = ("async", "timeout", "retry_policy")
+_CHECKPOINT_FIELDS = ("every_completions", "every_s", "keep")
+_OPTION_FIELDS = ("async", "timeout", "retry_policy", "checkpoint")
 
 Report = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """When an execution takes checkpoints by itself; at least one of the two must be given."""
+
+    #: As soon as so many tasks have completed since the last one.
+    every_completions: int | None = None
+    #: As soon as so much time has passed since the last one, if any task has completed since.
+    every_ms: int | None = None
+    #: How many of them stay; None: as many as the installation keeps.
+    keep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +44,7 @@ class ExecutionOptions:
     wait: bool = False
     timeout_ms: int | None = None
     retry: RetryPolicy | None = None
+    checkpoint: CheckpointPolicy | None = None
 
 
 def parse_seconds(value: Any, where: str, most_s: float, report: Report) -> int | None:
@@ -63,6 +84,44 @@ def parse_retry_policy(
     )
 
 
+def parse_checkpoint_policy(
+    value: Any, where: str, *, kept_max: int, most_s: float, report: Report
+) -> CheckpointPolicy | None:
+    """A `checkpoint` object; problems go to `report`."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        report(where, f'must be an object, like {{"every_completions": 10}}, not {value!r}')
+        return None
+    for key in value:
+        if key not in _CHECKPOINT_FIELDS:
+            known = ", ".join(_CHECKPOINT_FIELDS)
+            report(f"{where}.{key}", f"there is no such field; there are: {known}")
+    if value.get("every_completions") is None and value.get("every_s") is None:
+        report(where, "must have every_completions, every_s or both: when a checkpoint is due")
+    return CheckpointPolicy(
+        every_completions=_count(value, "every_completions", where, None, report),
+        every_ms=parse_seconds(value.get("every_s"), f"{where}.every_s", most_s, report),
+        keep=_count(value, "keep", where, kept_max, report),
+    )
+
+
+def _count(
+    raw: Mapping[str, Any], key: str, where: str, most: int | None, report: Report
+) -> int | None:
+    value = raw.get(key)
+    if value is None:
+        return None
+    bounds = "1 or more" if most is None else f"from 1 to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        report(f"{where}.{key}", f"must be a whole number, {bounds}, not {value!r}")
+    elif value < 1 or (most is not None and value > most):
+        report(f"{where}.{key}", f"must be {bounds}, not {value!r}")
+    else:
+        return value
+    return None
+
+
 class _Numbers:
     """Reads numbers within bounds from an object and reports those that are not."""
 
@@ -89,7 +148,7 @@ class _Numbers:
 
 
 def parse_options(
-    raw: Mapping[str, Any], *, retries_max: int, timeout_s_max: float
+    raw: Mapping[str, Any], *, retries_max: int, timeout_s_max: float, checkpoints_kept_max: int
 ) -> ExecutionOptions:
     """Check a request's `execution_options`. Raises ValidationFailed with all problems."""
     problems: list[Problem] = []
@@ -113,6 +172,13 @@ def parse_options(
         ),
         retry=parse_retry_policy(
             raw.get("retry_policy"), "execution_options.retry_policy", retries_max, report
+        ),
+        checkpoint=parse_checkpoint_policy(
+            raw.get("checkpoint"),
+            "execution_options.checkpoint",
+            kept_max=checkpoints_kept_max,
+            most_s=timeout_s_max,
+            report=report,
         ),
     )
     if problems:

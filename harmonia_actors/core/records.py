@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.retry import RetryPolicy
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.stimuli import Failure
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AutomaticCheckpoint",
     "Head",
     "OutputReference",
     "TaskRow",
     "UnknownSchema",
+    "automatic_name",
     "decode_head",
     "decode_row",
     "encode_head",
@@ -75,6 +77,31 @@ class TaskRow:
     waiting: str = ""
 
 
+def automatic_name(seq: int) -> str:
+    """The name of an automatic checkpoint that was decided on at `seq`."""
+    return f"auto-{seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticCheckpoint:
+    """The last checkpoint that an execution has decided to take by itself.
+
+    Before the first one it stands for the beginning: seq 0, taken.
+    """
+
+    #: The last event when it was decided on; gives it its name.
+    seq: int
+    #: Tasks that had completed by then.
+    completed_tasks: int
+    at_ms: int
+    #: Whether it is known to be there.
+    taken: bool
+
+    def to_list(self) -> list[Any]:
+        """As it stands in a head."""
+        return [self.seq, self.completed_tasks, self.at_ms, self.taken]
+
+
 @dataclass(slots=True)
 class Head:
     """What is known of an execution besides its tasks."""
@@ -98,6 +125,8 @@ class Head:
     error: dict[str, Any] | None = None
     output: OutputReference | None = None
     checkpoint_id: str | None = None
+    #: Set from the beginning on, if the execution takes checkpoints by itself.
+    automatic: AutomaticCheckpoint | None = None
     #: `node_id`: the node of its workspace; `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
@@ -183,6 +212,7 @@ def encode_head(head: Head) -> bytes:
             "error": head.error,
             "output": head.output.to_list() if head.output else None,
             "checkpoint_id": head.checkpoint_id,
+            "automatic": head.automatic.to_list() if head.automatic else None,
             "labels": head.labels,
             "once": head.once,
         }
@@ -202,11 +232,13 @@ def decode_head(body: bytes) -> Head:
     raw["status"] = ExecutionStatus(raw["status"])
     raw["running"] = tuple(raw["running"])
     raw["output"] = OutputReference(*raw["output"]) if raw["output"] else None
+    automatic = raw.get("automatic")
+    raw["automatic"] = AutomaticCheckpoint(*automatic) if automatic else None
     return Head(**raw)
 
 
 def _options_to_json(options: ExecutionOptions) -> dict[str, Any]:
-    retry = options.retry
+    retry, checkpoint = options.retry, options.checkpoint
     return {
         "wait": options.wait,
         "timeout_ms": options.timeout_ms,
@@ -219,13 +251,17 @@ def _options_to_json(options: ExecutionOptions) -> dict[str, Any]:
             retry.max_interval_ms,
             retry.jitter,
         ],
+        "checkpoint": None
+        if checkpoint is None
+        else [checkpoint.every_completions, checkpoint.every_ms, checkpoint.keep],
     }
 
 
 def _options_from_json(raw: dict[str, Any]) -> ExecutionOptions:
-    retry = raw["retry"]
+    retry, checkpoint = raw["retry"], raw.get("checkpoint")
     return ExecutionOptions(
         wait=raw["wait"],
         timeout_ms=raw["timeout_ms"],
         retry=RetryPolicy(*retry) if retry else None,
+        checkpoint=CheckpointPolicy(*checkpoint) if checkpoint else None,
     )

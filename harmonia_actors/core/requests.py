@@ -5,12 +5,13 @@ Plain data. This module must not know HTTP, the store or Ray.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
     "SCOPES",
+    "Edits",
     "ExecutionReply",
     "FileContent",
     "JsonObject",
@@ -44,6 +45,25 @@ class Once:
 
     caller: str
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a client wants to be different in a restored execution, by name.
+
+    Each value of `input` takes the place of the execution's former one; each of `task_inputs` is a
+    task's whole input, as it would stand in a definition.
+    """
+
+    input: Mapping[str, Any] = field(default_factory=dict)
+    task_inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.input or self.task_inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a client sends them."""
+        return {"input": dict(self.input), "task_inputs": dict(self.task_inputs)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,20 @@ class ResourceRequest:
             custom=tuple(sorted(_custom(name, custom[name]) for name in custom)),
         )
 
+    @classmethod
+    def covering(cls, requests: Iterable[ResourceRequest]) -> ResourceRequest:
+        """The least that a node must have so that it can meet any one of these."""
+        asked = list(requests)
+        custom: dict[str, float] = {}
+        for name, amount in (each for request in asked for each in request.custom):
+            custom[name] = max(amount, custom.get(name, 0.0))
+        return cls(
+            num_cpus=max(request.num_cpus for request in asked),
+            num_gpus=max(request.num_gpus for request in asked),
+            memory_bytes=max(request.memory_bytes for request in asked),
+            custom=tuple(sorted(custom.items())),
+        )
+
     def quantised(self) -> ResourceRequest:
         """The class of the request: the same, with its memory rounded up to a step."""
         steps = -(-self.memory_bytes // _MEMORY_STEP_BYTES)

@@ -13,6 +13,7 @@ from typing import Any
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import Command, StartAttempt, StopAttempt, StopReason
+from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.outputs import composing_tasks
 from harmonia_actors.core.records import Head, TaskRow
 from harmonia_actors.core.retry import NO_RETRY, RetryPolicy
@@ -48,6 +49,8 @@ class CoreLimits:
     lost_attempts_max: int = 5
     progress_events_max: int = 200_000
     inline_output_bytes_max: int = 65_536
+    #: Automatic checkpoints that stay, if the policy does not say how many.
+    checkpoints_kept: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class ExecutionState:
         }
         self._stopping: dict[int, StopReason] = {}
         self._timers = Timers()
+        #: When the timer of the next automatic checkpoint is due; None if there is none.
+        self._checkpoint_due_ms: int | None = None
         self._composing = False
         #: Outputs needed for the execution's own, as long as they are inline and small.
         self._kept: dict[int, bytes] = {}
@@ -139,6 +144,11 @@ class ExecutionState:
             or self.workflow.retry
             or NO_RETRY
         )
+
+    @property
+    def checkpoint_policy(self) -> CheckpointPolicy | None:
+        """The execution's own policy, else the workflow's, else none."""
+        return self.head.options.checkpoint or self.workflow.checkpoint
 
     def head_record(self) -> Head:
         """The head as it is to be stored now."""

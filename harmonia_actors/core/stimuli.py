@@ -20,9 +20,11 @@ __all__ = [
     "AttemptStopped",
     "AttemptSucceeded",
     "AttemptWaiting",
+    "AutomaticCheckpointTaken",
     "CancelRequested",
     "CheckpointTaken",
     "Failure",
+    "NodeChosen",
     "Output",
     "OutputComposed",
     "OutputRefused",
@@ -169,10 +171,27 @@ class CheckpointTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class AutomaticCheckpointTaken:
+    """The checkpoint asked for by TakeCheckpoint with this seq is there."""
+
+    at_ms: int
+    seq: int
+    checkpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """The time asked for by ArmTimer has come."""
 
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChosen:
+    """A node for the execution's files is there; what uses them runs on it from now on."""
+
+    at_ms: int
+    node_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +226,8 @@ Stimulus = (
     | StartRequested
     | CancelRequested
     | CheckpointTaken
+    | AutomaticCheckpointTaken
+    | NodeChosen
     | TimerFired
     | OutputComposed
     | OutputRefused

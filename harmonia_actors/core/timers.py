@@ -1,4 +1,4 @@
-"""What an execution waits for: its deadline, tasks' timeouts and retries, earliest first.
+"""What an execution waits for: deadline, timeouts, retries, checkpoints, earliest first.
 
 A timer names the attempt it was made for; one that has been overtaken is dropped when it comes up,
 so that nothing has to be searched for and removed.
@@ -19,6 +19,7 @@ class TimerKind(IntEnum):
     DEADLINE = 0
     TASK_TIMEOUT = 1
     RETRY = 2
+    CHECKPOINT = 3
 
 
 Timer = tuple[int, TimerKind, int, int]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harmonia_actors.core.graph import Graph
+from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.retry import RetryPolicy
 
@@ -44,6 +45,8 @@ class Workflow:
     output: Any = None
     timeout_ms: int | None = None
     retry: RetryPolicy | None = None
+    #: None: the execution's options alone say whether it takes checkpoints by itself.
+    checkpoint: CheckpointPolicy | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {task.name: task for task in self.tasks})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harmonia_actors.core import commands as cmd
@@ -19,13 +19,16 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
+from harmonia_actors.runtime.automatic import automatic_checkpoint
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.mailbox import Mailbox
+from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
+from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import Ordering
 from harmonia_actors.runtime.orders import AttemptOrder
 from harmonia_actors.runtime.patience import patiently
-from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
+from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, Store
 
@@ -52,6 +55,7 @@ class Surroundings:
     sink: EventSink
     clock: Clock
     room: InFlight
+    nodes: Nodes = field(default_factory=AnyNode)
 
 
 class ExecutionDriver:
@@ -66,7 +70,9 @@ class ExecutionDriver:
         epoch: int,
         version: int,
         surroundings: Surroundings,
+        node_need: NodeNeed | None = None,
     ) -> None:
+        """`node_need`: what uses files has to wait until there is a node that has this."""
         self.execution = execution
         self.execution_id = execution.head.execution_id
         self._ordering = ordering
@@ -76,6 +82,9 @@ class ExecutionDriver:
         self._store = surroundings.store
         self._attempts = surroundings.attempts
         self._backlog = Backlog(surroundings.room, self._make, surroundings.attempts.start)
+        self._nodes = surroundings.nodes
+        self._node_wait = NodeWait(execution.head.labels, node_need)
+        self._node_search: asyncio.Task[None] | None = None
         self._sink = surroundings.sink
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
@@ -159,9 +168,12 @@ class ExecutionDriver:
         bodies = await self._commit(decision)
         for command in decision.commands:
             self._perform_small(command)
-        starts = [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        starts = self._node_wait.let_through(
+            [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        )
         if starts:
             self._backlog.add(starts)
+        self._await_node()
         if bodies:
             self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
 
@@ -226,7 +238,9 @@ class ExecutionDriver:
             case cmd.StopAttempt(task, attempt, reason):
                 if (task, attempt) in self._preparing:
                     self._preparing[(task, attempt)] = True
-                elif self._backlog.withdraw(task, attempt):
+                elif self._node_wait.withdraw(task, attempt) or self._backlog.withdraw(
+                    task, attempt
+                ):
                     self.deliver(st.AttemptStopped(task, attempt, self._clock.now_ms()))
                 else:
                     self._attempts.stop((self.execution_id, task, attempt), reason)
@@ -234,8 +248,28 @@ class ExecutionDriver:
                 self._arm(due_ms)
             case cmd.ComposeOutput():
                 self._spawn(self._compose())
+            case cmd.TakeCheckpoint():
+                self._spawn(self._checkpoint(command))
             case cmd.StartAttempt():
                 pass
+
+    def _await_node(self) -> None:
+        """Have a node looked for exactly as long as something waits for it, and show what does."""
+        need = self._node_wait.need
+        if need is None or not self._node_wait:
+            if self._node_search is not None:
+                self._node_search.cancel()
+                self._node_search = None
+            return
+        if self._node_search is None:
+            self._node_search = self._spawn(self._find_node(need))
+        now_ms = self._clock.now_ms()
+        for start in self._node_wait.take_unshown():
+            self.deliver(st.AttemptWaiting(start.task, start.attempt, now_ms, need.reason))
+
+    async def _find_node(self, need: NodeNeed) -> None:
+        node_id = await self._nodes.wait_for(self.execution_id, need.request)
+        self.deliver(st.NodeChosen(self._clock.now_ms(), node_id))
 
     def _arm(self, due_ms: int) -> None:
         if self._timer is not None:
@@ -287,10 +321,22 @@ class ExecutionDriver:
         else:
             self.deliver(st.OutputComposed(now_ms, result))
 
-    def _spawn(self, coroutine: Any) -> None:
+    async def _checkpoint(self, command: cmd.TakeCheckpoint) -> None:
+        """Beside the loop: the execution goes on, whatever the store makes of it.
+
+        What is copied is one commit, the one that decided on it or a later one.
+        """
+        head, now_ms = self.execution.head, self._clock.now_ms()
+        wanted = automatic_checkpoint(head, command, epoch=self._epoch, now_ms=now_ms)
+        await patiently(lambda: self._store.take_checkpoint(wanted))
+        taken_ms = self._clock.now_ms()
+        self.deliver(st.AutomaticCheckpointTaken(taken_ms, command.seq, wanted.checkpoint_id))
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._spawned_ended)
+        return task
 
     def _spawned_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.components.registry import Registry
@@ -18,18 +17,15 @@ from harmonia_actors.core.records import decode_head, decode_row
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.inputs import PlannedWorkflow
+from harmonia_actors.runtime.node_wait import NodeNeed
 from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
 from harmonia_actors.runtime.output_cache import OutputCache
 from persistence.errors import Missing
 from persistence.store import Loaded
 
-__all__ = ["ChooseNode", "DriverMaker"]
+__all__ = ["DriverMaker"]
 
 _WORKFLOWS_KEPT = 200
-
-#: Names the node for an execution's workspace, given what the tasks that use it ask for; "" if any
-#: will do.
-ChooseNode = Callable[[str, Sequence[ResourceRequest]], str]
 
 
 @dataclass
@@ -43,17 +39,19 @@ class DriverMaker:
     cache: OutputCache
     core_limits: CoreLimits
     ordering_limits: OrderingLimits
-    choose_node: ChooseNode
     _planned: OrderedDict[str, PlannedWorkflow] = field(default_factory=OrderedDict)
 
     async def make(self, loaded: Loaded) -> ExecutionDriver:
         """A driver that does not run yet. Raises Missing, UnknownSchema or ValueError."""
         planned = await self._planned_workflow(loaded.definition)
         head = decode_head(loaded.fields["head"])
-        if "node_id" not in head.labels:
-            node_id = self._node_for(planned, loaded.execution_id)
+        need = None if "node_id" in head.labels else self._node_need(planned)
+        if need is not None:
+            node_id = self.surroundings.nodes.choose(loaded.execution_id, need.request)
             if node_id:
                 head.labels["node_id"] = node_id
+            if node_id is not None:
+                need = None
         execution = Execution(
             workflow=planned.workflow,
             head=head,
@@ -77,16 +75,22 @@ class DriverMaker:
             epoch=loaded.epoch,
             version=loaded.version,
             surroundings=self.surroundings,
+            node_need=need,
         )
 
-    def _node_for(self, planned: PlannedWorkflow, execution_id: str) -> str:
-        asked: dict[ResourceRequest, None] = {}
+    def _node_need(self, planned: PlannedWorkflow) -> NodeNeed | None:
+        """What uses files, and what the node for all of it must have; None if nothing does."""
+        asked: dict[int, ResourceRequest] = {}
         for task in planned.workflow.tasks:
             # One that is not installed any more fails when its turn comes.
             with contextlib.suppress(ValueError):
                 if self.registry.action(task.component, task.action).uses_files:
-                    asked[task.resources] = None
-        return self.choose_node(execution_id, list(asked)) if asked else ""
+                    asked[task.index] = task.resources
+        if not asked:
+            return None
+        # As the pool will ask for it, so that it finds room on the node that is chosen here.
+        request = ResourceRequest.covering(asked.values()).quantised()
+        return NodeNeed(frozenset(asked), request)
 
     async def _planned_workflow(self, digest: str) -> PlannedWorkflow:
         known = self._planned.get(digest)

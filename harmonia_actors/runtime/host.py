@@ -22,15 +22,16 @@ from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
-from harmonia_actors.runtime.driver_maker import ChooseNode, DriverMaker
+from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
+from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.notes import decode_note
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
-from harmonia_actors.runtime.ports import Attempts, Clock, EventSink
+from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import InboxEntry, Loaded, Store
 
@@ -100,7 +101,7 @@ class ExecutionHost:
     core_limits: CoreLimits
     ordering_limits: OrderingLimits
     take_census: Callable[[str, int], Awaitable[Census]]
-    choose_node: ChooseNode = lambda _id, _requests: ""
+    nodes: Nodes = field(default_factory=AnyNode)
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
@@ -123,13 +124,14 @@ class ExecutionHost:
         )
         self._maker = DriverMaker(
             owner=self.owner,
-            surroundings=Surroundings(self.store, self.attempts, self.sink, self.clock, room),
+            surroundings=Surroundings(
+                self.store, self.attempts, self.sink, self.clock, room, self.nodes
+            ),
             blobs=self.blobs,
             registry=self.registry,
             cache=OutputCache(limits.output_cache_bytes),
             core_limits=self.core_limits,
             ordering_limits=self.ordering_limits,
-            choose_node=self.choose_node,
         )
 
     @property

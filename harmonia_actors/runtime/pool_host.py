@@ -44,6 +44,8 @@ _T = TypeVar("_T")
 #: (name, node id, handle) of each task actor that is granted, or the reason why never.
 Granted = tuple[Sequence[tuple[str, str, Any]], str]
 
+_WITHDRAWN: Granted = ((), "it is not wanted any more")
+
 
 class HolderLost(Exception):
     """Whoever asked counts as dead. Should he live after all, he asks again."""
@@ -202,6 +204,26 @@ class PoolHost:
             while len(heard) > _ASKED_KEPT:
                 heard.popitem(last=False)
         self._perform(pool.give_back(holder, list(names), self._clock.now_ms()))
+
+    async def withdraw(self, holder: str, request: str) -> None:
+        """A holder does not want any more what he has asked for, whether it was granted or not.
+
+        The question is remembered as one that has its answer, should it come later than this.
+        """
+        pool = await self._pool()
+        self._watch_holder(holder)
+        asked = self._asked.setdefault(holder, OrderedDict())
+        answer = asked.get(request)
+        if answer is None:
+            asked[request] = asyncio.get_running_loop().create_future()
+            asked[request].set_result(_WITHDRAWN)
+        elif not answer.done():
+            for ticket in [t for t, (_, each) in self._answers.items() if each is answer]:
+                pool.withdraw(ticket)
+                self._answer(ticket, _WITHDRAWN)
+        elif answer.exception() is None:
+            names = [name for name, _, _ in answer.result()[0]]
+            await self.release(holder, names, f"what {request} was granted")
 
     async def lost(self, name: str) -> None:
         """Somebody could not reach an actor: should it live on unseen, it is ended.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from harmonia_actors.core.commands import StopReason
+from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 
@@ -18,6 +19,7 @@ __all__ = [
     "EventSink",
     "Lease",
     "LeaseSource",
+    "Nodes",
     "Reports",
     "TaskActorDied",
     "TaskActorPort",
@@ -118,7 +120,8 @@ class LeaseSource(Protocol[_L]):
     async def acquire(self, key: QueueKey, want: int) -> Sequence[_L]:
         """Wait until at least one actor can be had, return up to `want`.
 
-        Raises Unplaceable if there can never be one.
+        Raises Unplaceable if there can never be one. Whoever is cancelled while he waits holds
+        nothing and wants nothing any more.
         """
         ...
 
@@ -128,6 +131,21 @@ class LeaseSource(Protocol[_L]):
 
     def lost(self, lease: _L) -> None:
         """The actor has died."""
+        ...
+
+
+class Nodes(Protocol):
+    """Chooses the one node on which all tasks of an execution run that use files."""
+
+    def choose(self, execution_id: str, request: ResourceRequest) -> str | None:
+        """A node that has what each of those tasks asks for; "" if any will do.
+
+        None if there is no such node, but one may come: then it has to be waited for.
+        """
+        ...
+
+    async def wait_for(self, execution_id: str, request: ResourceRequest) -> str:
+        """Wait for such a node. While somebody waits, one is known to be wanted."""
         ...
 
 

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from harmonia_serve.cli.options import AsJson, DataDir, Limit, Page, Url, connect
+from harmonia_serve.cli.options import (
+    AsJson,
+    DataDir,
+    InputFile,
+    Inputs,
+    Limit,
+    Page,
+    TaskInputs,
+    Url,
+    connect,
+    parse_task_inputs,
+    read_inputs,
+)
 from harmonia_serve.cli.output import (
     local_time,
     out,
@@ -38,6 +50,7 @@ def _show(checkpoint: JsonObject) -> None:
             "execution": checkpoint.get("execution_id"),
             "workflow": checkpoint.get("workflow_id"),
             "description": checkpoint.get("description"),
+            "taken": "automatically" if checkpoint.get("automatic") else "by hand",
             "created": local_time(checkpoint.get("created_at")),
         }
     )
@@ -87,11 +100,12 @@ def list_(
         show_json(found)
         return
     show_table(
-        ("checkpoint", "name", "execution", "created", "description"),
+        ("checkpoint", "name", "taken", "execution", "created", "description"),
         [
             (
                 item["checkpoint_id"],
                 item.get("name"),
+                "automatically" if item.get("automatic") else "by hand",
                 item.get("execution_id"),
                 local_time(item.get("created_at")),
                 item.get("description") or "",
@@ -115,6 +129,9 @@ def show(
 @app.command()
 def restore(
     checkpoint_id: CheckpointId,
+    inputs: Inputs = None,
+    input_file: InputFile = None,
+    task_inputs: TaskInputs = None,
     timeout: Annotated[
         float | None,
         typer.Option(min=0, help="Seconds the new execution may take.", show_default=False),
@@ -125,11 +142,14 @@ def restore(
 ) -> None:
     """Start a new execution from a checkpoint: what was completed is not run again.
 
-    Example: harmonia checkpoints restore cp-…
+    --input and --task-input edit what the other tasks are given.
+
+    Example: harmonia checkpoints restore cp-… --input title=March
     """
+    values, edited = read_inputs(inputs, input_file), parse_task_inputs(task_inputs)
     options = {} if timeout is None else {"timeout": timeout}
     with connect(url, data_dir) as client:
-        execution = client.restore(checkpoint_id, options)
+        execution = client.restore(checkpoint_id, options, input_values=values, task_inputs=edited)
     if as_json:
         show_json(execution)
         return

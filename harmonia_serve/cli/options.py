@@ -22,9 +22,11 @@ __all__ = [
     "Inputs",
     "Limit",
     "Page",
+    "TaskInputs",
     "Url",
     "connect",
     "parse_pairs",
+    "parse_task_inputs",
     "read_inputs",
     "read_json_object",
 ]
@@ -72,6 +74,15 @@ InputFile = Annotated[
         show_default=False,
     ),
 ]
+TaskInputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task-input",
+        metavar="TASK=OBJECT",
+        help="The whole input of a task, as a JSON object or @FILE; repeat for more.",
+        show_default=False,
+    ),
+]
 
 
 def _checked_key(key: str | None) -> str | None:
@@ -107,6 +118,23 @@ def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
             raise UsageProblem(f"'{pair}' is not NAME=VALUE", "Example: --input count=3")
         values |= _sendable({name: _value(text)}, f"input {name}")
     return values
+
+
+def parse_task_inputs(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
+    """`task=object` pairs; the object is JSON, or `@` and the file that holds it."""
+    inputs: dict[str, dict[str, Any]] = {}
+    for pair in pairs or []:
+        name, _, text = pair.partition("=")
+        if text.startswith("@"):
+            inputs[name] = read_json_object(text[1:])
+            continue
+        given = _value(text)
+        if not name or not isinstance(given, dict):
+            raise UsageProblem(
+                f"'{pair}' is not TASK=OBJECT", """Example: --task-input 'report={"title": "x"}'"""
+            )
+        inputs[name] = _sendable(given, f"task input {name}")
+    return inputs
 
 
 def _value(text: str) -> Any:

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "FOREIGN",
     "ApiError",
     "AuthenticationFailed",
     "CannotBeSent",
@@ -46,6 +47,8 @@ __all__ = [
     "api_error",
 ]
 
+#: The code of an answer that is no envelope of ours.
+FOREIGN = "http_error"
 #: Of an answer that is no envelope of ours (a proxy's page), so much is shown.
 _FOREIGN_BODY_SHOWN = 200
 
@@ -226,5 +229,5 @@ def api_error(status: int, body: bytes, location: str = "") -> ApiError:
     except (ValueError, KeyError, TypeError):
         text = body[:_FOREIGN_BODY_SHOWN].decode("utf-8", "replace").strip()
         text = f"it leads to {location[:_FOREIGN_BODY_SHOWN]}" if location else text
-        code, message, details = "http_error", f"HTTP {status}: {text or 'empty answer'}", {}
+        code, message, details = FOREIGN, f"HTTP {status}: {text or 'empty answer'}", {}
     return _BY_CODE.get(code, ApiError)(code, message, details, status)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import (
+    FOREIGN,
     CannotBeSent,
     ServiceUnreachable,
     WaitTimedOut,
@@ -56,6 +57,7 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 #: A request is sent so often at most, and a retry waits so long at most.
 _ATTEMPTS_MAX = 5
+_OF_A_PROXY = (500, 502, 504)
 _PAUSE_S_MAX = 30.0
 _FIRST_PAUSE_S = 0.1
 
@@ -145,7 +147,8 @@ def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None
 
     After 429 the request was refused whole: it is sent again if the answer says when (Retry-After).
     After 503, and after a connection that failed, it may have been carried out all the same: a
-    POST is sent again only with an idempotency key. A 503 that does not say when is not ours.
+    POST is sent again only with an idempotency key. A 503 that does not say when is not ours, and
+    neither are 500, 502 and 504 without our envelope: they come from a proxy that lost the service.
     """
     if attempt >= _ATTEMPTS_MAX:
         return None
@@ -156,7 +159,7 @@ def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None
         return grown if call.repeatable and attempt < tries else None
     if answer is None or not _is_refused(call, answer):
         return None
-    default = "0" if answer.status == 503 and call.repeatable else ""
+    default = "0" if answer.status >= 500 and call.repeatable else ""
     try:
         asked = float(answer.headers.get("retry-after", default))
     except ValueError:
@@ -168,6 +171,8 @@ def _is_refused(call: Call, answer: Reply) -> bool:
     """Whether an answer asks to come again, and coming again can do no harm."""
     if answer.status == 503:
         return call.repeatable or call.method != "POST"
+    if answer.status in _OF_A_PROXY and call.repeatable:
+        return api_error(answer.status, answer.content).error_code == FOREIGN
     return answer.status == 429
 
 

@@ -150,7 +150,7 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         *,
         idempotency_key: str | None = None,
     ) -> DocumentT:
-        """Start an execution. `options`: async, timeout (s), retry_policy."""
+        """Start an execution. `options`: async, timeout (s), retry_policy, checkpoint."""
         body = {
             "workflow_id": workflow_id,
             "input": dict(input_values or {}),
@@ -295,10 +295,23 @@ class Operations(ABC, Generic[DocumentT, BytesT]):
         checkpoint_id: str,
         options: Mapping[str, Any] | None = None,
         *,
+        input_values: Mapping[str, Any] | None = None,
+        task_inputs: Mapping[str, Mapping[str, Any]] | None = None,
         idempotency_key: str | None = None,
     ) -> DocumentT:
-        """Make a new execution from a checkpoint and start it."""
-        body = {"checkpoint_id": checkpoint_id, "execution_options": dict(options or {})}
+        """Make a new execution from a checkpoint and start it.
+
+        `input_values` take the place of those in the execution's input, `task_inputs` that of
+        whole inputs of tasks, by name. Conflict if a completed task was given any of them.
+        """
+        body: JsonObject = {
+            "checkpoint_id": checkpoint_id,
+            "execution_options": dict(options or {}),
+        }
+        if input_values:
+            body["input"] = dict(input_values)
+        if task_inputs:
+            body["task_inputs"] = {name: dict(given) for name, given in task_inputs.items()}
         timeout_s = wait_timeout_s(options or {})
         return self._post_once(
             "state", "restore", key=idempotency_key, body=body, timeout_s=timeout_s

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from harmonia_serve import identifiers, schemas
 from harmonia_serve.bodies import read_object
+from harmonia_serve.gateway import Edits
 from harmonia_serve.once import OnceOf
 from harmonia_serve.queries import CheckpointQuery, page_request
 from harmonia_serve.request_schemas import CheckpointRequest, RestoreRequest
@@ -99,11 +100,17 @@ async def delete_checkpoint(checkpoint_id: str, context: ContextOf) -> Response:
     openapi_extra=request_body(RestoreRequest),
 )
 async def restore(request: Request, context: ContextOf, once: OnceOf) -> Response:
-    """Restore a workflow execution from a checkpoint, as a new execution."""
+    """Restore a workflow execution from a checkpoint, as a new execution.
+
+    Completed tasks keep their outputs, all others run. `input` and `task_inputs` edit what these
+    are given; edits of what a completed task was given are refused.
+    """
     body, _ = await read_object(request, context.settings, RestoreRequest)
+    edits = Edits(input=body.get("input") or {}, task_inputs=body.get("task_inputs") or {})
     reply = await context.gateway.restore(
         identifiers.checkpoint_id(body["checkpoint_id"]),
         body.get("execution_options") or {},
+        edits=edits,
         once=once,
     )
     return execution_answer(reply)

@@ -7,14 +7,8 @@ if redis.call('EXISTS', copy) == 0 then
   if not head[1] then return 'missing' end
   if redis.call('EXISTS', document) == 1 then return 'exists' end
 
-  local entries, holds = cmsgpack.unpack(ARGV[8]), held_by(head[4])
-  holds[#holds + 1] = id
-  redis.call('COPY', EXECUTION .. id, copy)
-  redis.call('COPY', ROWS .. id, copy_rows)
-  redis.call('HSET', copy, 'h', cmsgpack.pack(holds))
-  refer(head[2])
-  hold(holds)
-  redis.call('HSET', document, 'b', ARGV[4], 'v', '1', 'x', enter_indexes(nil, entries))
+  local stored = {definition = head[2], holds = head[4]}
+  copy_execution(id, ARGV[1], document, stored, ARGV[4], cmsgpack.unpack(ARGV[8]))
   if ARGV[5] == '1' and not head[3] and redis.call('HEXISTS', SEEN .. id, ARGV[6]) == 0 then
     append_entry(id, head[1], ARGV[6], ARGV[7])
   end

@@ -5,6 +5,7 @@ for at = 1, #due do
   local head = redis.call('HMGET', EXECUTION .. id, 'x', 'd', 'h')
   local held = held_by(head[3])
 
+  trim_own_checkpoints(id, 0)
   enter_indexes(head[1], {})
   redis.call('ZREM', ENDED, id)
   redis.call('UNLINK', EXECUTION .. id, ROWS .. id, EVENTS .. id, INBOX .. id, SEEN .. id,

@@ -28,6 +28,8 @@ LIMIT_S = 240.0
 #: An execution's node is drawn by lot: by then, all on one of two is a matter of one in 2**19.
 EXECUTIONS_MAX = 20
 AT_ONCE = 4
+#: Some seconds of work for one CPU.
+FIBONACCI = 37
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -125,6 +127,32 @@ def test_each_execution_has_its_files_on_one_node_and_executions_spread(
         for execution_id, node in nodes.items():
             here = tmp_path / "data" / "workspaces" / node / execution_id
             check_files(client.execution(execution_id), here)
+        survive_the_death_of_a_node(cluster, client)
+
+
+def survive_the_death_of_a_node(cluster: Any, client: HarmoniaClient) -> None:
+    """Whatever ran there, Harmonia's own actors or tasks, goes on somewhere else."""
+    task = {"component": "harmonia", "action": "fibonacci", "input": {"n": FIBONACCI}}
+    work = {"name": "work", "tasks": {"work": task}}
+    workflow_id = client.create_workflow(work)["workflow_id"]
+    started = [client.execution(client.execute(workflow_id, {})["execution_id"]) for _ in range(8)]
+    until(
+        lambda: sum(is_running(execution) for execution in started) >= 2,
+        "a task running on each of the two nodes",
+        60,
+    )
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    attempts = 0
+    for execution in started:
+        done = execution.wait(timeout=120)
+        assert done["status"] == "completed", json.dumps(done)
+        assert execution.audit()["violations"] == []
+        attempts += done["task_status"]["work"]["attempt"]
+    assert attempts > len(started), "nothing ran on the node that was killed"
+
+
+def is_running(execution: Execution) -> bool:
+    return bool(execution.refresh()["task_status"]["work"]["status"] == "running")
 
 
 def start(client: HarmoniaClient, workflow_id: str, data: DataServer) -> Execution:
@@ -168,7 +196,7 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
             tmp_path / "data",
             redis_server.url,
             redis_namespace,
-            HARMONIA_WORKSPACE_SHARED="true",
+            HARMONIA_WORKSPACE_PER_NODE="true",
             HARMONIA_TASK_ACTORS_MIN="1",
             HARMONIA_TASK_ACTOR_IDLE_S="1",
         ) as client,
@@ -178,7 +206,9 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
         with pytest.raises(ValidationFailed, match="fpga"):
             client.run(never)
 
+        # They use files, which the node that is there could have: they wait for the other one.
         tasks = {name: fpga_task(data.held(name)) for name in ("one", "two")}
+        tasks["after"] = {**data.held("after"), "depends_on": ["one", "two"]}
         execution = client.run({"name": "boards", "tasks": tasks})
         until(lambda: waiting(execution) == {"one", "two"}, "both tasks wait", 30)
         until(lambda: running(execution), "the first task runs", 120)
@@ -187,13 +217,19 @@ def test_queued_tasks_bring_a_node_and_their_end_takes_it_away(
         assert len(running(execution)) == 1
         free = ray.available_resources()  # type: ignore[no-untyped-call]
         assert free.get("fpga", 0) == 0
+        (board,) = (node["NodeID"] for node in nodes_alive() if "fpga" in node["Resources"])
 
-        data.open("one")
-        data.open("two")
+        for name in tasks:
+            data.open(name)
         done = execution.wait(timeout=60)
         assert done["status"] == "completed", json.dumps(done)
+        assert only_directory(tmp_path / "data" / "workspaces", execution) == board[:12]
         until(lambda: len(nodes_alive()) == 1, "the idle node goes", 120)
         assert not any("fpga" in node["Resources"] for node in nodes_alive())
+
+        plain = {"component": "harmonia", "action": "echo", "input": {"value": 1}}
+        done = client.run({"name": "plain", "tasks": {"a": fpga_task(plain)}}).wait(timeout=120)
+        assert done["status"] == "completed", json.dumps(done)
 
 
 def waiting(execution: Execution) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.contract.commit_contract import CommitContract, InboxContract
 from tests.contract.document_contract import DocumentContract, PageContract
 from tests.contract.execution_contract import ClaimContract, CreateContract, ReadContract
+from tests.contract.own_checkpoint_contract import OwnCheckpointContract
 from tests.contract.owner_contract import (
     CheckpointContract,
     OwnerContract,
@@ -36,6 +37,7 @@ class StoreContract(
     OwnerContract,
     SuspectContract,
     CheckpointContract,
+    OwnCheckpointContract,
     TokenContract,
     ExpiryContract,
     HoldingContract,

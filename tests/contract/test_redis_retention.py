@@ -14,8 +14,9 @@ import redis.asyncio as redis
 from persistence.embedded import EmbeddedServer
 from persistence.errors import StoreUnavailable
 from persistence.redis_store import RedisStore
-from persistence.store import InboxEntry
-from tests.contract.builders import claimed, create, new, next_commit
+from persistence.store import InboxEntry, IndexEntry, OwnCheckpoint
+from tests.contract.builders import claimed, create, ids, new, next_commit
+from tests.contract.own_checkpoint_contract import own
 from tests.contract.retention_contract import ended, expire_all, output
 from tests.contract.wire import Wire, wired
 from tests.support.scripted_actors import until
@@ -62,6 +63,14 @@ async def test_no_key_is_left_of_what_has_expired_and_is_held_by_nobody(
         await ended(store, f"e{at}")
         await ended(store, f"f{at}", holds=(f"e{at}",))
         await store.create_checkpoint(f"c{at}", f"f{at}", b"", [], InboxEntry("c", b""))
+        loaded = await claimed(store, f"g{at}")
+        for number in (1, 2, 3):
+            index = [IndexEntry("checkpoints", number)]
+            name = f"g{at}/{number}"
+            await store.take_checkpoint(
+                OwnCheckpoint(name, f"g{at}", loaded.epoch, number, 2, b"", index)
+            )
+        await store.commit(next_commit(loaded, release=True))
     while await store.expire(age_ms=0, limit=7):
         pass
     for at in range(30):
@@ -157,13 +166,42 @@ async def test_deleting_a_checkpoint_again_after_a_lost_reply_lets_go_once(
     assert await output(store) == b"e", "c2 holds it"
 
 
+async def test_a_checkpoint_whose_reply_was_lost_is_taken_and_trimmed_once(
+    on_wire: tuple[RedisStore, Wire],
+):
+    store, wire = on_wire
+    loaded = await claimed(store)
+    for number in (1, 2):
+        await store.take_checkpoint(own(loaded, number, kept=2))
+    wire.lose_replies = True
+    with pytest.raises(StoreUnavailable):
+        await store.take_checkpoint(own(loaded, 3, kept=2))
+    wire.lose_replies = False
+    await store.take_checkpoint(own(loaded, 3, kept=2))
+    assert await ids(store, "checkpoints") == ("c2", "c3")
+
+
+async def test_a_checkpoint_costs_the_same_whatever_the_size_of_outputs(
+    store: RedisStore, admin: redis.Redis
+):
+    """The server's memory grows by the copy of the rows, not by what these refer to."""
+    loaded = await claimed(store)
+    await store.commit(next_commit(loaded, outputs={"out": b"x" * 4_000_000}))
+    await store.take_checkpoint(own(loaded, 1))
+    sizes = [await admin.memory_usage(key) for key in await admin.keys("test:checkpoint*")]
+    assert len(sizes) == 2
+    assert sum(sizes) < 4_000
+
+
 async def test_a_server_without_memory_still_expires_and_so_makes_room(
     store: RedisStore, admin: redis.Redis
 ):
     await ended(store)
     await store.create_checkpoint("c", "e", b"", [], None)
     await expire_all(store)
-    await ended(store, "f")
+    loaded = await claimed(store, "f")
+    await store.take_checkpoint(own(loaded, 1))
+    await store.commit(next_commit(loaded, release=True))
     await admin.config_set("maxmemory", 1)
     with pytest.raises(StoreUnavailable, match="maxmemory"):
         await create(store, "g")

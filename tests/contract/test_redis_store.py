@@ -14,7 +14,7 @@ from persistence.errors import StoreUnavailable
 from persistence.redis_keys import KINDS
 from persistence.redis_scripts import SCRIPTS
 from persistence.redis_store import RedisStore
-from persistence.store import InboxEntry, IndexEntry, StoredEvent
+from persistence.store import InboxEntry, IndexEntry, OwnCheckpoint, StoredEvent
 from tests.contract.builders import ALL_BYTES, ODD_NAMES, claimed, create, new, next_commit
 from tests.contract.store_contract import StoreContract
 from tests.contract.wire import Wire, wired
@@ -79,6 +79,7 @@ async def test_every_call_is_one_round_trip(on_wire: tuple[RedisStore, Wire]):
             store.get_documents("k", ["d", "e", "f"]),
             store.page("list", offset=0, limit=10, descending=True),
             store.create_execution(new(), owners_max=1),
+            store.create_execution(new("f"), owners_max=1),
             store.claim("e", "o"),
             store.read_execution("e"),
             store.read_executions(["e", "f", "g"], ["head", "input"]),
@@ -91,6 +92,7 @@ async def test_every_call_is_one_round_trip(on_wire: tuple[RedisStore, Wire]):
             store.owned_executions("o", limit=10),
             store.owners(),
             store.create_checkpoint("c", "e", b"", [], None),
+            store.take_checkpoint(OwnCheckpoint("o", "f", 1, 1, 1, b"")),
             store.read_checkpoint("c"),
             store.take_tokens("b", tokens=1, rate_per_s=1, burst=1),
             store.claim_next("o", owners_max=1),
@@ -233,6 +235,8 @@ async def test_only_keys_of_the_namespace_are_touched(
             )
             await store.append_inbox(name, InboxEntry("another", ALL_BYTES))
             await store.create_checkpoint(name, name, b"", [], None)
+            own = OwnCheckpoint(f"{name} own", name, loaded.epoch, 1, 1, b"")
+            await store.take_checkpoint(own)
             await store.take_tokens(name, tokens=1, rate_per_s=0.01, burst=2)
         for name in ("expires", "stays"):
             loaded = await claimed(store, name)

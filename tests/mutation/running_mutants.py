@@ -20,9 +20,12 @@ _COMMIT = "        bodies = await self._commit(decision)\n"
 _PERFORM = """\
         for command in decision.commands:
             self._perform_small(command)
-        starts = [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        starts = self._node_wait.let_through(
+            [c for c in decision.commands if isinstance(c, cmd.StartAttempt)]
+        )
         if starts:
             self._backlog.add(starts)
+        self._await_node()
 """
 _PUBLISH = """\
         if bodies:
@@ -99,6 +102,25 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
             f"{_UNIT}/test_driver.py::test_nothing_is_done_or_told_before_it_is_written",
             f"{_UNIT}/test_driver.py::test_while_the_store_is_away_nothing_happens_and_then_all",
         ),
+    ),
+    mutant(
+        "node, dispatch",
+        "what uses files starts once it is written on which node they are",
+        "harmonia_actors/runtime/node_wait.py",
+        "        if self.need is None:\n",
+        "        if True:\n",
+        f"{_UNIT}/test_node_wait.py::test_what_uses_files_starts_once_its_node_is_written",
+        _SIMULATION,
+    ),
+    mutant(
+        "node, demand",
+        "nobody holds a task actor that was granted after he had gone",
+        "harmonia_actors/runtime/pool_host.py",
+        "        elif answer.exception() is None:\n",
+        "        elif False:\n",
+        f"{_UNIT}/test_pool_host.py"
+        "::test_what_was_granted_and_is_not_wanted_is_free_again_but_only_once",
+        "tests/unit/actors/test_leases.py::test_what_was_granted_to_who_has_left_is_given_back",
     ),
     mutant(
         "refused commit",
@@ -217,10 +239,37 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "tests/unit/service/test_killed_between.py::test_an_output_is_whole_and_nothing_dangles",
     ),
     mutant(
+        "checkpoint, resumed",
+        "a checkpoint that was decided on is taken by the next owner, if the last one died first",
+        "harmonia_actors/core/execution.py",
+        "self.head.automatic and not self.head.automatic.taken:",
+        "False:",
+        "tests/unit/core/test_automatic_checkpoints.py"
+        "::test_a_decision_whose_outcome_is_unknown_is_carried_out_again",
+    ),
+    mutant(
+        "edits, tasks",
+        "the input of a task whose output is reused is not edited",
+        "harmonia_actors/runtime/service/edits.py",
+        "        _refuse_completed(known.workflow, completed, edits.task_inputs)\n",
+        "",
+        "tests/unit/service/test_restore_edits.py"
+        "::test_the_input_of_a_completed_task_is_not_edited",
+    ),
+    mutant(
+        "edits, input",
+        "nor is an input that such a task was given",
+        "harmonia_actors/runtime/service/edits.py",
+        "            _refuse_used(users)\n",
+        "",
+        "tests/unit/service/test_restore_edits.py"
+        "::test_an_input_that_a_completed_task_was_given_is_not_edited",
+    ),
+    mutant(
         "restored from, service",
         "a restored execution holds what it took over",
         "harmonia_actors/runtime/service/checkpoints.py",
-        "                holds=sorted({*outputs_of, *files_from}),\n",
+        "                holds=sorted({*outputs_of, *head.files_from}),\n",
         "                holds=(),\n",
         "tests/unit/service/test_retention.py"
         "::test_a_restored_execution_holds_what_its_checkpoint_held",

@@ -115,7 +115,9 @@ class NaiveExecution:
                     self._stop_all("cancelled")
             case st.TimerFired(at_ms):
                 self._timers(at_ms)
-            case st.OutputComposed() | st.OutputRefused() | st.CheckpointTaken():
+            case st.CheckpointTaken() | st.AutomaticCheckpointTaken() | st.NodeChosen():
+                pass  # Nothing follows from them here.
+            case st.OutputComposed() | st.OutputRefused():
                 self._output(stimulus)
             case _:
                 task = self.tasks[stimulus.task]
@@ -130,7 +132,7 @@ class NaiveExecution:
 
     def _output(self, stimulus: st.Stimulus) -> None:
         works = isinstance(stimulus, st.OutputComposed)
-        if isinstance(stimulus, st.CheckpointTaken) or not (self.all_done and self.goes_on):
+        if not (self.all_done and self.goes_on):
             return
         self.phase = "ended completed" if works else self.phase
         self.error = "" if works else "output"

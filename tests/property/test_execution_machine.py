@@ -23,9 +23,10 @@ from harmonia_actors.core.invariants import (
     violations_of,
     violations_since,
 )
-from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.workflow import Workflow
+from tests.property.naive_checkpoints import NaiveCheckpoints
 from tests.property.naive_execution import NaiveExecution
 from tests.support.auditing import AuditedLog, bodies_of
 from tests.support.executions import EXECUTION_ID, START_MS, new_head, output, workflow_of
@@ -67,10 +68,16 @@ def body_of(decision: Decision) -> bytes:
 class Replayer:
     """An execution that can be told the same things twice."""
 
-    def __init__(self, workflow: Workflow, timeout_ms: int | None, limits: CoreLimits) -> None:
+    def __init__(
+        self,
+        workflow: Workflow,
+        timeout_ms: int | None,
+        policy: CheckpointPolicy | None,
+        limits: CoreLimits,
+    ) -> None:
         self.workflow = workflow
         self.limits = limits
-        options = ExecutionOptions(timeout_ms=timeout_ms)
+        options = ExecutionOptions(timeout_ms=timeout_ms, checkpoint=policy)
         self.execution = Execution(
             workflow=workflow, head=new_head(workflow, options), limits=limits
         )
@@ -106,10 +113,24 @@ class ExecutionMachine(RuleBasedStateMachine):
         workflow=workflows(),
         timeout_ms=some.sampled_from([None, None, 20_000]),
         lost_max=some.integers(0, 2),
+        policy=some.none()
+        | some.builds(
+            CheckpointPolicy,
+            every_completions=some.sampled_from([1, 1, 2, 3]),
+            every_ms=some.sampled_from([None, 1_000]),
+        )
+        | some.builds(CheckpointPolicy, every_ms=some.sampled_from([1, 1_000, 5_000])),
     )
-    def begin(self, workflow: Workflow, timeout_ms: int | None, lost_max: int) -> None:
+    def begin(
+        self,
+        workflow: Workflow,
+        timeout_ms: int | None,
+        lost_max: int,
+        policy: CheckpointPolicy | None,
+    ) -> None:
         limits = CoreLimits(lost_attempts_max=lost_max, inline_output_bytes_max=150)
-        self.given = (workflow, timeout_ms, limits)
+        self.given = (workflow, timeout_ms, policy, limits)
+        self.automatic = NaiveCheckpoints(policy)
         self.replayer = Replayer(*self.given)
         self.model = NaiveExecution(workflow, EXECUTION_ID, lost_max, timeout_ms)
         self.at_ms = START_MS
@@ -195,6 +216,23 @@ class ExecutionMachine(RuleBasedStateMachine):
             self.checkpoints += 1
             self.tell(st.CheckpointTaken(self.at_ms, f"cp-{self.checkpoints}", "here"))
 
+    @precondition(lambda self: self.automatic.outstanding is not None)
+    @rule()
+    def checkpoint_taken(self) -> None:
+        seq = self.automatic.outstanding
+        assert seq is not None
+        self.automatic.outstanding = None
+        self.tell(st.AutomaticCheckpointTaken(self.at_ms, seq, f"cp-auto-{seq}"))
+
+    @rule(seq=some.sampled_from([0, 2, 3, 5]))
+    def checkpoint_told_twice(self, seq: int) -> None:
+        if seq != self.automatic.outstanding:
+            self.tell(st.AutomaticCheckpointTaken(self.at_ms, seq, f"cp-auto-{seq}"))
+
+    @rule(node_id=some.sampled_from(["a", "b"]))
+    def node_chosen(self, node_id: str) -> None:
+        self.tell(st.NodeChosen(self.at_ms, node_id))
+
     @precondition(lambda self: self.composing)
     @rule(works=some.booleans())
     def composed(self, works: bool) -> None:
@@ -260,6 +298,10 @@ class ExecutionMachine(RuleBasedStateMachine):
         self.decisions.append(body_of(decision))
         execution = self.replayer.execution
         self.perform(decision)
+        at_ms = what[-1].at_ms if kind == "handle" else what[0]
+        assert [
+            command.seq for command in decision.commands if isinstance(command, cmd.TakeCheckpoint)
+        ] == self.automatic.expected(execution, at_ms, resumed=kind == "resume")
         broken = [
             *violations(execution),
             *violations_since(before, execution),
@@ -285,6 +327,8 @@ class ExecutionMachine(RuleBasedStateMachine):
                     self.due_ms = due_ms
                 case cmd.ComposeOutput():
                     self.composing = True
+                case cmd.TakeCheckpoint():
+                    pass  # Compared with what the model expects.
 
     def check_model(self) -> None:
         execution, model = self.replayer.execution, self.model

@@ -18,7 +18,7 @@ from persistence.embedded import EmbeddedServer
 from persistence.errors import StoreError
 from persistence.memory_store import MemoryStore
 from persistence.redis_store import RedisStore
-from persistence.store import Commit, InboxEntry, IndexEntry, NewExecution, Store
+from persistence.store import Commit, InboxEntry, IndexEntry, NewExecution, OwnCheckpoint, Store
 
 #: `make test` runs a few histories; more with HARMONIA_TEST_EXAMPLES.
 EXAMPLES = int(os.environ.get("HARMONIA_TEST_EXAMPLES", "20"))
@@ -28,7 +28,7 @@ LOOK_EVERY = 8
 FOR_EVER_MS = 10_000_000
 OWNERS = ("o1", "o2", "o:3")
 EXECUTIONS = ("e1", "e2", "e:3", "e*\r\n4")
-CHECKPOINTS = ("c1", "c2")
+CHECKPOINTS = ("c1", "c2", "c3")
 DOCUMENTS = ("d1", "d:2", "c1")
 KINDS = ("workflow", "a:b", "checkpoint")
 DIGESTS = ("x", "y")
@@ -229,6 +229,20 @@ class StoresAgree(RuleBasedStateMachine):
     def create_checkpoint(self, checkpoint, execution, body, note) -> None:
         index = [IndexEntry("checkpoint/list", 1.0)]
         self.both(lambda store: store.create_checkpoint(checkpoint, execution, body, index, note))
+
+    @rule(
+        checkpoint=st.sampled_from(CHECKPOINTS),
+        execution=executions,
+        epoch_off=st.sampled_from([0, 0, 0, -1]),
+        number=st.integers(0, 3),
+        kept=limits,
+        body=bodies,
+    )
+    def take_checkpoint(self, checkpoint, execution, epoch_off, *, number, kept, body) -> None:
+        epoch = max(self.seen.get(execution, (0, 0, 0))[0] + epoch_off, 0)
+        index = [IndexEntry("checkpoint/list", 2.0)]
+        taken = OwnCheckpoint(checkpoint, execution, epoch, number, kept, body, index)
+        self.both(lambda store: store.take_checkpoint(taken))
 
     @rule(tokens=st.integers(1, 3), burst=st.integers(1, 5))
     def take_tokens(self, tokens: int, burst: int) -> None:

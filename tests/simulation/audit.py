@@ -17,6 +17,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor as HistoryAuditor
 from harmonia_actors.core.audit_state import disagreements, inherited_tasks
 from harmonia_actors.core.definition import build_workflow
+from harmonia_actors.core.events import CheckpointCreated
 from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.invariants import Picture, picture, violations, violations_since
 from harmonia_actors.core.quarantine import QUARANTINED
@@ -27,9 +28,11 @@ from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.runtime.host import HostLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
-from persistence.store import Commit, Loaded, NewExecution, Snapshot
+from persistence.store import Commit, Loaded, NewExecution, OwnCheckpoint, Snapshot
+from tests.simulation.checkpoint_audit import CheckpointAuditor
 from tests.simulation.owners import OwnerLimits
 from tests.simulation.store import StoreServer, at_once
+from tests.simulation.stored_events import read_event
 from tests.simulation.task_actors import SimulatedTaskActor, value_of
 from tests.simulation.virtual_loop import Process
 
@@ -73,6 +76,7 @@ class Auditor:
         self._begun: set[AttemptId] = set()
         #: Per actor and execution the highest epoch that it was told of.
         self._told: dict[tuple[SimulatedTaskActor, str], int] = {}
+        self._checkpoints = CheckpointAuditor(server.memory)
         self.broken: list[str] = []
         self.counts: Counter[str] = Counter()
 
@@ -88,6 +92,8 @@ class Auditor:
             return self._committed(process, arguments[0], answer)
         if name in ("claim", "claim_next") and not isinstance(answer, Exception) and answer:
             return self._claimed(process, answer)
+        if name == "take_checkpoint":
+            return self._took_checkpoint(arguments[0], answer)
         if name in _TOLD:
             return f"{name} {arguments[0]} {type(answer).__name__}"
         return None
@@ -101,6 +107,8 @@ class Auditor:
             if process.alive and known.owners.get(order.epoch) != process.name:
                 self._report(order.execution_id, f"{order.id} is ordered by {process.name}")
             self._must_be_due(order, "is ordered")
+            if order.key.node_id != self._node_of(order):
+                self._report(order.execution_id, f"{order.id} is ordered beside its files")
 
     def asked(self, actor: SimulatedTaskActor, execution_id: str, epoch: int) -> None:
         """A new owner takes its census at an actor."""
@@ -122,6 +130,9 @@ class Auditor:
             )
         self._told[key] = max(told, order.epoch)
         self._must_be_due(order, "begins")
+        if (node_id := self._node_of(order)) not in ("", actor.node_id):
+            self._report(order.execution_id, f"{order.id} begins on {actor.node_id}, not {node_id}")
+        self.counts["attempts begun with files"] += bool(node_id)
 
     def published(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
         """Events are told to subscribers: they must be in the log."""
@@ -238,6 +249,14 @@ class Auditor:
         self.counts["claims"] += 1
         return f"claimed {execution_id} by {process.name} as {epoch}"
 
+    def _took_checkpoint(self, asked: OwnCheckpoint, answer: Any) -> str:
+        snapshot = self._snapshot(asked.execution_id)
+        head = decode_head(snapshot.fields["head"])
+        for problem in self._checkpoints.asked(asked, head, snapshot, answer):
+            self._report(asked.execution_id, problem)
+        self.counts["automatic checkpoints"] += answer is None
+        return f"take_checkpoint {asked.execution_id} {asked.number} {type(answer).__name__}"
+
     def _committed(self, process: Process, commit: Commit, answer: Any) -> str:
         execution_id = commit.execution_id
         known = self._known[execution_id]
@@ -258,6 +277,8 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         for rule in violations_since(known.picture, execution):
             self._report(execution_id, f"{told}: {rule}")
+        if known.picture.node_id is None and "node_id" in execution.head.labels and known.written:
+            self.counts["nodes waited for"] += 1
         known.picture = picture(execution)
         known.version, known.seq = snapshot.version, snapshot.seq
         known.written.add(commit.epoch)
@@ -316,6 +337,10 @@ class Auditor:
             known.history = HistoryAuditor(known.workflow, execution.head, inherited=inherited)
         for seq, body in enumerate(bodies, known.seq - len(bodies) + 1):
             known.history.feed(seq, body)
+            event = read_event(body)
+            if isinstance(event, CheckpointCreated):
+                told = self._checkpoints.told(event.checkpoint_id, event.name, execution_id)
+                self.broken.extend(f"{execution_id}: {problem}" for problem in told)
         found = known.history.findings.violations
         disagreeing = disagreements(known.history, execution.head, rows, known.seq)
         for violation in [*found[known.found :], *disagreeing]:
@@ -355,6 +380,13 @@ class Auditor:
         key = (reference.execution_id, reference.key)
         body: bytes | None = at_once(self._server.memory.read_outputs([key]))[0]
         return body
+
+    def _node_of(self, order: AttemptOrder) -> str:
+        """The node of the execution's files, by what is stored; "" if the task uses none."""
+        if not order.action.endswith("_with_files"):
+            return ""
+        head = decode_head(self._snapshot(order.execution_id).fields["head"])
+        return str(head.labels.get("node_id", "no node"))
 
     def _must_be_due(self, order: AttemptOrder, what: str) -> None:
         """All that the task depends on is in the store, and so is its attempt."""

@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any
 
 from harmonia_actors.core.errors import (
+    CheckpointNotFound,
     ComponentFailed,
     Conflict,
     ExecutionFailed,
     ServiceUnavailable,
 )
-from harmonia_actors.core.requests import ExecutionReply, Once
+from harmonia_actors.core.requests import ExecutionReply, Once, PageRequest
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.ports import TaskActorDied
@@ -136,6 +137,8 @@ class Clients:
                 plan.checkpoints_after_s, plan.restores_after_s, strict=True
             )
         ]
+        if plan.restores_automatic_s is not None:
+            steps.append(self._restore_automatic(execution_id, plan.restores_automatic_s))
         if plan.cancels_after_s is not None:
             steps.append(self._cancel(execution_id, plan.cancels_after_s))
         await asyncio.gather(*steps)
@@ -173,10 +176,24 @@ class Clients:
         self.counts["checkpoints"] += 1
         if restore_s is not None:
             await pass_time(restore_s)
-            reply = await self._ask_once("restore", made["checkpoint_id"], {})
-            self.made.append(reply.document["execution_id"])
+            await self._restore(made["checkpoint_id"])
             self.counts["restored"] += 1
-            self._follow(reply.document["execution_id"], 0.0)
+
+    async def _restore_automatic(self, execution_id: str, after_s: float) -> None:
+        await pass_time(after_s)
+        page = PageRequest(page=1, limit=100)
+        found = await self._ask("list_checkpoints", page, execution_id=execution_id)
+        automatic = [item for item in found["items"] if item["automatic"]]
+        if automatic:
+            # The execution may have pushed it out since.
+            with contextlib.suppress(CheckpointNotFound):
+                await self._restore(automatic[0]["checkpoint_id"])
+                self.counts["restored from automatic ones"] += 1
+
+    async def _restore(self, checkpoint_id: str) -> None:
+        reply = await self._ask_once("restore", checkpoint_id, {})
+        self.made.append(reply.document["execution_id"])
+        self._follow(reply.document["execution_id"], 0.0)
 
     async def _ask_once(self, method: str, *arguments: Any, **named: Any) -> Any:
         """With a key, so that what is sent again makes nothing again."""

@@ -11,10 +11,12 @@ from typing import Any, cast
 
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.census import CensusTaker, CensusTimes
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
+from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
 from harmonia_actors.runtime.pool_host import HolderLost
@@ -68,6 +70,8 @@ class OwnerParts:
     #: Orders leave a driver; told before they are performed.
     ordered: Callable[[Process, Sequence[AttemptOrder]], None]
     limits: OwnerLimits
+    #: Whether nodes have to be known, because executions have files on one of them.
+    uses_files: bool
 
 
 class SimulatedOwner:
@@ -79,8 +83,10 @@ class SimulatedOwner:
         self._parts = parts
         self.store = DistantStore(parts.server, process)
         limits = parts.limits
+        leases = _Leases(self)
+        self._nodes = WorkspaceNodes(leases, self._read_capacity)
         self.dispatcher = Dispatcher(
-            leases=_Leases(self),
+            leases=leases,
             tell=self._tell,
             clock=clock,
             limits=limits.dispatch,
@@ -102,11 +108,13 @@ class SimulatedOwner:
             core_limits=limits.core,
             ordering_limits=limits.ordering,
             take_census=self._take_census,
+            nodes=self._nodes,
         )
         times = CensusTimes(Patience(), _CENSUS_S)
         self._taker = CensusTaker(_CensusCluster(self), self.name, times)
         self.keeper: asyncio.Task[None] | None = None
         self.looker: asyncio.Task[None] | None = None
+        self.watcher: asyncio.Task[None] | None = None
         process.inhabitant = self
 
     @property
@@ -115,11 +123,15 @@ class SimulatedOwner:
 
     async def ready(self) -> None:
         """Register, and begin to serve."""
+        if self._parts.uses_files:
+            await self._nodes.known()
         await self.host.register()
         if self.keeper is None:
             loop = asyncio.get_running_loop()
             self.keeper = loop.create_task(self._serve_as_owner())
             self.looker = loop.create_task(self.host.look_around())
+            if self._parts.uses_files:
+                self.watcher = loop.create_task(self._nodes.watch())
 
     async def _serve_as_owner(self) -> None:
         await self.host.keep_lease()
@@ -145,6 +157,15 @@ class SimulatedOwner:
 
     def _tell(self, reports: Sequence[Report]) -> None:
         self.host.tell(reports)
+
+    async def _read_capacity(self) -> Capacity | None:
+        pool = self._parts.pool()
+        call = self._parts.network.call
+        try:
+            found: Capacity = await call(self.process, pool.process, "capacity", pool.host.capacity)
+        except TaskActorDied:
+            return None
+        return found
 
     async def _take_census(self, execution_id: str, epoch: int) -> Census:
         """As the Ray one: what runs is handed to the dispatcher."""
@@ -258,6 +279,14 @@ class _Leases:
     async def acquire(self, key: QueueKey, want: int) -> Sequence[SimulatedLease]:
         owner = self._owner
         request = str(next(self._requests))
+        try:
+            return await self._acquire(key, want, request)
+        except asyncio.CancelledError:
+            self._tell(lambda pool: pool.host.withdraw, owner.name, request)
+            raise
+
+    async def _acquire(self, key: QueueKey, want: int, request: str) -> Sequence[SimulatedLease]:
+        owner = self._owner
         while True:
             pool = owner.parts.pool()
             ask = partial(pool.host.acquire, owner.name, key, want, request)

@@ -16,9 +16,8 @@ from tests.simulation.network import Network, asking, for_ever
 from tests.simulation.task_actors import SimulatedTaskActor
 from tests.simulation.virtual_loop import Process, pass_time
 
-__all__ = ["CAPACITY", "PoolWorld", "SimulatedPool"]
+__all__ = ["PoolWorld", "SimulatedPool"]
 
-CAPACITY = Capacity(nodes={"node": {"CPU": float(CPUS), "memory": 8e9}})
 _SILENT_S = 8.0
 
 
@@ -33,6 +32,7 @@ class PoolWorld:
     task_actors: Mapping[str, Process]
     owners: Callable[[str], Process | None]
     recall: Callable[[Process], Callable[[QueueKey, int], None]]
+    capacity: Callable[[], Capacity]
 
 
 class SimulatedPool:
@@ -95,13 +95,13 @@ class _Cluster:
     async def left(self) -> Sequence[tuple[str, _Pooled, bool]]:
         await pass_time(self._world.network.delay_s())
         return [
-            (name, self._pooled(process), process.inhabitant.placed.is_set())
+            (name, self._pooled(process), process.inhabitant.has_started)
             for name, process in self._world.task_actors.items()
             if process.alive
         ]
 
     async def capacity(self) -> Capacity:
-        return CAPACITY
+        return self._world.capacity()
 
     async def watch_holder(self, holder: str) -> None:
         process = self._holder(holder)

@@ -27,6 +27,8 @@ _KNOWN = Path(__file__).with_name("seeds.txt")
 _CHUNK = 25
 _CHUNKS_AHEAD = 4
 _COMPLETED_SHARE = 0.3
+#: What must have happened besides.
+_WORK = ("automatic checkpoints", "restored from automatic ones")
 
 
 def known_seeds() -> list[int]:
@@ -39,6 +41,7 @@ def known_seeds() -> list[int]:
 def shortfalls(landed: Counter[str], counts: Counter[str]) -> list[str]:
     """Why a run proves too little; empty if it proves something."""
     found = [f"no '{kind}' has landed" for kind in (*CHANCES, *INTERVALS_S) if not landed[kind]]
+    found += [f"there were no {kind}" for kind in _WORK if not counts[kind]]
     completed = counts["executions completed"]
     if completed < _COMPLETED_SHARE * counts["started"]:
         found.append(f"only {completed} of {counts['started']} executions have completed")

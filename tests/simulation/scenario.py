@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["ClientPlan", "Scenario", "draw_scenario"]
@@ -24,6 +25,8 @@ class ClientPlan:
     checkpoints_after_s: tuple[float, ...]
     #: For each checkpoint, when it is restored after it was taken; None: never.
     restores_after_s: tuple[float | None, ...]
+    #: When the newest automatic checkpoint is restored, if there is one then; None: never.
+    restores_automatic_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,23 @@ class Scenario:
     #: Attempts of one execution that are handed out at a time.
     in_flight_max: int
     faults_end_s: float
+    #: Some tasks use files, and of these some a board, which no node has at first.
+    uses_files: bool
 
 
 def draw_scenario(seed: str) -> Scenario:
     """All of it."""
     luck = random.Random(f"{seed}/scenario")
+    # Luck of its own: what else a seed draws stays what it was before there were these.
+    saving = random.Random(f"{seed}/automatic checkpoints")
     workflows = tuple(_workflow(luck, number) for number in range(luck.randint(1, 2)))
-    clients = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
+    files_luck = random.Random(f"{seed}/files")
+    uses_files = files_luck.random() < 0.3
+    if uses_files:
+        for workflow in workflows:
+            _give_files(files_luck, workflow["tasks"].values())
+    drawn = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
+    clients = tuple(_saving(saving, client) for client in drawn)
     return Scenario(
         workflows,
         clients,
@@ -54,6 +67,7 @@ def draw_scenario(seed: str) -> Scenario:
         crashes_max=luck.choice((3, 100, 100)),
         in_flight_max=luck.choice((1, 3, 100, 100)),
         faults_end_s=luck.choice((5.0, 12.0)),
+        uses_files=uses_files,
     )
 
 
@@ -110,6 +124,14 @@ def _task(luck: random.Random, index: int, parents: list[int], hurry: int) -> di
     return task
 
 
+def _give_files(luck: random.Random, tasks: Iterable[dict[str, Any]]) -> None:
+    for task in tasks:
+        if luck.random() < 0.6:
+            task["action"] += "_with_files"
+            if luck.random() < 0.5:
+                task["resources"] = {**task.get("resources", {}), "board": luck.choice((0.5, 1))}
+
+
 def _client(luck: random.Random, workflows: int) -> ClientPlan:
     checkpoints = tuple(luck.uniform(0, 4) for _ in range(luck.choice((0, 0, 1, 2))))
     options: dict[str, Any] = {}
@@ -129,3 +151,20 @@ def _client(luck: random.Random, workflows: int) -> ClientPlan:
             luck.uniform(0, 5) if luck.random() < 0.7 else None for _ in checkpoints
         ),
     )
+
+
+def _saving(luck: random.Random, client: ClientPlan) -> ClientPlan:
+    """A third of the executions take checkpoints by themselves."""
+    every = luck.choice(
+        (
+            {"every_completions": 1},
+            {"every_completions": 2, "every_s": 1},
+            {"every_s": luck.choice((0.05, 0.5))},
+        )
+    )
+    policy = {**every, "keep": luck.choice((1, 2, 5))}
+    restores_s = luck.uniform(0.5, 6) if luck.random() < 0.5 else None
+    if luck.random() > 1 / 3:
+        return client
+    options = {**client.options, "checkpoint": policy}
+    return replace(client, options=options, restores_automatic_s=restores_s)

@@ -55,6 +55,11 @@ async def work_async(
     return _outcome(plan, given, context)
 
 
+#: The same, with files: all of one execution have to run on one node.
+_component.action(name="work_with_files", uses_files=True)(work)
+_component.action(name="work_async_with_files", uses_files=True)(work_async)
+
+
 def _outcome(plan: dict[str, Any], given: list[Any], context: TaskContext) -> dict[str, Any]:
     if plan["progress"]:
         context.progress(0.5, "half way")
@@ -94,7 +99,8 @@ class SimulatedTaskActor:
         self._around = surroundings
         self._runner = surroundings.make_runner(clock)
         self._turn = asyncio.Lock()
-        self.placed = asyncio.Event()
+        self.node_id = ""
+        self._placed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._shared: SharedTaskHost | None = None
         self._desk: TaskHost | None = None
@@ -106,8 +112,18 @@ class SimulatedTaskActor:
 
     async def ready(self) -> tuple[str, QueueKey]:
         """The node and the class, once it runs somewhere."""
-        await self.placed.wait()
-        return "node", self.key
+        await self._placed.wait()
+        return self.node_id, self.key
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it runs somewhere."""
+        return self._placed.is_set()
+
+    def place(self, node_id: str) -> None:
+        """It runs from now on."""
+        self.node_id = node_id
+        self._placed.set()
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> Any:
         """A batch; the reports that were not told before, and the seconds it took."""
@@ -214,7 +230,7 @@ class SimulatedPort:
 
     @property
     def node_id(self) -> str:
-        return "node"
+        return self.actor.node_id
 
     async def run(self, orders: Sequence[AttemptOrder]) -> Any:
         return await self._call("run", self.actor.run, self.caller.name, orders)

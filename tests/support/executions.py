@@ -7,7 +7,7 @@ from typing import Any
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.commands import ArmTimer, StartAttempt, StopAttempt
+from harmonia_actors.core.commands import ArmTimer, StartAttempt, StopAttempt, TakeCheckpoint
 from harmonia_actors.core.definition import parse_definition
 from harmonia_actors.core.execution import CoreLimits, Decision, Execution, NumberedEvent
 from harmonia_actors.core.invariants import (
@@ -194,6 +194,8 @@ class Story:
                     shown.append(f"stop {name} {attempt} {reason}")
                 case ArmTimer(due_ms):
                     shown.append(f"timer +{due_ms - self.at_ms}")
+                case TakeCheckpoint(seq, kept):
+                    shown.append(f"checkpoint {seq} keep {kept}")
                 case _:
                     shown.append("compose")
         return shown

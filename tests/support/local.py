@@ -28,8 +28,10 @@ from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo, WorkspaceFiles
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
+from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.ports import Nodes
 from harmonia_actors.runtime.service.gateway import FilePlace, InstallationGateway
 from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
@@ -252,6 +254,8 @@ class LocalInstallation:
         default_factory=lambda: Capacity(nodes={"local": {"CPU": 4.0, "memory": 8e9}})
     )
 
+    nodes: Nodes = field(default_factory=AnyNode)
+
     @property
     def hosts(self) -> dict[str, ExecutionHost]:
         """The hosts that live, by owner."""
@@ -350,9 +354,10 @@ class LocalInstallation:
                 owners_max=self.owners,
                 executions_max=self.settings.executions_per_actor_max,
             ),
-            core_limits=CoreLimits(),
+            core_limits=CoreLimits(checkpoints_kept=self.settings.automatic_checkpoints_kept),
             ordering_limits=self.ordering_limits,
             take_census=take_census,
+            nodes=self.nodes,
         )
         await host.register()
         loops = [

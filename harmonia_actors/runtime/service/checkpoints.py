@@ -9,6 +9,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import CoreLimits, Execution
+from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import (
     Head,
     TaskRow,
@@ -17,20 +18,22 @@ from harmonia_actors.core.records import (
     encode_head,
     encode_row,
 )
-from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, PageRequest
+from harmonia_actors.core.requests import Edits, ExecutionReply, JsonObject, Once, PageRequest
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import StartRequested
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Task
+from harmonia_actors.runtime.automatic import checkpoint_record
+from harmonia_actors.runtime.indexing import checkpoint_indexes, checkpoints_index
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
-from harmonia_actors.runtime.service.executions import ExecutionService
-from harmonia_actors.runtime.service.once import creation_of
+from harmonia_actors.runtime.service.edits import EditService
+from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered
 from harmonia_actors.runtime.service.texts import check_texts
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from persistence.errors import Missing
-from persistence.store import InboxEntry, IndexEntry, Snapshot
+from persistence.store import InboxEntry, Snapshot
 
 __all__ = ["CheckpointService"]
 
@@ -38,7 +41,7 @@ __all__ = ["CheckpointService"]
 _FILES_FROM_MAX = 16
 
 
-class CheckpointService(ExecutionService):
+class CheckpointService(EditService):
     """Operations on checkpoints."""
 
     async def create_checkpoint(
@@ -57,18 +60,16 @@ class CheckpointService(ExecutionService):
         now_ms = self.clock.now_ms()
         head = await self._head(execution_id)
         record = {
-            "execution_id": execution_id,
-            "workflow_id": head.workflow_id,
-            "name": name,
-            "description": description,
-            "created_ms": now_ms,
+            **checkpoint_record(
+                execution_id,
+                head.workflow_id,
+                name=name,
+                description=description,
+                created_ms=now_ms,
+            ),
             **creation.record_fields(),
         }
-        score = float(now_ms)
-        indexes = [
-            IndexEntry("checkpoints:*", score),
-            IndexEntry(f"checkpoints:{execution_id}", score),
-        ]
+        indexes = checkpoint_indexes(execution_id, now_ms)
         body = encode_note("checkpoint", now_ms, checkpoint_id=checkpoint_id, name=name)
         note = InboxEntry(checkpoint_id, body)
         try:
@@ -93,7 +94,7 @@ class CheckpointService(ExecutionService):
 
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
         """One page of checkpoints, without their tasks' states."""
-        index = f"checkpoints:{execution_id or '*'}"
+        index = checkpoints_index(execution_id)
         return await self.page_of_documents("checkpoint", index, page, _summary)
 
     async def delete_checkpoint(self, checkpoint_id: str) -> None:
@@ -102,67 +103,98 @@ class CheckpointService(ExecutionService):
             raise CheckpointNotFound(checkpoint_id)
 
     async def restore(
-        self, checkpoint_id: str, options: JsonObject, *, once: Once | None = None
+        self,
+        checkpoint_id: str,
+        options: JsonObject,
+        *,
+        edits: Edits | None = None,
+        once: Once | None = None,
     ) -> ExecutionReply:
-        """Make a new execution: completed tasks keep their outputs, all others run (again)."""
-        creation = creation_of(once, "restore", checkpoint_id, options)
+        """Make a new execution: completed tasks keep their outputs, all others run (again).
+
+        With `edits`, it begins with another input, or others of its tasks than the completed ones.
+        """
+        # What a request said before there were edits, it says still.
+        said = [edits.to_json()] if edits else []
+        creation = creation_of(once, "restore", checkpoint_id, options, *said)
         if made := (await self.made_before(creation)).get("execution"):
             return await self.answer_again(made)
         parsed = self.parse_options(options)
         _, snapshot = await self._find_checkpoint(checkpoint_id)
         known = await self.known(snapshot.definition)
+        rows = _completed_rows(snapshot)
+        fields = {"input": snapshot.fields["input"], "options": jsontext.encode(options)}
+        values = jsontext.decode(snapshot.fields["input"])
+        if edits:
+            known, values = await self.edited(known, values, rows, edits)
+            names = {"input": list(edits.input), "task_inputs": list(edits.task_inputs)}
+            fields |= {"input": jsontext.encode(values), "edits": jsontext.encode(names)}
         await self.check_resources(known.workflow)
+        head = await self._restored_head(checkpoint_id, creation, snapshot, known, parsed)
+        head.completed_tasks = len(rows)
+        owner = await self._launch_restored(creation, known, head, rows, fields)
+        if owner is None:
+            return await self.answer_again(await self.made_meanwhile(creation, "execution"))
+        restored = views.started(head, values, options)
+        if parsed.wait:
+            return await self.wait_for(owner, restored)
+        return ExecutionReply(await self.shown_or(restored), ended=False)
+
+    async def _restored_head(
+        self,
+        checkpoint_id: str,
+        creation: Creation,
+        snapshot: Snapshot,
+        known: KnownWorkflow,
+        options: ExecutionOptions,
+    ) -> Head:
         former = decode_head(snapshot.fields["head"])
         now_ms = self.clock.now_ms()
-        rows = _completed_rows(snapshot)
         files_from = self._files_from(snapshot, former, known)
-        head = Head(
+        return Head(
             execution_id=await self.new_execution_id(),
             workflow_id=former.workflow_id,
             workflow_name=former.workflow_name,
             total=former.total,
-            options=self.within_ceiling(parsed, known.workflow),
+            options=self.within_ceiling(options, known.workflow),
             created_ms=now_ms,
             updated_ms=now_ms,
-            completed_tasks=len(rows),
             checkpoint_id=checkpoint_id,
             labels={**former.labels, "files_from": files_from},
             once=creation.index,
         )
+
+    async def _launch_restored(
+        self,
+        creation: Creation,
+        known: KnownWorkflow,
+        head: Head,
+        rows: Mapping[int, TaskRow],
+        fields: Mapping[str, bytes],
+    ) -> str | None:
+        """Begin the execution and write it, as `create_and_launch`; the head is as it began."""
         execution = Execution(
             workflow=known.workflow, head=head, rows=dict(rows), limits=CoreLimits()
         )
-        decision = execution.handle(StartRequested(now_ms))
+        decision = execution.handle(StartRequested(head.created_ms))
         events = [
             encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=head.execution_id)
             for n in decision.events
         ]
-        fields = {
-            "head": encode_head(execution.head_record()),
-            "input": snapshot.fields["input"],
-            "options": jsontext.encode(options),
-        }
         outputs_of = {row.output.execution_id for row in rows.values() if row.output}
         try:
-            owner = await self.create_and_launch(
+            return await self.create_and_launch(
                 creation,
                 known,
                 head,
-                fields,
+                {"head": encode_head(execution.head_record()), **fields},
                 rows={str(index): encode_row(row) for index, row in rows.items()},
                 events=events,
-                holds=sorted({*outputs_of, *files_from}),
+                holds=sorted({*outputs_of, *head.files_from}),
             )
         except Missing:
             # It was deleted a moment ago, and nobody else held what it did.
-            raise CheckpointNotFound(checkpoint_id) from None
-        if owner is None:
-            return await self.answer_again(await self.made_meanwhile(creation, "execution"))
-        values = jsontext.decode(snapshot.fields["input"])
-        restored = views.started(execution.head_record(), values, options)
-        if parsed.wait:
-            return await self.wait_for(owner, restored)
-        return ExecutionReply(await self.shown_or(restored), ended=False)
+            raise CheckpointNotFound(head.checkpoint_id or "") from None
 
     def _files_from(
         self, snapshot: Snapshot, former: Head, known: KnownWorkflow
@@ -238,4 +270,5 @@ def _summary(checkpoint_id: str, record: Mapping[str, Any]) -> JsonObject:
         "name": record["name"],
         "description": record["description"],
         "created_at": timestamp(record["created_ms"]),
+        "automatic": record.get("automatic", False),
     }

@@ -81,12 +81,7 @@ class ExecutionService(WorkflowService):
         schema = known.definition.get("input_schema")
         values = await self.schemas.complete_input(input_values, schema, known.needed)
         body = jsontext.encode(values)
-        if len(body) > self.settings.body_bytes_max:
-            raise InvalidRequest(
-                f"the input has {len(body)} bytes; at most {self.settings.body_bytes_max} "
-                "are taken",
-                too_large=True,
-            )
+        self.check_input_size(body)
         await self.check_resources(known.workflow)
         now_ms = self.clock.now_ms()
         head = Head(
@@ -222,7 +217,16 @@ class ExecutionService(WorkflowService):
             options,
             retries_max=self.settings.retries_max,
             timeout_s_max=self.settings.execution_timeout_s_max,
+            checkpoints_kept_max=self.settings.automatic_checkpoints_kept_max,
         )
+
+    def check_input_size(self, body: bytes) -> None:
+        """Refuse an execution's input, as JSON, that is too large. Raises InvalidRequest."""
+        most = self.settings.body_bytes_max
+        if len(body) > most:
+            raise InvalidRequest(
+                f"the input has {len(body)} bytes; at most {most} are taken", too_large=True
+            )
 
     async def new_execution_id(self) -> str:
         """A fresh id. It ends in the installation's digits.
@@ -376,6 +380,9 @@ class ExecutionService(WorkflowService):
         }
         if head.checkpoint_id:
             document["checkpoint_id"] = head.checkpoint_id
+        if "edits" in snapshot.fields:
+            names = jsontext.decode(snapshot.fields["edits"])
+            document["edits"] = views.edits(names, document["input"], workflow)
         if len(workflow.tasks) > len(shown_tasks):
             document["task_status_truncated"] = True
             document["tasks_url"] = f"/executions/{head.execution_id}/tasks"

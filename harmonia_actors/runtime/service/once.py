@@ -24,6 +24,7 @@ from typing import Any, Final
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import Conflict
 from harmonia_actors.core.requests import Once
+from harmonia_actors.runtime.derived_ids import derived_uuid
 from harmonia_actors.runtime.indexing import once_index
 from persistence.store import Page, Store
 
@@ -80,19 +81,11 @@ def creation_of(once: Once | None, operation: str, *request: Any) -> Creation:
     key = hashlib.sha256(jsontext.encode_canonical([_DOMAIN, once.caller, once.key]))
     said = hashlib.sha256(jsontext.encode_canonical([operation, *request]))
     return Creation(
-        uuid=_custom_uuid(key.digest()),
+        uuid=derived_uuid(key.digest()),
         once=once,
         fingerprint=said.hexdigest(),
         index=once_index(key.hexdigest()[:32]),
     )
-
-
-def _custom_uuid(digest: bytes) -> uuid.UUID:
-    """A UUID of version 8, which RFC 9562 leaves to the application, of a digest's first bits."""
-    value = int.from_bytes(digest[:16], "big")
-    value = value & ~(0xF << 76) | 0x8 << 76
-    value = value & ~(0b11 << 62) | 0b10 << 62
-    return uuid.UUID(int=value)
 
 
 async def find_made(store: Store, creation: Creation) -> Mapping[str, str]:

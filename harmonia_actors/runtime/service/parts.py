@@ -104,6 +104,7 @@ class Service:
             references_per_task_max=settings.references_per_task_max,
             retries_max=settings.retries_max,
             timeout_s_max=settings.execution_timeout_s_max,
+            checkpoints_kept_max=settings.automatic_checkpoints_kept_max,
         )
 
     async def made_before(self, creation: Creation) -> Mapping[str, str]:

@@ -15,8 +15,10 @@ from harmonia_actors.core.requests import JsonObject
 from harmonia_actors.core.statuses import TaskStatus
 from harmonia_actors.core.stimuli import Failure
 from harmonia_actors.core.timestamps import timestamp, timestamp_or_none
+from harmonia_actors.core.workflow import Workflow
 
 __all__ = [
+    "edits",
     "execution_times",
     "list_item",
     "progress",
@@ -62,6 +64,16 @@ def started(head: Head, input_values: JsonObject, options: JsonObject) -> JsonOb
         **execution_times(head),
         "input": input_values,
         "execution_options": options,
+    }
+
+
+def edits(
+    names: Mapping[str, Sequence[str]], input_values: JsonObject, workflow: Workflow
+) -> JsonObject:
+    """What a restored execution was given besides its checkpoint: the names are as stored."""
+    return {
+        "input": {name: input_values[name] for name in names["input"]},
+        "task_inputs": {name: workflow.by_name[name].input for name in names["task_inputs"]},
     }
 
 

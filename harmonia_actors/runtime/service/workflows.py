@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,17 +129,29 @@ class WorkflowService(Service):
 
     # For the other services --------------------------------------------------------------------
 
-    async def checked(self, definition: Mapping[str, Any]) -> dict[str, Any]:
-        """The definition as it is kept. Raises ValidationFailed."""
+    async def checked(
+        self, definition: Mapping[str, Any], *, actions_of: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """The definition as it is kept. Raises ValidationFailed.
+
+        `actions_of`: the tasks that are held against their actions, if not all are.
+        """
         schema = definition.get("input_schema")
         of_schema = [] if schema is None else await self.schemas.of_schema(schema)
-        of_inputs = await self._problems_of_inputs(definition.get("tasks"))
+        tasks = definition.get("tasks")
+        if actions_of is not None and isinstance(tasks, dict):
+            tasks = {name: task for name, task in tasks.items() if name in actions_of}
+        of_inputs = await self._problems_of_inputs(tasks)
         await apart(
             definition,
             lambda: parse_definition(
                 definition,
                 limits=self.definition_limits,
-                check_action=lambda task: self._check_action(task, of_inputs.get(task.name, ())),
+                check_action=lambda task: (
+                    self._check_action(task, of_inputs.get(task.name, ()))
+                    if actions_of is None or task.name in actions_of
+                    else ()
+                ),
                 check_schema=lambda _: of_schema,
                 inputs_of=inputs_of,
             ),
@@ -298,7 +310,7 @@ def _document(
         "tasks": definition["tasks"],
         "input_schema": definition.get("input_schema"),
     }
-    for key in ("output", "timeout", "retry_policy", "metadata"):
+    for key in ("output", "timeout", "retry_policy", "checkpoint", "metadata"):
         if key in definition:
             document[key] = definition[key]
     if record.get("template_id"):

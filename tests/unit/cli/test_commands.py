@@ -283,7 +283,30 @@ def test_checkpoints(service: Service, harmonia: Harmonia) -> None:
     assert checkpoint_id in harmonia("checkpoints", "list", "--execution", execution_id).out
     assert "c" in harmonia("checkpoints", "show", checkpoint_id).out
     assert "exec-" in harmonia("checkpoints", "restore", checkpoint_id, "--timeout", "5").out
+    assert "by hand" in harmonia("checkpoints", "show", checkpoint_id).out
     assert harmonia("checkpoints", "delete", checkpoint_id).code == 0
+
+
+def test_a_restore_with_edits(service: Service, harmonia: Harmonia, tmp_path: Path) -> None:
+    execution_id = started(service)
+    kept: Any = harmonia("checkpoints", "create", execution_id, "--name", "c", "--json").json
+    (tmp_path / "first.json").write_text('{"command": "echo"}')
+    restored: Any = harmonia(
+        *("checkpoints", "restore", kept["checkpoint_id"], "--json"),
+        *("--input", "n=3", "-i", "who=Ada"),
+        *("--task-input", 'second={"command": "a=b"}', "--task-input", "first=@first.json"),
+    ).json
+    assert restored["edits"] == {
+        "input": {"n": 3, "who": "Ada"},
+        "task_inputs": {"second": {"command": "a=b"}, "first": {"command": "echo"}},
+    }
+
+
+@pytest.mark.parametrize("given", ["first", "first=", "first=3", "=3", '={"a": 1}', "first=@no"])
+def test_a_task_input_that_is_none(harmonia: Harmonia, given: str) -> None:
+    refused = harmonia("checkpoints", "restore", "cp-1", "--task-input", given)
+    assert refused.code == 2
+    assert "no" in refused.err if "@" in given else "TASK=OBJECT" in refused.err
 
 
 def test_components(service: Service, harmonia: Harmonia) -> None:

@@ -30,6 +30,18 @@ def test_what_was_given_is_sent() -> None:
     assert checkpoint.body == {"execution_id": "exec-1", "name": "c", "description": "d"}
 
 
+def test_a_restore_says_what_is_different_and_nothing_else() -> None:
+    plain = SAID.restore("cp-1", {"timeout": 5}, input_values={}, task_inputs={})
+    assert plain.body == {"checkpoint_id": "cp-1", "execution_options": {"timeout": 5}}
+    edited = SAID.restore("cp-1", input_values={"a": 1}, task_inputs={"t": {"x": None}})
+    assert edited.body == {
+        "checkpoint_id": "cp-1",
+        "execution_options": {},
+        "input": {"a": 1},
+        "task_inputs": {"t": {"x": None}},
+    }
+
+
 def test_a_request_that_waits_is_waited_for_however_it_is_made() -> None:
     options = {"async": False}
     executed, restored = SAID.execute("wf-1", {}, options), SAID.restore("cp-1", options)

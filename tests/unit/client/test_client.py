@@ -82,6 +82,13 @@ def test_executions_templates_checkpoints_components_and_keys(
     assert client.get_checkpoint(checkpoint_id)["name"] == "before"
     assert client.list_checkpoints(execution_id=execution.id)["total"] == 1
     assert client.restore(checkpoint_id, {"timeout": 5})["checkpoint_id"] == checkpoint_id
+    edited = client.restore(
+        checkpoint_id, input_values={"a": 2}, task_inputs={"second": {"command": "false"}}
+    )
+    assert edited["edits"] == {
+        "input": {"a": 2},
+        "task_inputs": {"second": {"command": "false"}},
+    }
     client.delete_checkpoint(checkpoint_id)
 
     template = client.create_template("t", parameters={"a": {}}, workflow_id=workflow_id)

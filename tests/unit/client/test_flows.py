@@ -150,6 +150,17 @@ def test_a_503_from_something_in_between_does_not_say_when() -> None:
         assert pause_before_retry(call, reply(503), 1) is None
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_what_a_proxy_says_that_lost_the_service_is_no_answer(status: int) -> None:
+    for call in (GET, ONCE):
+        _, steps = drive(document(call), [reply(status, b"Internal Server Error"), reply(200)])
+        assert steps == [call, Pause(0.1), call]
+    ours = b'{"error": {"code": "internal_error", "message": "unexpected", "details": {}}}'
+    assert pause_before_retry(GET, reply(status, ours), 1) is None
+    for call in (POST, DELETE):
+        assert pause_before_retry(call, reply(status, b""), 1) is None
+
+
 def test_a_refusal_that_asks_for_too_long_a_wait_is_not_tried_again() -> None:
     assert pause_before_retry(GET, reply(429, retry_after="86400"), 1) is None
     assert pause_before_retry(GET, reply(429, retry_after="Wed, 21 Oct 2015"), 1) is None

@@ -199,6 +199,28 @@ def test_a_node_is_found_that_meets_every_request() -> None:
     assert capacity.nodes_for([gpu, ResourceRequest(num_cpus=8)]) == []
 
 
+places = st.fixed_dictionaries(
+    {name: st.sampled_from([0.0, 0.5, 1.0, 2.0, 4.0]) for name in ("CPU", "GPU", "fpga")}
+)
+small_requests = st.builds(
+    ResourceRequest,
+    num_cpus=st.sampled_from([0.0, 1.0, 3.0]),
+    num_gpus=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+    memory_bytes=st.sampled_from([0, GIB]),
+    custom=st.sampled_from([(), (("fpga", 0.5),), (("fpga", 2.0),), (("disk", 1.0),)]),
+)
+
+
+@given(st.lists(small_requests, min_size=1, max_size=4), st.lists(places, max_size=4))
+def test_what_covers_requests_is_met_where_each_of_them_is(
+    several: list[ResourceRequest], nodes: list[dict[str, float]]
+) -> None:
+    capacity = Capacity({f"n{i}": {"memory": 2.0 * GIB, **node} for i, node in enumerate(nodes)})
+    covering = ResourceRequest.covering(several)
+    assert capacity.nodes_for([covering]) == capacity.nodes_for(several)
+    assert ResourceRequest.parse(covering.options()) == covering
+
+
 def test_capacity_knows_its_nodes() -> None:
     capacity = Capacity(nodes={"a": {"CPU": 1.5}, "b": {"CPU": 2}})
     assert capacity.total_cpus() == 3

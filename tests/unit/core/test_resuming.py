@@ -179,6 +179,29 @@ def test_an_ended_execution_has_nothing_to_resume() -> None:
     assert story.last.is_empty
 
 
+# The node of its files ----------------------------------------------------------------------------
+
+
+def test_the_node_of_the_files_is_stored_and_never_another_one() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.take(st.NodeChosen(story.at_ms, "a"))
+    assert (story.last.head_changed, story.last.commands, story.last.events) == (True, [], [])
+    story.take(st.NodeChosen(story.at_ms, "b"))
+    assert story.last.is_empty
+    story.restart("a")
+    assert story.execution.head.labels == {"node_id": "a"}
+
+
+def test_no_node_is_chosen_for_what_has_ended() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.succeeded("a")
+    story.take(st.NodeChosen(story.at_ms, "a"))
+    assert story.last.is_empty
+    assert story.execution.head.labels == {}
+
+
 # The output --------------------------------------------------------------------------------------
 
 

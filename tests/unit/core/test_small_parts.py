@@ -155,7 +155,7 @@ def test_whatever_is_pushed_comes_up_once_in_order(pushed: list[tuple[int, int]]
 
 
 def options(raw: dict[str, Any]) -> ExecutionOptions:
-    return parse_options(raw, retries_max=10, timeout_s_max=100)
+    return parse_options(raw, retries_max=10, timeout_s_max=100, checkpoints_kept_max=10)
 
 
 def test_options_as_in_the_reference() -> None:

@@ -17,9 +17,12 @@ from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.inputs import PlannedWorkflow
+from harmonia_actors.runtime.node_wait import NodeNeed
+from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import Ordering, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from harmonia_actors.runtime.output_cache import OutputCache
+from harmonia_actors.runtime.ports import Nodes
 from persistence.errors import Missing, StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit, NewExecution
@@ -33,6 +36,11 @@ component = Component("harmonia")
 
 @component.action
 def echo(value: Any = None) -> Any:
+    return value
+
+
+@component.action(uses_files=True)
+def write(value: Any = None) -> Any:
     return value
 
 
@@ -110,6 +118,8 @@ class Rig:
         self.forgotten: list[str] = []
         self.workflow = workflow_of(tasks, **fields)
         self.given = {"n": 7}
+        self.nodes: Nodes = AnyNode()
+        self.node_need: NodeNeed | None = None
 
     # The ports of a driver ---------------------------------------------------------------------
 
@@ -160,7 +170,8 @@ class Rig:
             owner=owner,
             epoch=epoch,
             version=version,
-            surroundings=Surroundings(self.store, self, self, self.clock, self.room),
+            surroundings=Surroundings(self.store, self, self, self.clock, self.room, self.nodes),
+            node_need=self.node_need,
         )
 
     def begin(self) -> None:

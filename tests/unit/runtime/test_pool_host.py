@@ -88,6 +88,49 @@ async def test_what_is_given_back_twice_by_the_same_call_is_given_back_once(worl
     assert "leased" not in await counts(pool)
 
 
+async def test_what_is_not_wanted_any_more_is_not_granted(world: World) -> None:
+    pool = await world.warm_pool()
+    held = await pool.acquire("x", DEFAULT, 2, "1")
+    later = asyncio.ensure_future(pool.acquire("x", DEFAULT, 1, "2"))
+    await until_counts(pool, leased=2, idle=1, requests=1)
+    for _ in range(2):
+        await pool.withdraw("x", "2")
+    assert (await later)[0] == ()
+    await pool.release("x", [name for name, _, _ in held[0]])
+    assert await counts(pool) == {"idle": 3}
+
+
+async def test_what_was_granted_and_is_not_wanted_is_free_again_but_only_once(
+    world: World,
+) -> None:
+    pool = await world.warm_pool()
+    await pool.acquire("x", DEFAULT, 2, "1")
+    await pool.withdraw("x", "1")
+    assert await counts(pool) == {"idle": 3}
+    await pool.acquire("x", DEFAULT, 2, "2")
+    await pool.withdraw("x", "1")
+    assert await counts(pool) == {"idle": 1, "leased": 2}
+
+
+async def test_a_question_that_comes_after_its_withdrawal_is_void(world: World) -> None:
+    pool = await world.warm_pool()
+    await pool.withdraw("x", "1")
+    assert (await pool.acquire("x", DEFAULT, 1, "1"))[0] == ()
+    assert await counts(pool) == {"idle": 3}
+
+
+async def test_what_a_dead_holder_withdraws_is_not_there(world: World) -> None:
+    pool = await world.warm_pool()
+    await pool.acquire("x", DEFAULT, 2, "1")
+    later = asyncio.ensure_future(pool.acquire("x", DEFAULT, 1, "2"))
+    await until_counts(pool, leased=2, idle=1, requests=1)
+    await world.cluster.holders["x"].die()
+    with pytest.raises(HolderLost):
+        await later
+    await pool.withdraw("x", "2")
+    await until_counts(pool, leased=2, idle=1)
+
+
 async def counts(pool: PoolHost) -> dict[str, int]:
     return {name: n for name, n in (await pool.counts()).items() if n}
 

@@ -29,6 +29,7 @@ from harmonia_actors.core.errors import (
     WorkflowNotFound,
 )
 from harmonia_serve.gateway import (
+    Edits,
     ExecutionReply,
     FileContent,
     JsonObject,
@@ -404,8 +405,7 @@ class MemoryGateway:
             "description": description,
             "created_at": NOW,
             "task_states": {
-                task: {"status": state["status"]}
-                for task, state in execution["task_status"].items()
+                task: {"status": one["status"]} for task, one in execution["task_status"].items()
             },
         }
         return self.checkpoints[checkpoint_id]
@@ -417,9 +417,7 @@ class MemoryGateway:
     async def list_checkpoints(self, page: PageRequest, *, execution_id: str | None) -> JsonObject:
         self._note("list_checkpoints")
         wanted = [
-            checkpoint
-            for checkpoint in self.checkpoints.values()
-            if execution_id in (None, checkpoint["execution_id"])
+            one for one in self.checkpoints.values() if execution_id in (None, one["execution_id"])
         ]
         return _page(_without(wanted, "task_states"), page)
 
@@ -429,12 +427,14 @@ class MemoryGateway:
         del self.checkpoints[checkpoint_id]
 
     @made_once
-    async def restore(self, checkpoint_id: str, options: JsonObject) -> ExecutionReply:
+    async def restore(
+        self, checkpoint_id: str, options: JsonObject, *, edits: Edits | None = None
+    ) -> ExecutionReply:
         self._note("restore")
         checkpoint = _found(self.checkpoints, checkpoint_id, CheckpointNotFound)
-        tasks = list(checkpoint["task_states"])
-        reply = self._start(checkpoint["workflow_id"], tasks, {}, options)
-        reply.document["checkpoint_id"] = checkpoint_id
+        reply = self._start(checkpoint["workflow_id"], [*checkpoint["task_states"]], {}, options)
+        told = {"edits": edits.to_json()} if edits else {}
+        reply.document.update(told, checkpoint_id=checkpoint_id)
         return reply
 
     # Components and service
