@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -31,6 +32,8 @@ class Faults:
     def __init__(self, service: RunningService, random: Random, settings: dict[str, str]) -> None:
         self.service = service
         self.landed: Counter[str] = Counter()
+        #: When the last signal was sent that killed or stopped anything.
+        self.landed_s = 0.0
         #: Execution actors that were stopped past their lease; each must end itself.
         self.stopped_owners: list[psutil.Process] = []
         self._random = random
@@ -76,13 +79,13 @@ class Faults:
 
     def kill_one(self, *kinds: str) -> bool:
         found = self.actors(*kinds)
-        return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
+        return bool(found) and self._kill([self._random.choice(found)])
 
     def kill_all(self, *kinds: str) -> bool:
-        return _kill_each(self.actors(*kinds))
+        return self._kill(self.actors(*kinds))
 
     def kill_named(self, name: str) -> bool:
-        return _kill_each(self.named(name))
+        return self._kill(self.named(name))
 
     def stop(self, processes: Sequence[psutil.Process], seconds: float) -> bool:
         """Let one stand still for a while."""
@@ -90,7 +93,7 @@ class Faults:
             return False
         process = self._random.choice(processes)
         self._stopped.append(process)
-        has_landed = _signal(process, signal.SIGSTOP)
+        has_landed = self._send([process], signal.SIGSTOP)
         timer = threading.Timer(seconds, self._resume, (process,))
         timer.daemon = True
         timer.start()
@@ -110,19 +113,18 @@ class Faults:
         return self.stop(self._store(), seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX))
 
     def kill_store(self) -> bool:
-        return _kill_each(self._store())
+        return self._kill(self._store())
 
     def kill_up(self) -> bool:
         """Kill `harmonia up`, and type it again at once."""
-        self.service.process.kill()
+        self._kill([psutil.Process(self.service.process.pid)])
         self.service.process.wait()
         self._boot()
         return True
 
     def kill_everything(self) -> bool:
         """As if the power had gone, and then `harmonia up` again."""
-        self.service.process.kill()
-        _kill_each(self.service.processes())
+        self._kill([psutil.Process(self.service.process.pid), *self.service.processes()])
         self.service.process.wait()
         self._boot()
         return True
@@ -137,8 +139,21 @@ class Faults:
             return []
         return [process] if runs(process) else []
 
+    def _kill(self, processes: Sequence[psutil.Process]) -> bool:
+        return self._send(processes, signal.SIGKILL)
+
+    def _send(self, processes: Sequence[psutil.Process], number: int) -> bool:
+        """Whether anybody got the signal."""
+        reached = 0
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+                reached += 1
+                self.landed_s = time.time()
+        return reached > 0
+
     def _resume(self, process: psutil.Process) -> None:
-        _signal(process, signal.SIGCONT)
+        _resume(process)
         if process not in self.stopped_owners:
             self._stopped.remove(process)
 
@@ -149,16 +164,9 @@ class Faults:
         wait_ready(service.process, service.url, service.data_dir)
 
 
-def _signal(process: psutil.Process, number: int) -> bool:
-    try:
-        process.send_signal(number)
-    except psutil.Error:
-        return False
-    return True
-
-
-def _kill_each(processes: Sequence[psutil.Process]) -> bool:
-    return sum(_signal(process, signal.SIGKILL) for process in processes) > 0
+def _resume(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.resume()
 
 
 def _kill(kind: str) -> Callable[[Faults], bool]:

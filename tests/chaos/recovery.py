@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -33,6 +34,9 @@ _CHAINS = 16
 _CHAIN_TASKS = 5_000
 _TASK_S = 0.05
 _PAUSE_S = 3.0
+#: What is noticed late shows within this time, and who starts no task for so long stands still.
+_NOTICED_S = 5.0
+_GOES_ON_S = 0.5
 _ASKED_EVERY_S = 0.05
 _LONGEST_S = 240.0
 _WAITING = 1_000
@@ -59,7 +63,7 @@ def _measure(directory: Path, given: argparse.Namespace) -> None:
         faults = Faults(service, Random(1), SETTINGS)
         if kinds:
             running = [service.start(_chain(service, journal)) for _ in range(_CHAINS)]
-            until(lambda: len(_last_begins(journal)) == _CHAINS, 60, "all chains under way")
+            until(lambda: len(_begins(journal)) == _CHAINS, 60, "all chains under way")
             print("fault | executions go on, s: median, worst | clients turned away, s: same")
             for kind in kinds:
                 _measure_kind(faults, kind, journal, given)
@@ -84,15 +88,14 @@ def _measure_kind(faults: Faults, kind: str, journal: Path, given: argparse.Name
     for _ in range(given.heavy if kind in HEAVY else given.times):
         time.sleep(_PAUSE_S)
         with _Asker(faults.service) as asker:
-            at_s = time.time()
             until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
             until(
-                lambda at_s=at_s: all(one > at_s for one in _last_begins(journal).values()),
+                lambda: _all_go_on(journal, faults.landed_s),
                 _LONGEST_S,
                 f"every execution going on after '{kind}'",
             )
             until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
-        pauses.append(_pause_s(journal, at_s))
+        pauses.append(_pause_s(journal, faults.landed_s))
         refusals.append(asker.refused_s)
     print(
         f"{kind} | {median(pauses):.2f}, {max(pauses):.2f} | "
@@ -111,14 +114,20 @@ def _begins(journal: Path) -> dict[str, list[float]]:
     return found
 
 
-def _last_begins(journal: Path) -> dict[str, float]:
-    return {execution_id: max(times) for execution_id, times in _begins(journal).items()}
+def _all_go_on(journal: Path, landed_s: float) -> bool:
+    """Whether all executions go on, and have had the time to notice that something has happened."""
+    now_s = time.time()
+    lasts = [max(times) for times in _begins(journal).values()]
+    return now_s - landed_s > _NOTICED_S and all(now_s - last_s < _GOES_ON_S for last_s in lasts)
 
 
-def _pause_s(journal: Path, at_s: float) -> float:
-    """From the fault to the next start of a task, in the execution that waited longest for it."""
+def _pause_s(journal: Path, landed_s: float) -> float:
+    """The longest time between two starts of tasks since the fault, in any of the executions."""
     return max(
-        min(one for one in times if one > at_s) - at_s for times in _begins(journal).values()
+        after - max(before, landed_s)
+        for times in _begins(journal).values()
+        for before, after in pairwise(sorted(times))
+        if after > landed_s
     )
 
 
