@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate chaos mutants lint format docs lock clean
+.PHONY: help install demo test simulate chaos mutants bench bench-full lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,12 @@ mutants: $(STAMP) ## Switch off each guard in a copy, and see tests turn red
 chaos: $(STAMP) ## Kill and stop real processes under load for CHAOS_S=300 seconds, then judge
 	@$(BIN)/python -m tests.chaos.run --seconds $(CHAOS_S)
 
+bench: $(STAMP) ## Compare with raw Ray and DBOS, in about ten minutes
+	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-full: $(STAMP) ## Compare with all peers; hours, and a second call goes on
+	@$(BIN)/python -m benchmarks.run --form full $(BENCH)
+
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -75,4 +81,4 @@ lock: ## Resolve requirements.lock again from the ranges in pyproject.toml
 	  --no-emit-find-links --no-header --group dev -o requirements.lock pyproject.toml
 
 clean: ## Remove what install and tests made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/peers/*/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -67,6 +67,12 @@ _ERRORS: Final = (
 )
 
 
+#: Serve's own proxy, which takes the requests while there are no replicas, answers in words of its
+#: own, and says of a service that is only just starting that it is not there. All answers of ours
+#: have this header.
+_FOREIGN: Final = "!{ res.hdr(X-Content-Type-Options) -m found }"
+
+
 class UnsafeConfigurationError(Exception):
     """Serve's configuration has a line that this module would have to know and does not."""
 
@@ -95,7 +101,8 @@ def _closed_lines(lines: Sequence[str], listen: str) -> Iterator[str]:
         words = line.split()
         if section == _FRONT and words[:1] == ["bind"]:
             yield f"    bind {listen}" if listen else line
-            yield from (f"    {rule}" for rule in _FRONT_RULES if rule not in known)
+            rules = (*_FRONT_RULES, *_foreign_rules())
+            yield from (f"    {rule}" for rule in rules if rule not in known)
         elif section[0] == "global" and words[:1] == ["log"]:
             continue
         elif section[0] == "global" and words[:2] == ["stats", "socket"]:
@@ -111,6 +118,12 @@ def _closed_lines(lines: Sequence[str], listen: str) -> Iterator[str]:
 def _error_lines() -> Iterator[str]:
     for status, message in _ERRORS:
         yield f"    http-error status {status} {_answer(message)}"
+
+
+def _foreign_rules() -> Iterator[str]:
+    for statuses, status, message in (("404 503", 503, _AWAY), ("500 502 504", 502, _LOST)):
+        condition = f"if {{ status {statuses} }} {_FOREIGN}"
+        yield f"http-response return status {status} {_answer(message)} {condition}"
 
 
 def _answer(message: str) -> str:

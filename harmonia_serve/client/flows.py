@@ -57,7 +57,7 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 #: A request is sent so often at most, and a retry waits so long at most.
 _ATTEMPTS_MAX = 5
-_OF_A_PROXY = (500, 502, 504)
+_OF_A_PROXY = (404, 500, 502, 504)
 _PAUSE_S_MAX = 30.0
 _FIRST_PAUSE_S = 0.1
 
@@ -148,7 +148,7 @@ def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None
     After 429 the request was refused whole: it is sent again if the answer says when (Retry-After).
     After 503, and after a connection that failed, it may have been carried out all the same: a
     POST is sent again only with an idempotency key. A 503 that does not say when is not ours, and
-    neither are 500, 502 and 504 without our envelope: they come from a proxy that lost the service.
+    neither are others without our envelope: they come from a proxy that has lost the service.
     """
     if attempt >= _ATTEMPTS_MAX:
         return None
@@ -159,7 +159,7 @@ def pause_before_retry(call: Call, answer: Answer, attempt: int) -> float | None
         return grown if call.repeatable and attempt < tries else None
     if answer is None or not _is_refused(call, answer):
         return None
-    default = "0" if answer.status >= 500 and call.repeatable else ""
+    default = "0" if answer.status != 429 and call.repeatable else ""
     try:
         asked = float(answer.headers.get("retry-after", default))
     except ValueError:

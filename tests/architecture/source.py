@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -52,12 +53,19 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+def _python_files(top: Path) -> Iterator[Path]:
+    """All below a directory, but none of an environment that something was installed into."""
+    for folder, below, files in os.walk(top):
+        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
+
+
 @cache
 def read_sources(*tops: str) -> tuple[SourceFile, ...]:
     """All Python files below the given directories; by default everywhere."""
     found = []
     for top in tops or _EVERYWHERE:
-        for path in sorted((ROOT / top).rglob("*.py")):
+        for path in sorted(_python_files(ROOT / top)):
             text = path.read_text(encoding="utf-8")
             name = path.relative_to(ROOT).as_posix()
             found.append(SourceFile(name, text, ast.parse(text, filename=name)))

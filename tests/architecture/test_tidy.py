@@ -259,4 +259,4 @@ def test_each_rule_finds_what_it_is_for(
 
 def test_the_packages_are_all_looked_at() -> None:
     tops = {source.path.partition("/")[0] for source in read_sources()}
-    assert {*PACKAGES, "tests", "examples"} <= tops
+    assert {*PACKAGES, "tests", "examples", "benchmarks"} <= tops

@@ -150,7 +150,7 @@ def test_a_503_from_something_in_between_does_not_say_when() -> None:
         assert pause_before_retry(call, reply(503), 1) is None
 
 
-@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("status", [404, 500, 502, 504])
 def test_what_a_proxy_says_that_lost_the_service_is_no_answer(status: int) -> None:
     for call in (GET, ONCE):
         _, steps = drive(document(call), [reply(status, b"Internal Server Error"), reply(200)])

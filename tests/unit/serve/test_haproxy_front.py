@@ -203,14 +203,44 @@ def test_a_lost_answer_has_the_apis_form(tmp_path: Path, port: int) -> None:
             assert told(client.get("/any")) == (502, "service_unavailable", None)
 
 
-def hang_up(replica: socket.socket) -> None:
-    """Take each request but answer health checks alone."""
+def hang_up(replica: socket.socket, answer: bytes = b"") -> None:
+    """Take each request; answer health checks, and all others with this, or not at all."""
     with contextlib.suppress(OSError):
         while True:
             connection, _ = replica.accept()
             with connection:
                 if connection.recv(65_536).startswith(b"GET /-/healthz"):
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                elif answer:
+                    connection.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (404, (503, "service_unavailable", "1")),
+        (503, (503, "service_unavailable", "1")),
+        (500, (502, "service_unavailable", None)),
+        (504, (502, "service_unavailable", None)),
+    ],
+)
+def test_what_serve_says_in_words_of_its_own_has_the_apis_form(
+    status: int, expected: tuple[int, str, str | None], tmp_path: Path, port: int
+) -> None:
+    """While an application starts, Serve's proxy says that it is not there: that is not so."""
+    own = f"HTTP/1.1 {status} Hm\r\nContent-Length: 9\r\n\r\nPath '/x'".encode()
+    ours = own.replace(b"\r\n\r\n", b"\r\nX-Content-Type-Options: nosniff\r\n\r\n")
+    for answer in (own, ours):
+        with socket.create_server(("127.0.0.1", 0)) as replica:
+            answering = threading.Thread(target=hang_up, args=(replica, answer), daemon=True)
+            answering.start()
+            text = rendered(tmp_path, replica=replica.getsockname()[1])
+            with running(close_configuration(text, f"127.0.0.1:{port}"), tmp_path, port) as client:
+                found = client.get("/any")
+        if answer is own:
+            assert told(found) == expected
+        else:
+            assert (found.status_code, found.text) == (status, "Path '/x'")
 
 
 def test_before_the_applications_are_there_the_answer_has_the_apis_form(

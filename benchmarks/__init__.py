@@ -1,0 +1,1 @@
+"""Benchmarks: Harmonia, raw Ray and other engines, side by side in one run."""

@@ -1,0 +1,1 @@
+"""One module per system: how it is started, runs what it is told, and is stopped."""

@@ -1,0 +1,1 @@
+"""One module per workload: which jobs it is made of, and what is measured of each."""

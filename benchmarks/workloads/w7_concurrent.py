@@ -1,0 +1,67 @@
+"""W7: a thousand executions at once, and ten thousand that only wait."""
+
+from __future__ import annotations
+
+from benchmarks.figures import percentile
+from benchmarks.graphs import chain, critical_path, single
+from benchmarks.jobs import Outcome, RunMany
+from benchmarks.workloads.workload import Case, Column, Form, Measured, Workload, per_task
+
+__all__ = ["WORKLOAD"]
+
+_COUNT = 1_000
+_TASKS = 10
+_SLEEP_S = 0.1
+_WAITING = 2_000
+_WAITING_FULL = 10_000
+#: They wait so long that all of them are there at once.
+_HOLD_S = 15.0
+_HOLD_S_FULL = 90.0
+
+
+def cases(form: Form, reach: int) -> list[Case]:
+    count = max(min(_COUNT, reach // _TASKS), 1)
+    waiting = min(_WAITING_FULL if form.full else _WAITING, reach)
+    hold_s = _HOLD_S_FULL if form.full else _HOLD_S
+    return [
+        Case(f"{count} × {_TASKS} × 0.1 s", RunMany(chain(_TASKS, "sleep", _SLEEP_S), count)),
+        Case(
+            f"{waiting} waiting for {hold_s:g} s",
+            RunMany(single("sleep", hold_s), waiting),
+            timeout_s=600,
+        ),
+    ]
+
+
+def measure(form: Form, case: Case, outcome: Outcome) -> Measured:
+    assert isinstance(case.job, RunMany)
+    ideal = critical_path(case.job.graph, {task.name: task.amount for task in case.job.graph})
+    figures = {
+        "seconds": outcome.seconds,
+        "by_ideal": outcome.seconds / ideal,
+        "executions_per_s": case.job.count / outcome.seconds,
+    }
+    if outcome.latencies_ms:
+        figures["p50_s"] = percentile(outcome.latencies_ms, 50) / 1000
+        figures["p99_s"] = percentile(outcome.latencies_ms, 99) / 1000
+    problems = [f"{outcome.failed} failed: {outcome.failure}"] if outcome.failed else []
+    return Measured(figures, problems)
+
+
+WORKLOAD = Workload(
+    id="W7",
+    title="Many executions at once",
+    method="Executions of ten tasks in a chain that await 0.1 s each, all submitted at once: the "
+    "ideal is 1 s. Then executions of a single task that waits until all of them are there: what "
+    "counts is the memory over the idle system.",
+    columns=(
+        Column("seconds", "seconds", 2),
+        Column("by_ideal", "by ideal", 2),
+        Column("executions_per_s", "executions/s", 0),
+        Column("p99_s", "p99, s", 2),
+        Column("pss_over_idle_mb", "PSS over idle, MB", 0),
+        *per_task(),
+    ),
+    cases=cases,
+    measure=measure,
+)
