@@ -16,6 +16,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 __all__ = ["events_app", "rest_app", "websocket_app"]
 
 BEAT_S = 0.05
+#: All answers of Harmonia have this header: by that they are told from those of Serve itself.
+_OWN = {"X-Content-Type-Options": "nosniff"}
 
 
 def rest_app(ended: Path) -> FastAPI:
@@ -29,7 +31,7 @@ def rest_app(ended: Path) -> FastAPI:
 
     @app.get("/status/{code}")
     async def status(code: int) -> JSONResponse:
-        return JSONResponse({"error": {"code": f"own_{code}"}}, code)
+        return JSONResponse({"error": {"code": f"own_{code}"}}, code, _OWN)
 
     @app.get("/endless")
     async def endless() -> None:
@@ -44,7 +46,8 @@ def rest_app(ended: Path) -> FastAPI:
 
     @app.get("/{path:path}")
     async def unknown(path: str) -> JSONResponse:
-        return JSONResponse({"error": {"code": "not_found", "details": {"path": path}}}, 404)
+        error = {"code": "not_found", "details": {"path": path}}
+        return JSONResponse({"error": error}, 404, _OWN)
 
     return app
 
