@@ -34,6 +34,8 @@ __all__ = [
     "serve_environment",
 ]
 
+#: What a message to a replica holds besides the body: headers, path, and how it is packed.
+_MESSAGE_MARGIN_BYTES: Final = 4 * 1024 * 1024
 _PROGRAM: Final = "harmonia-haproxy"
 #: A unix socket's path has 107 characters at most. Serve adds a node id (56) and a name to the
 #: directory, and HAProxy a process id while it binds.
@@ -85,8 +87,13 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     ingress = choose_ingress(settings)
     if ingress.program is None:
         # No proxy stands before this one: a client that names another address is not believed.
-        return _COMMON | {"RAY_SERVE_ENABLE_HA_PROXY": "0", "FORWARDED_ALLOW_IPS": ""}
-    return _COMMON | _haproxy_environment(settings, ingress.program)
+        own = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "FORWARDED_ALLOW_IPS": ""}
+    else:
+        own = _haproxy_environment(settings, ingress.program)
+    # Serve's proxy passes a body on in one message, which replicas refuse from 4 MiB on. It also
+    # stands in for HAProxy while that does not know the replicas yet.
+    message_bytes_max = settings.body_bytes_max + _MESSAGE_MARGIN_BYTES
+    return _COMMON | own | {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(message_bytes_max)}
 
 
 def private_directory(settings: Settings) -> Path:

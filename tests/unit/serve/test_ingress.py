@@ -66,6 +66,13 @@ def test_haproxy_is_the_default_and_serve_itself_stays_on_loopback(tmp_path: Pat
         assert serve_environment(wanted)["HARMONIA_INGRESS_LISTEN"] == f"{host}:8123"
 
 
+@pytest.mark.parametrize("ingress", ["auto", "python"])
+def test_replicas_take_the_largest_body_from_serves_own_proxy(ingress: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, ingress=ingress, body_bytes_max=50_000_000)  # type: ignore[arg-type]
+    environment = serve_environment(settings)
+    assert int(environment["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) > 50_000_000
+
+
 def test_the_program_before_haproxy_can_be_run(tmp_path: Path) -> None:
     program = serve_environment(settings(tmp_path))["RAY_SERVE_HAPROXY_BINARY_PATH"]
     assert os.access(program, os.X_OK)
