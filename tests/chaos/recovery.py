@@ -30,7 +30,6 @@ from tests.support.running import RunningService, running_service, until
 
 __all__ = ["main"]
 
-_CHAINS = 16
 _CHAIN_TASKS = 5_000
 _TASK_S = 0.05
 _PAUSE_S = 3.0
@@ -47,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.recovery", description=__doc__)
     parser.add_argument("--times", type=int, default=5, help="how often each fault lands")
     parser.add_argument("--heavy", type=int, default=3, help="the same for those that end all Ray")
+    parser.add_argument("--chains", type=int, default=16, help="executions that are under way")
     parser.add_argument("--only", nargs="*", help="kinds of faults; none: only the cold restart")
     given = parser.parse_args(arguments)
     prepare_ray_environment()
@@ -62,8 +62,8 @@ def _measure(directory: Path, given: argparse.Namespace) -> None:
     with running_service(directory / "data", settings=SETTINGS) as service:
         faults = Faults(service, Random(1), SETTINGS)
         if kinds:
-            running = [service.start(_chain(service, journal)) for _ in range(_CHAINS)]
-            until(lambda: len(_begins(journal)) == _CHAINS, 60, "all chains under way")
+            running = [service.start(_chain(service, journal)) for _ in range(given.chains)]
+            until(lambda: len(_begins(journal)) == given.chains, 60, "all chains under way")
             print("fault | executions go on, s: median, worst | clients turned away, s: same")
             for kind in kinds:
                 _measure_kind(faults, kind, journal, given)
