@@ -26,7 +26,11 @@ from tests.support.running import running_service, until
 __all__ = ["cause_chaos", "main", "shortfalls"]
 
 #: What would rightly give up under so many faults in so short a time is told to go on.
-SETTINGS = {"HARMONIA_UP_RESTARTS_MAX": "1000", "HARMONIA_LOST_ATTEMPTS_MAX": "1000"}
+SETTINGS = {
+    "HARMONIA_UP_RESTARTS_MAX": "1000",
+    "HARMONIA_LOST_ATTEMPTS_MAX": "1000",
+    "HARMONIA_QUARANTINE_CRASHES": "1000",
+}
 _COMPLETED_SHARE = 0.8
 _READY_S = 180.0
 _END_S = 300.0
