@@ -30,7 +30,9 @@ def service(
     """The service, until the last test of the folder; then nothing of it may be left."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
     components = f"tests.support.actions,{remote.url}"
-    with running_service(data_dir, "--components", components) as running:
+    # Some tests kill whoever drives an execution, again and again: it is not the execution's fault.
+    settings = {"HARMONIA_QUARANTINE_CRASHES": "20"}
+    with running_service(data_dir, "--components", components, settings=settings) as running:
         yield running
         processes = running.processes()
     _, alive = psutil.wait_procs(processes, timeout=20)
