@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from harmonia_serve.cli.installation.processes import memory_bytes, runs
+
 __all__ = ["Usage", "Watch", "commit", "facts"]
 
 _SAMPLE_S = 2.0
@@ -85,7 +87,7 @@ class Watch:
         total, found = 0.0, self.processes()
         for process in found:
             try:
-                total += _pss_bytes(process) / 1e6
+                total += memory_bytes(process) / 1e6
                 times = process.cpu_times()
                 self._cpu[process] = times.user + times.system
             except psutil.Error:
@@ -130,7 +132,7 @@ class Watch:
         """Kill what is left of all that was ever seen. How many there were."""
         # Some, like those that track a library's shared memory, end a little after their parent.
         _, alive = psutil.wait_procs(self._seen, timeout=_GRACE_S)
-        left = [process for process in alive if _runs(process)]
+        left = [process for process in alive if runs(process)]
         for process in left:
             try:
                 process.kill()
@@ -145,18 +147,3 @@ def _busy_s() -> float:
     times = psutil.cpu_times()
     resting = times.idle + getattr(times, "iowait", 0.0)
     return float(sum(times) - resting - getattr(times, "guest", 0.0))
-
-
-def _pss_bytes(process: psutil.Process) -> int:
-    try:
-        full = process.memory_full_info()
-        return int(getattr(full, "pss", 0) or full.rss)
-    except (psutil.AccessDenied, NotImplementedError):
-        return int(process.memory_info().rss)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
