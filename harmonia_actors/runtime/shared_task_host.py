@@ -23,12 +23,15 @@ from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
 from harmonia_actors.runtime.task_host import Epochs, HeldOutcomes, Send, TaskHostLimits
 
-__all__ = ["SharedTaskHost"]
+__all__ = ["WATCHING", "SharedTaskHost"]
 
 _log = logging.getLogger(__name__)
 
 _BLOCKED_S = 1.0
 _STOPPED_EARLY_MAX = 10_000
+
+#: The name of the thread that tells when an action blocks the loop.
+WATCHING = "harmonia-watching"
 
 _T = TypeVar("_T")
 
@@ -63,7 +66,7 @@ class SharedTaskHost:
         self._loop = asyncio.get_running_loop()
         self._beating = self._loop.create_task(self._beat())
         if watched:
-            threading.Thread(target=self._watch, daemon=True).start()
+            threading.Thread(target=self._watch, name=WATCHING, daemon=True).start()
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
         """Run a batch; outcomes are told as they come, so that nothing is left to return."""
@@ -241,7 +244,9 @@ class SharedTaskHost:
             await asyncio.sleep(_BLOCKED_S / 4)
 
     def _watch(self) -> None:
-        while True:
+        # A loop that is over is blocked by nobody, and a thread that outlived it would wake for
+        # nothing for ever.
+        while not self._loop.is_closed():
             time.sleep(_BLOCKED_S / 2)
             blocked_s = time.monotonic() - self._beat_s
             if blocked_s > _BLOCKED_S and self._live:

@@ -16,7 +16,7 @@ from harmonia_actors.components.workspace import Workspace
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.files import WorkspaceFiles
-from harmonia_actors.runtime.shared_task_host import SharedTaskHost
+from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from persistence.blobs import FileBlobs
 from tests.support.scripted_actors import until
@@ -224,3 +224,22 @@ async def test_without_a_name_all_that_is_here_is_waited_for(bench: Bench) -> No
     bench.gates.open("t0")
     assert await settled == []
     await run
+
+
+def watching() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == WATCHING}
+
+
+def test_nobody_watches_a_loop_that_is_over(bench: Bench) -> None:
+    """Threads that wake for nothing take the interpreter from whoever has something to do."""
+    before = watching()
+
+    async def begin() -> set[threading.Thread]:
+        SharedTaskHost(bench.runner(), SLOW, bench.send)
+        return watching() - before
+
+    begun = asyncio.run(begin())
+    assert len(begun) == 1
+    for thread in begun:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
