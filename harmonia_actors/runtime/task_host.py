@@ -145,6 +145,7 @@ class TaskHost:
         self._epochs = Epochs()
         self._busy = threading.Event()
         self._reporter: threading.Thread | None = None
+        self._is_closed = False
 
     def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
         """Run a batch for an owner; returns what was not told before, and the seconds it took."""
@@ -243,6 +244,11 @@ class TaskHost:
         if live is not None:
             live.cancel()
 
+    def close(self) -> None:
+        """End the reporter thread: nothing is run here any more."""
+        self._is_closed = True
+        self._busy.set()
+
     # -------------------------------------------------------------------------------------------
 
     def _begin(self, order: AttemptOrder) -> LiveAttempt:
@@ -314,8 +320,7 @@ class TaskHost:
             live.flush()
 
     def _report_for_ever(self) -> None:
-        while True:
-            self._busy.wait()
+        while self._busy.wait() and not self._is_closed:
             time.sleep(self._limits.start_report_ms / 1000)
             self.tell_due()
 

@@ -58,6 +58,10 @@ class LocalActor:
         self.turn = asyncio.Lock()
         self.calls: set[asyncio.Task[Any]] = set()
 
+    def close(self) -> None:
+        if isinstance(self.host, TaskHost):
+            self.host.close()
+
 
 @dataclass(frozen=True)
 class LocalPort:
@@ -304,6 +308,8 @@ class LocalInstallation:
         for name in list(self.running):
             await self.kill_owner(name)
         await self.hub.close()
+        for actor in self.actors:
+            actor.close()
 
     def parts(self, **changed: Any) -> ServiceParts:
         """The parts of a service; another one over the same store has the same ones."""

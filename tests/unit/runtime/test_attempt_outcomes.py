@@ -20,7 +20,7 @@ from tests.unit.runtime.test_task_host import Bench, order, shown
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
-    made.threads.shutdown()
+    made.close()
 
 
 class OddError(ActionError):

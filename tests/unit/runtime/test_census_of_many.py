@@ -22,7 +22,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.gates.open(*(f"t{number}" for number in range(20)))
-    made.threads.shutdown()
+    made.close()
 
 
 def test_one_census_of_many_executions_tells_of_those_that_are_here(bench: Bench) -> None:

@@ -24,7 +24,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.gates.open(*(f"t{number}" for number in range(20)))
-    made.threads.shutdown()
+    made.close()
 
 
 def begun(bench: Bench) -> list[str]:

@@ -28,7 +28,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.gates.open(*(f"t{number}" for number in range(20)))
-    made.threads.shutdown()
+    made.close()
 
 
 async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench) -> None:

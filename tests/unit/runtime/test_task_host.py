@@ -40,6 +40,12 @@ class Bench:
         self.sent: list[tuple[str, Report]] = []
         self.changed = threading.Condition()
         self.threads = ThreadPoolExecutor(4)
+        self.hosts: list[TaskHost] = []
+
+    def close(self) -> None:
+        self.threads.shutdown()
+        for host in self.hosts:
+            host.close()
 
     def runner(self, **limits: Any) -> AttemptRunner:
         return AttemptRunner(
@@ -51,7 +57,8 @@ class Bench:
         )
 
     def host(self, limits: TaskHostLimits = SLOW) -> TaskHost:
-        return TaskHost(self.runner(), limits, self.send)
+        self.hosts.append(TaskHost(self.runner(), limits, self.send))
+        return self.hosts[-1]
 
     def send(self, owner: str, reports: Sequence[Report]) -> None:
         with self.changed:
@@ -82,7 +89,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.gates.open(*(f"t{number}" for number in range(20)))
-    made.threads.shutdown()
+    made.close()
 
 
 def shown(report: Report) -> str:
@@ -458,3 +465,15 @@ def test_a_blob_that_is_gone_is_nobodys_fault(bench: Bench) -> None:
     reports, _ = bench.start(bench.host(), made).result(10)
     failure = failure_of(reports[-1].stimulus)
     assert (failure.code, failure.origin) == ("BLOB_STORE", "engine")
+
+
+async def test_a_host_that_is_closed_leaves_no_thread(bench: Bench) -> None:
+    before = set(threading.enumerate())
+    host = bench.host()
+    host.run("me", [order(1, "give")])
+    begun = set(threading.enumerate()) - before
+    assert len(begun) == 1
+    host.close()
+    for thread in begun:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
