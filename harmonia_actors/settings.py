@@ -344,6 +344,12 @@ class Settings(BaseSettings):
     execution_actors_max: int = Field(
         8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
     )
+    execution_actors_spare: int = Field(
+        1,
+        ge=0,
+        description="Idle execution actors kept ready besides those that work, also beyond the "
+        "ceiling: there, what a dead one leaves behind goes on at once.",
+    )
     executions_per_actor_max: int = Field(
         2_000,
         gt=0,
@@ -389,7 +395,7 @@ class Settings(BaseSettings):
         "until it is given up: failed, with the code `quarantined`.",
     )
     suspect_calm_s: float = Field(
-        0.5,
+        0.1,
         gt=0,
         description="Time alone that clears an execution which was there when its execution actor "
         "died; four times as long for each crash that it ever had.",

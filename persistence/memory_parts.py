@@ -253,9 +253,10 @@ class Roster:
         if self.isolates(owner, execution_id):
             self._owners[owner].isolates = ""
 
-    def choose(self, owners_max: int, load_max: int | None, *, reserved: bool) -> str:
-        """The owner that a new execution gets, or ""; empty ones may be reserved for suspects."""
+    def choose(self, owners_max: int, load_max: int | None, *, suspects: bool) -> str:
+        """The owner that a new execution gets, or ""; `suspects`: whether some wait."""
         live = self._live()
+        reserved = suspects or self._is_reserve(owners_max)
         free = [
             (len(entry.executions), name.encode(), name)
             for name, entry in live
@@ -272,11 +273,20 @@ class Roster:
         entry = self._owners.get(owner)
         if entry is None or entry.emptying or entry.isolates:
             return False
-        return not entry.executions or len(self._live()) >= owners_max
+        if not entry.executions:
+            return not self._is_reserve(owners_max)
+        return len(self._live()) >= owners_max
 
-    def is_empty(self, owner: str) -> bool:
-        """Whether an owner has nothing."""
-        return not self._owners.get(owner, _Owner()).executions
+    def may_take_a_suspect(self, owner: str) -> bool:
+        """Whether an owner may have an execution that nothing else is to be beside."""
+        entry = self._owners.get(owner)
+        return entry is not None and not entry.emptying and not entry.executions
+
+    def _is_reserve(self, owners_max: int) -> bool:
+        """Whether empty owners are kept for suspects: see `Store.claim_next`."""
+        isolating = sum(bool(entry.isolates) for entry in self._owners.values())
+        beyond = len(self._live()) - isolating - owners_max
+        return 0 < beyond >= sum(not entry.executions for entry in self._owners.values())
 
     def _live(self) -> list[tuple[str, _Owner]]:
         now = self._now_ms()

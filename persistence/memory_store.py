@@ -160,7 +160,7 @@ class MemoryStore(MemoryLog):
         self._holdings.require(new.holds, subject)
         self._definitions.refer(new.definition, subject)
         self._holdings.hold(new.holds)
-        owner = self._roster.choose(owners_max, load_max, reserved=bool(self._suspects))
+        owner = self._roster.choose(owners_max, load_max, suspects=bool(self._suspects))
         execution = StoredExecution(
             execution_id=new.execution_id,
             number=self._lives.begin(),
@@ -192,14 +192,14 @@ class MemoryStore(MemoryLog):
     async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
         """See `Store.claim_next`."""
         checks.check_name("owner", owner)
-        if not self._roster.may_take(owner, owners_max):
-            return None
-        if self._suspects and self._roster.is_empty(owner):
+        if self._suspects and self._roster.may_take_a_suspect(owner):
             suspect = self._oldest(self._suspects)
             loaded = self._claim(suspect, owner)
             self._roster.isolate(owner, suspect.execution_id)
             return loaded
-        return self._claim(self._oldest(self._waiting), owner) if self._waiting else None
+        if self._waiting and self._roster.may_take(owner, owners_max):
+            return self._claim(self._oldest(self._waiting), owner)
+        return None
 
     async def commit(self, commit: Commit) -> None:
         """See `Store.commit`."""

@@ -298,9 +298,10 @@ class Store(Retention, EventLog, Protocol):
     ) -> str:
         """Store a new execution and assign an owner, all at once.
 
-        The owner is a live one (its lease has not run out) without load if there is any; else, if
-        there are at least `owners_max` live owners, the least loaded one, unless it has `load_max`
-        already; else nobody: the execution then waits in the list that `claim_next` serves.
+        The owner is a live one (its lease has not run out) without load if there is any that is
+        not kept for suspects (`claim_next`); else, if there are at least `owners_max` live owners,
+        the least loaded one, unless it has `load_max` already; else nobody: the execution then
+        waits in the list that `claim_next` serves.
         Returns the owner's name, or "".
         Repeating the call returns the owner first assigned, until the execution has expired.
         Raises AlreadyExists if another one stands in the list `sole`, LimitReached if `live_max`
@@ -324,9 +325,11 @@ class Store(Retention, EventLog, Protocol):
 
         The oldest is the one created first. The owner may if it has no load, or if there are at
         least `owners_max` live owners. Suspects (`orphan`) go before all others, but only to an
-        owner without load, which then gets nothing else until `calm`. None if there is nothing to
-        take or it may not; an owner that is not registered, or not any more, never may. A repeat
-        after a lost reply takes the next one: what the lost reply named is in `owned_executions`.
+        owner without load, which then gets nothing else until `calm`. Owners without load that are
+        beyond `owners_max` live ones, not counting those that have a suspect alone, are kept for
+        suspects. None if there is nothing to take or it may not; an owner that is not registered,
+        or not any more, never may. A repeat after a lost reply takes the next one: what the lost
+        reply named is in `owned_executions`.
         """
         ...
 

@@ -151,7 +151,11 @@ def pool_times(settings: Settings) -> PoolTimes:
 
 def sizing_limits(settings: Settings) -> SizingLimits:
     """How many execution actors there may be."""
-    return SizingLimits(least=settings.execution_actors_min, most=settings.execution_actors_max)
+    return SizingLimits(
+        least=settings.execution_actors_min,
+        most=settings.execution_actors_max,
+        spare=settings.execution_actors_spare,
+    )
 
 
 def supervision_times(settings: Settings) -> SupervisionTimes:

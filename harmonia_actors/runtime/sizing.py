@@ -16,8 +16,10 @@ class SizingLimits:
     """Bounds on the number of execution actors."""
 
     least: int
+    #: The ceiling of those that new executions make grow.
     most: int
-    #: Idle ones that are kept ready while others work, until the ceiling is reached.
+    #: Idle ones that are kept ready while others work, also beyond the ceiling: what a dead one
+    #: leaves behind goes on there, and need not wait until another process has started.
     spare: int = 1
     idle_s: float = 60.0
 
@@ -107,9 +109,9 @@ def plan_owners(
     orphan = tuple(o.name for o in owners if o.expired and (not o.alive or o.hung))
     idle = [owner for owner in owners if owner.alive and owner.load == 0 and not owner.expired]
     there = starting + serving
-    # Each execution that waits gets an actor of its own below the ceiling, and one stays ready.
+    # Each execution that waits gets an actor of its own below the ceiling, and some stay ready.
     wanted = max(limits.least, there + waiting + limits.spare - len(idle) - starting)
-    create = max(0, min(wanted, limits.most) - there)
+    create = max(0, min(wanted, limits.most + limits.spare) - there)
     retire: list[str] = []
     if not waiting and not create:
         # One that starts may not come to serve: only those that do hold the floor.

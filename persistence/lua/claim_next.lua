@@ -14,5 +14,7 @@ if is_empty then
 end
 local oldest = redis.call('ZRANGE', WAITING, 0, 0)[1]
 if not oldest then return nil end
-if not is_empty and live_owners(now_ms()) < tonumber(ARGV[2]) then return nil end
+local now, owners_max = now_ms(), tonumber(ARGV[2])
+if is_empty and is_reserved(now, owners_max) then return nil end
+if not is_empty and live_owners(now) < owners_max then return nil end
 return claim(oldest, owner)

@@ -22,11 +22,20 @@ local function live_owners(now)
   return redis.call('ZCOUNT', LEASES, '(' .. string.format('%d', now), '+inf')
 end
 
+-- Whether an owner without load is kept for suspects: because some wait, or because there are as
+-- many live owners as there may be without it, not counting those that isolate one. What a death
+-- leaves behind then need not wait until another process has started.
+local function is_reserved(now, owners_max)
+  if redis.call('ZCARD', SUSPECTS) > 0 then return true end
+  local beyond = live_owners(now) - redis.call('HLEN', ISOLATED) - owners_max
+  return beyond > 0 and redis.call('ZCOUNT', OWNERS, 0, 0) <= beyond
+end
+
 -- The least loaded live owner and its load. Owners whose lease has run out are passed over: they
--- are few, and soon taken off the roster. So are those that isolate a suspect, and as long as
--- suspects wait, those that could.
-local function least_loaded(now)
-  local from, reserved = 0, redis.call('ZCARD', SUSPECTS) > 0
+-- are few, and soon taken off the roster. So are those that isolate a suspect, and those that are
+-- kept for one.
+local function least_loaded(now, reserved)
+  local from = 0
   while true do
     local roster = redis.call('ZRANGE', OWNERS, from, from + 15, 'WITHSCORES')
     if #roster == 0 then return nil end
@@ -42,7 +51,7 @@ end
 
 local function choose_owner(owners_max, load_max)
   local now = now_ms()
-  local owner, load = least_loaded(now)
+  local owner, load = least_loaded(now, is_reserved(now, owners_max))
   if owner and load == 0 then return owner end
   if owner and load < load_max and live_owners(now) >= owners_max then return owner end
   return ''

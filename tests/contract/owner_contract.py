@@ -138,11 +138,41 @@ class SuspectContract:
         assert again is not None
         assert (again.crashes, again.crashes_ever) == (0, 1)
 
+    async def test_an_owner_beyond_the_ceiling_is_kept_for_suspects(self, store: Store):
+        for owner in ("busy", "dead", "spare"):
+            await store.renew_owner(owner, lease_ms=LEASE_MS)
+        given = [await create(store, f"e{at}", owners_max=2) for at in range(4)]
+        assert given == ["busy", "dead", "busy", "dead"]
+        assert await store.claim_next("spare", owners_max=2) is None, "nothing waits"
+        await store.orphan("dead", limit=10, blame=True)
+        taken = await store.claim_next("spare", owners_max=2)
+        assert taken is not None
+        assert (taken.execution_id, taken.crashes) == ("e1", 1)
+
+    async def test_what_waits_is_not_given_to_the_one_kept_for_suspects(self, store: Store):
+        for owner in ("a", "b", "spare"):
+            await store.renew_owner(owner, lease_ms=LEASE_MS)
+        assert [await create(store, f"e{at}", owners_max=2) for at in range(2)] == ["a", "b"]
+        assert await store.create_execution(new("waits"), owners_max=2, load_max=0) == ""
+        assert await store.claim_next("spare", owners_max=2) is None
+        taken = await store.claim_next("a", owners_max=2)
+        assert taken is not None
+        assert taken.execution_id == "waits"
+
+    async def test_owners_that_isolate_do_not_count_to_the_ceiling(self, store: Store):
+        await store.renew_owner("a", lease_ms=LEASE_MS)
+        await create(store, "e0")
+        await store.renew_owner("spare", lease_ms=LEASE_MS)
+        await store.orphan("a", limit=10, blame=True)
+        assert await store.claim_next("spare", owners_max=1) is not None
+        await store.renew_owner("next", lease_ms=LEASE_MS)
+        assert await create(store, "new") == "next", "nobody else could have it"
+
     async def test_an_owner_that_has_something_gets_no_suspect(self, store: Store):
         await store.renew_owner("busy", lease_ms=LEASE_MS)
         await create(store, "mine")
         await store.renew_owner("dead", lease_ms=LEASE_MS)
-        await create(store, "e0")
+        await create(store, "e0", owners_max=2)
         await store.orphan("dead", limit=10, blame=True)
         assert await store.claim_next("busy", owners_max=1) is None
         await store.renew_owner("empty", lease_ms=LEASE_MS)

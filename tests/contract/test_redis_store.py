@@ -192,10 +192,10 @@ async def test_an_owner_finds_what_a_lost_claim_reply_gave_it(on_wire: tuple[Red
     await create(store, "a")
     await create(store, "b")
     await store.renew_owner("o", lease_ms=100_000)
-    assert await store.claim_next("o", owners_max=0)
+    assert await store.claim_next("o", owners_max=1)
     wire.lose_replies = True
     with pytest.raises(StoreUnavailable):
-        await store.claim_next("o", owners_max=0)
+        await store.claim_next("o", owners_max=1)
     wire.lose_replies = False
     assert await store.owned_executions("o", limit=10) == ["a", "b"]
 

@@ -159,7 +159,7 @@ async def test_who_was_aboard_is_suspected_unless_the_whole_node_went(
     await dead.die()
     await until_waiting(world, 2)
     await world.store.renew_owner("heir", lease_ms=LEASE_MS)
-    taken = await world.store.claim_next("heir", owners_max=1)
+    taken = await world.store.claim_next("heir", owners_max=MOST)
     assert taken is not None
     assert taken.crashes == (0 if node_is_lost else 1)
 
