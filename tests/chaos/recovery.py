@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -56,18 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(directory: Path, given: argparse.Namespace) -> None:
-    journal = directory / "journal"
-    journal.touch()
     kinds = [*LIGHT, *HEAVY] if given.only is None else given.only
     with running_service(directory / "data", settings=SETTINGS) as service:
         faults = Faults(service, Random(1), SETTINGS)
         if kinds:
-            running = [service.start(_chain(service, journal)) for _ in range(given.chains)]
-            until(lambda: len(_begins(journal)) == given.chains, 60, "all chains under way")
             print("fault | executions go on, s: median, worst | clients turned away, s: same")
             for kind in kinds:
-                _measure_kind(faults, kind, journal, given)
-            _cancel(service, running)
+                _measure_kind(faults, kind, directory, given)
         _measure_cold_restart(faults, directory / "waiting")
 
 
@@ -83,25 +78,45 @@ def _chain(service: RunningService, journal: Path) -> str:
     return service.create(tasks)
 
 
-def _measure_kind(faults: Faults, kind: str, journal: Path, given: argparse.Namespace) -> None:
-    pauses, refusals = [], []
-    for _ in range(given.heavy if kind in HEAVY else given.times):
-        time.sleep(_PAUSE_S)
-        with _Asker(faults.service) as asker:
-            until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
-            until(
-                lambda: _all_go_on(journal, faults.landed_s),
-                _LONGEST_S,
-                f"every execution going on after '{kind}'",
-            )
-            until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
-        pauses.append(_pause_s(journal, faults.landed_s))
-        refusals.append(asker.refused_s)
+def _measure_kind(faults: Faults, kind: str, directory: Path, given: argparse.Namespace) -> None:
+    times = given.heavy if kind in HEAVY else given.times
+    # Others each time: one that was aboard at many deaths is held under suspicion for longer.
+    journals = [directory / f"{kind} {number}" for number in range(times)]
+    measured = [_measure_once(faults, kind, journal, given.chains) for journal in journals]
+    pauses, refusals = zip(*measured, strict=True)
     print(
         f"{kind} | {median(pauses):.2f}, {max(pauses):.2f} | "
         f"{median(refusals):.2f}, {max(refusals):.2f}",
         flush=True,
     )
+
+
+def _measure_once(faults: Faults, kind: str, journal: Path, chains: int) -> tuple[float, float]:
+    """How long executions were held up, and clients turned away, in seconds."""
+    with _chains(faults.service, journal, chains), _Asker(faults.service) as asker:
+        until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
+        until(
+            lambda: _all_go_on(journal, faults.landed_s),
+            _LONGEST_S,
+            f"every execution going on after '{kind}'",
+        )
+        until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
+        pause_s = _pause_s(journal, faults.landed_s)
+    return pause_s, asker.refused_s
+
+
+@contextlib.contextmanager
+def _chains(service: RunningService, journal: Path, count: int) -> Iterator[None]:
+    """So many executions that are under way, and write down what they begin."""
+    journal.touch()
+    workflow_id = _chain(service, journal)
+    running = [service.start(workflow_id) for _ in range(count)]
+    until(lambda: len(_begins(journal)) == count, 60, "all chains under way")
+    time.sleep(_PAUSE_S)
+    try:
+        yield
+    finally:
+        _cancel(service, running)
 
 
 def _begins(journal: Path) -> dict[str, list[float]]:
