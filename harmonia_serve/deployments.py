@@ -19,12 +19,11 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from harmonia_actors.settings import Settings
-from harmonia_serve.ingress import choose_ingress, own_url
+from harmonia_serve.ingress import REST_REQUESTS_MAX, choose_ingress, own_url
 
 __all__ = ["Surface", "deploy", "surfaces", "undeploy"]
 
 _READY_S = 120.0
-_REST_REQUESTS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def surfaces(settings: Settings) -> list[Surface]:
     streams = settings.streams_per_replica_max
     return [
         Surface(
-            f"{namespace}-rest", "/", "build_rest_app", settings.rest_replicas, _REST_REQUESTS_MAX
+            f"{namespace}-rest", "/", "build_rest_app", settings.rest_replicas, REST_REQUESTS_MAX
         ),
         Surface(
             f"{namespace}-websocket",

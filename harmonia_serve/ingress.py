@@ -25,15 +25,20 @@ from harmonia_actors.settings import Settings
 from harmonia_serve.haproxy_front import BACKENDS_VARIABLE, LISTEN_VARIABLE
 
 __all__ = [
+    "REST_REQUESTS_MAX",
     "Ingress",
     "IngressError",
     "choose_ingress",
+    "connections_max",
+    "fit_streams",
     "keep_replica_port_at",
     "own_url",
     "private_directory",
     "serve_environment",
 ]
 
+#: Requests that one REST replica takes at a time.
+REST_REQUESTS_MAX: Final = 1_000
 #: What a message to a replica holds besides the body: headers, path, and how it is packed.
 _MESSAGE_MARGIN_BYTES: Final = 4 * 1024 * 1024
 _PROGRAM: Final = "harmonia-haproxy"
@@ -122,6 +127,46 @@ def private_directory(settings: Settings) -> Path:
     return directory
 
 
+def connections_max(settings: Settings, files_max: int = 0) -> int:
+    """HAProxy's: twice what all streams need, and requests, in what the system lets it open.
+
+    `files_max` is how many descriptors a process may have; by default the system is asked.
+    """
+    wanted = 2 * _streams_max(settings) + REST_REQUESTS_MAX * settings.rest_replicas
+    # A connection takes two descriptors, and HAProxy counts half of one more for splicing.
+    return max(100, min(wanted, ((files_max or _files_max()) - 200) * 2 // 5))
+
+
+def fit_streams(settings: Settings, files_max: int = 0) -> tuple[Settings, str]:
+    """The settings with no more streams than HAProxy has room for, and what to tell about that.
+
+    What HAProxy refuses, it refuses to everybody: streams must leave room for other requests.
+    """
+    if choose_ingress(settings).kind != "haproxy":
+        return settings, ""
+    files = files_max or _files_max()
+    most = connections_max(settings, files)
+    room = most - min(REST_REQUESTS_MAX * settings.rest_replicas, most // 4)
+    if _streams_max(settings) <= room:
+        return settings, ""
+    fitting = max(1, room // (2 * settings.stream_replicas))
+    told = (
+        f"a replica holds {fitting:,} streams, not {settings.streams_per_replica_max:,}: a process "
+        f"may open {files:,} files here (ulimit -Hn)"
+    )
+    return settings.model_copy(update={"streams_per_replica_max": fitting}), told
+
+
+def _streams_max(settings: Settings) -> int:
+    """Streams that all replicas of both surfaces hold together."""
+    return 2 * settings.streams_per_replica_max * settings.stream_replicas
+
+
+def _files_max() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 250_000 if hard == resource.RLIM_INFINITY else hard
+
+
 def keep_replica_port_at(address: str) -> None:
     """Called in a Serve replica's constructor: Serve then opens its port there and nowhere else.
 
@@ -179,7 +224,7 @@ def _haproxy_environment(settings: Settings, program: Path) -> dict[str, str]:
         # Its metrics are made from a log line for each request, query string included.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, os.cpu_count() or 1))),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections_max(settings)),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(settings)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(stream_s),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(stream_s),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port(_FALLBACK_PORTS)),
@@ -214,15 +259,6 @@ def _address(host: str, port: int) -> str:
     except ValueError:
         version = 4  # A name, which HAProxy resolves.
     return f"[{host}]:{port}" if version == 6 else f"{host}:{port}"
-
-
-def _connections_max(settings: Settings) -> int:
-    """Room for every stream and as many requests, in what the system lets a process open."""
-    wanted = 2 * settings.streams_per_replica_max * settings.stream_replicas
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A connection takes two descriptors, and HAProxy counts half of one more for splicing.
-    allowed = 100_000 if hard == resource.RLIM_INFINITY else (hard - 200) * 2 // 5
-    return max(100, min(wanted, allowed))
 
 
 def _free_port(ports: range) -> int:

