@@ -70,9 +70,11 @@ def _make_class(name: str) -> type:
 
         def __init__(self, settings: Settings, builder: str) -> None:
             from harmonia_actors.runtime.logs import log_to_stderr
+            from harmonia_serve.connections import extend_uvicorn
             from harmonia_serve.ingress import keep_replica_port_at
 
             log_to_stderr(settings.log_level)
+            extend_uvicorn()
             keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
             self._builder = builder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import os
 import resource
 import shutil
@@ -50,6 +51,8 @@ _DIRECTORY_LENGTH_MAX: Final = 107 - len("/") - 56 - len("/admin.sock.4194304.tm
 _FALLBACK_PORTS: Final = range(20_000, 30_000)
 #: An old HAProxy lives on after a reload until its streams have ended, and this much longer.
 _STREAM_MARGIN_S: Final = 60
+#: Within this time a WebSocket answers a ping, even if one gets lost: uvicorn sends them each 20 s.
+_PINGED_S: Final = 60
 
 
 class IngressError(Exception):
@@ -225,10 +228,19 @@ def _haproxy_environment(settings: Settings, program: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, os.cpu_count() or 1))),
         "RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(settings)),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(stream_s),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_client_s(settings)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(stream_s),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port(_FALLBACK_PORTS)),
     }
+
+
+def _client_s(settings: Settings) -> int:
+    """How long HAProxy waits for a client that is to send or to take in something.
+
+    One that waits for an answer or an event is not meant; a WebSocket is, but it is pinged.
+    """
+    longest = max(3 * settings.stream_send_timeout_s, settings.body_read_timeout_s, _PINGED_S)
+    return math.ceil(longest)
 
 
 def _front_program() -> tuple[Path | None, str]:

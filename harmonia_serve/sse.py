@@ -32,6 +32,7 @@ from harmonia_serve.streams import (
     execution_stream,
     in_time,
     installation_stream,
+    let_go,
     start_after,
 )
 
@@ -167,6 +168,7 @@ class _EventStream(Response):
                 await self._stream(subscription, receive, send)
             finally:
                 await subscription.aclose()
+                await let_go(scope, context.settings)
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

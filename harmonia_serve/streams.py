@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import (
@@ -31,6 +32,7 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.settings import Settings
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
+from harmonia_serve.connections import connection_of
 from harmonia_serve.event_filters import Filter, execution_filter, installation_filter
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
@@ -48,6 +50,7 @@ __all__ = [
     "execution_stream",
     "in_time",
     "installation_stream",
+    "let_go",
     "start_after",
     "start_cursor",
 ]
@@ -361,6 +364,17 @@ def installation_stream(
 
     begin = connection.headers.get("last-event-id") or query.after or "0"
     return Stream(kind, batches, wanted, begin)
+
+
+async def let_go(scope: Scope, settings: Settings) -> None:
+    """Wait until a client has taken in what its stream has sent, or end its connection.
+
+    To be called while the stream's slot is held: a client that reads nothing must not have a
+    connection for longer than it has a slot.
+    """
+    connection = connection_of(scope)
+    if connection is not None:
+        await connection.let_go(settings.stream_send_timeout_s)
 
 
 async def in_time(sending: Awaitable[None], seconds: float) -> None:

@@ -35,6 +35,7 @@ from harmonia_serve.streams import (
     execution_stream,
     in_time,
     installation_stream,
+    let_go,
     start_after,
 )
 
@@ -106,6 +107,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
                 await sink.close(CLOSE_EXPIRED, f"{ending.value}: resume with ?after={sink.sent}")
         finally:
             await subscription.aclose()
+            await let_go(socket.scope, context.settings)
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))

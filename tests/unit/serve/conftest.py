@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
+from harmonia_serve.connections import protocols
 from tests.unit.serve.gateway import MemoryGateway
 
 API = "/api/harmonia"
@@ -92,6 +93,7 @@ async def serve_app(app: object, **options: object) -> AsyncIterator[Served]:
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=1,
+        **protocols(),  # type: ignore[arg-type]
         **options,  # type: ignore[arg-type]
     )
     server = uvicorn.Server(config)

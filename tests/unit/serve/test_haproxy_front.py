@@ -307,3 +307,60 @@ def test_rest_is_answered_while_all_streams_that_may_be_are_open(tmp_path: Path,
             assert rest.get("/health").status_code == 200
     for stream in streams:
         stream.close()
+
+
+class Surfaces:
+    """A replica: a stream that is silent, one that never stops, and a request that takes long.
+
+    The first and the last go on once the client of the second has been cut off.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.is_cut = threading.Event()
+        self._listener = listener
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        with connection:
+            asked = connection.recv(65_536).split(b" ")[1]
+            if asked == b"/events/harmonia/flood":
+                connection.sendall(head)
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection.sendall(b"x" * 65_536)
+                self.is_cut.set()
+            elif asked == b"/events/harmonia/silent":
+                connection.sendall(head + b": open\n\n")
+                self.is_cut.wait(20)
+                connection.sendall(b"data: 1\n\n")
+            elif asked == b"/long":
+                self.is_cut.wait(20)
+                connection.sendall(head + b"done")
+            else:
+                connection.sendall(head)
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_one_that_waits_is_not(
+    tmp_path: Path, port: int
+) -> None:
+    """What is idle for longer than HAProxy's time for clients is theirs to end, not HAProxy's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
+        replica = Surfaces(listener)
+        text = rendered(tmp_path, replica=listener.getsockname()[1], timeout_client_s=1)
+        closed = close_configuration(text, f"127.0.0.1:{port}", OURS)
+        clients.enter_context(running(closed, tmp_path, port))
+        asked = {}
+        for path in ("/events/harmonia/silent", "/long", "/events/harmonia/flood"):
+            asked[path] = clients.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            asked[path].sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert replica.is_cut.wait(20)
+        for path, last in (("/events/harmonia/silent", b"data: 1\n\n"), ("/long", b"done")):
+            with asked[path].makefile("rb") as answer:
+                assert last in answer.read(), path

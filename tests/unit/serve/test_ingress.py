@@ -202,4 +202,16 @@ def test_a_port_that_is_taken_is_passed_over(tmp_path: Path) -> None:
 def test_streams_outlive_a_reload(tmp_path: Path) -> None:
     environment = serve_environment(settings(tmp_path, stream_age_s_max=7200))
     assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 7200
-    assert int(environment["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) > 7200
+
+
+def test_haproxy_keeps_whoever_reads_nothing_no_longer_than_the_service_does(
+    tmp_path: Path,
+) -> None:
+    """Not for the age of a stream: connections are few. But a WebSocket's pings are 20 s apart."""
+    name = "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"
+    assert serve_environment(settings(tmp_path))[name] == "60"
+    assert serve_environment(settings(tmp_path, stream_send_timeout_s=1))[name] == "60"
+    # To send, to say farewell and to let go may take this long each.
+    assert serve_environment(settings(tmp_path, stream_send_timeout_s=33.5))[name] == "101"
+    # A body may come slowly.
+    assert serve_environment(settings(tmp_path, body_read_timeout_s=200))[name] == "200"

@@ -1,0 +1,98 @@
+"""What a server knows of a client's connection and ASGI has no word for.
+
+ASGI cannot cut off a client that takes nothing in: a server that is told to close waits until all
+that was sent has left, for ever if need be. So uvicorn's own protocol classes are extended by a
+little: they put a `Connection` into the `state` of each request, by which a stream can end it.
+
+It needs uvicorn in this very process. Behind Ray Serve's proxy in Python there is none, and nothing
+here does anything. This module must not know streams, settings or Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any, Final
+
+from starlette.types import Scope
+
+__all__ = ["Connection", "connection_of", "extend_uvicorn", "protocols"]
+
+_KEY: Final = "harmonia.connection"
+#: How often it is looked whether all that was sent has left. uvicorn alone is told of it.
+_LOOK_S: Final = 0.05
+#: Linger for no time: what is unsent is thrown away, and the other side is told at once.
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """One client's connection. Its methods may be called in any thread's loop."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """To be made in the server's loop."""
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+
+    async def let_go(self, wait_s: float) -> None:
+        """Wait until all that was sent has left, and end the connection if that takes longer."""
+        clock = asyncio.get_running_loop().time
+        ends = clock() + wait_s
+        while self._transport.get_write_buffer_size():
+            if clock() >= ends:
+                self.abort()
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def abort(self) -> None:
+        """End the connection, whatever was not sent."""
+        if asyncio.get_running_loop() is self._loop:
+            self._abort()
+        else:
+            self._loop.call_soon_threadsafe(self._abort)
+
+    def _abort(self) -> None:
+        found = self._transport.get_extra_info("socket")
+        if found is not None and found.fileno() >= 0:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self._transport.abort()
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    """The connection that a request came by, if the server tells."""
+    found = scope.get("state", {}).get(_KEY)
+    return found if isinstance(found, Connection) else None
+
+
+def protocols() -> dict[str, type[asyncio.Protocol]]:
+    """Options `http` and `ws` for uvicorn: its own classes, which tell of their connections."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    if issubclass(AutoHTTPProtocol, _Telling):
+        return {"http": AutoHTTPProtocol, "ws": AutoWebSocketsProtocol}  # type: ignore[dict-item]
+    return {
+        "http": type("HttpConnection", (_Telling, AutoHTTPProtocol), {}),
+        "ws": AutoWebSocketsProtocol,  # type: ignore[dict-item]
+    }
+
+
+def extend_uvicorn() -> None:
+    """Let every uvicorn that this process starts from now on use these classes.
+
+    For who has no say in how uvicorn is started, like a replica of Ray Serve.
+    """
+    from uvicorn.protocols.http import auto
+
+    auto.AutoHTTPProtocol = protocols()["http"]
+
+
+class _Telling:
+    """A connection for HTTP; a WebSocket takes over its state with everything else."""
+
+    app_state: dict[str, Any]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        # Each request gets a copy of what lies there.
+        self.app_state = {**self.app_state, _KEY: Connection(transport)}
+        super().connection_made(transport)  # type: ignore[misc]
