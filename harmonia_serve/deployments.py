@@ -6,9 +6,11 @@ prefixes of their own. Each replica builds its ASGI application itself from the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -72,9 +74,11 @@ def _make_class(name: str) -> type:
             from harmonia_actors.runtime.logs import log_to_stderr
             from harmonia_serve.connections import extend_uvicorn
             from harmonia_serve.ingress import keep_replica_port_at
+            from harmonia_serve.replicas import bound_websocket_messages
 
             log_to_stderr(settings.log_level)
             extend_uvicorn()
+            bound_websocket_messages()
             keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
             self._builder = builder
@@ -83,10 +87,15 @@ def _make_class(name: str) -> type:
             from harmonia_actors.actors.wiring import make_gateway
             from harmonia_serve import app
             from harmonia_serve.log_redaction import silence_query_strings
+            from harmonia_serve.replicas import call_before_replica_ends
 
             silence_query_strings()
             gateway = make_gateway(self._settings)
-            return getattr(app, self._builder)(gateway, self._settings)
+            application = getattr(app, self._builder)(gateway, self._settings)
+            # Serve may run its own affairs in another thread.
+            soon = asyncio.get_running_loop().call_soon_threadsafe
+            call_before_replica_ends(partial(soon, application.state.context.slots.close))
+            return application
 
     Replica.__name__ = Replica.__qualname__ = name
     return Replica

@@ -156,10 +156,11 @@ class _EventStream(Response):
         """Open the subscription, so that errors are still an answer of their own, then stream."""
         context = self._context
         with (
-            context.slots.take(self._caller.principal.key_id),
+            context.slots.take(self._caller.principal.key_id) as slot,
             context.observation.open_stream(self._source.kind) as notes,
         ):
             subscription = self._source.subscribe(context.settings, notes)
+            slot.on_close(subscription.give_up)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     nothing = Response(status_code=204, headers=self._shared)

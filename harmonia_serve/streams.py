@@ -43,6 +43,7 @@ __all__ = [
     "SCOPE",
     "Ending",
     "Sink",
+    "Slot",
     "SlowReader",
     "Stream",
     "StreamSlots",
@@ -71,6 +72,7 @@ class Ending(Enum):
     LAST_EVENT = "the execution has ended"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
+    LEAVING = "this replica of the service is going"
 
 
 class SlowReader(Exception):
@@ -96,26 +98,58 @@ class Sink(Protocol):
         ...
 
 
+class Slot:
+    """The place of one open stream, which can be taken away."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        self._give_up: Callable[[], None] | None = None
+
+    def on_close(self, give_up: Callable[[], None]) -> None:
+        """Call this when the place is taken away; at once, if it has been."""
+        self._give_up = give_up
+        if self._is_closed:
+            give_up()
+
+    def close(self) -> None:
+        """Take the place away."""
+        self._is_closed = True
+        if self._give_up is not None:
+            self._give_up()
+
+
 class StreamSlots:
     """Counts the open streams of one replica and refuses more than there is room for."""
 
     def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
         self._most_per_key = most_per_key
-        self._open = 0
+        self._slots: set[Slot] = set()
         self._by_key: Counter[str] = Counter()
+        self._is_closed = False
 
     @property
     def open(self) -> int:
         """Streams that are open now."""
-        return self._open
+        return len(self._slots)
+
+    def close(self) -> None:
+        """The replica is going: let all open streams end in good order, and take no more."""
+        self._is_closed = True
+        for slot in tuple(self._slots):
+            slot.close()
 
     @contextmanager
-    def take(self, key_id: str) -> Iterator[None]:
-        """Hold a key's slot for as long as the context lasts. Raises RateLimitExceeded."""
-        if self._open >= self._most:
+    def take(self, key_id: str) -> Iterator[Slot]:
+        """Hold a key's slot for as long as the context lasts.
+
+        Raises RateLimitExceeded, or ServiceUnavailable once the replica is going.
+        """
+        if self._is_closed:
+            raise ServiceUnavailable(f"{Ending.LEAVING.value.capitalize()}; try again")
+        if self.open >= self._most:
             raise RateLimitExceeded(
-                f"This replica holds {self._open} streams, the most it may; try again", _RETRY_S
+                f"This replica holds {self.open} streams, the most it may; try again", _RETRY_S
             )
         if self._by_key[key_id] >= self._most_per_key:
             raise RateLimitExceeded(
@@ -123,12 +157,13 @@ class StreamSlots:
                 "close one, or try again",
                 _RETRY_S,
             )
-        self._open += 1
+        slot = Slot()
+        self._slots.add(slot)
         self._by_key[key_id] += 1
         try:
-            yield
+            yield slot
         finally:
-            self._open -= 1
+            self._slots.discard(slot)
             self._by_key[key_id] -= 1
             if not self._by_key[key_id]:
                 del self._by_key[key_id]
@@ -189,6 +224,14 @@ class Subscription:
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()
+        self._leaving: asyncio.Future[Any] | None = None
+        self._is_given_up = False
+
+    def give_up(self) -> None:
+        """End the stream soon, in good order: the client is to go on elsewhere."""
+        self._is_given_up = True
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     async def open(self, wait_s: float) -> bool:
         """Wait for the first batch, but not longer than `wait_s`.
@@ -202,6 +245,8 @@ class Subscription:
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
 
+        It also ends once it is given up.
+
         Raises SlowReader, what `gone` raises, what the gateway raises, AuthenticationFailed or
         PermissionDenied once the caller's key is no longer good, and ServiceUnavailable if that
         cannot be known for long.
@@ -209,7 +254,9 @@ class Subscription:
         clock = asyncio.get_running_loop().time
         expires = clock() + self._settings.stream_age_s_max
         beat = clock() + self._settings.stream_heartbeat_s
-        leaving = asyncio.ensure_future(gone)
+        leaving = self._leaving = asyncio.ensure_future(gone)
+        if self._is_given_up:
+            leaving.cancel()
         try:
             while True:
                 wait_s = max(0.0, min(expires, beat) - clock())
@@ -218,6 +265,9 @@ class Subscription:
                     timeout=wait_s,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
+                if self._is_given_up:
+                    await self._tell_position(sink)
+                    return Ending.LEAVING
                 if leaving.done():
                     leaving.result()
                     return Ending.GONE

@@ -116,6 +116,7 @@ PARTS = (
             "harmonia_serve.connections",
             "harmonia_serve.ingress",
             "harmonia_serve.log_redaction",
+            "harmonia_serve.replicas",
             "harmonia_actors.settings",
             "harmonia_actors.actors.wiring",
             "harmonia_actors.runtime.logs",
