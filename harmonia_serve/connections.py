@@ -1,8 +1,10 @@
 """What a server knows of a client's connection and ASGI has no word for.
 
 ASGI cannot cut off a client that takes nothing in: a server that is told to close waits until all
-that was sent has left, for ever if need be. So uvicorn's own protocol classes are extended by a
-little: they put a `Connection` into the `state` of each request, by which a stream can end it.
+that was sent has left, for ever if need be. Nor does it say that a server is about to stop, and
+uvicorn then closes WebSockets itself, with nothing to resume after, and waits for event streams.
+So uvicorn's own protocol classes are extended by a little: they put a `Connection` into the `state`
+of each request, by which a stream can end it and learns that it is to end.
 
 It needs uvicorn in this very process. Behind Ray Serve's proxy in Python there is none, and nothing
 here does anything. This module must not know streams, settings or Ray.
@@ -13,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -33,6 +37,18 @@ class Connection:
         """To be made in the server's loop."""
         self._transport = transport
         self._loop = asyncio.get_running_loop()
+        self._leave: Callable[[], object] | None = None
+
+    def on_stop(self, leave: Callable[[], object]) -> None:
+        """Call this, in this loop, when the server stops, which then leaves a WebSocket open."""
+        self._leave = partial(asyncio.get_running_loop().call_soon_threadsafe, leave)
+
+    def stop(self) -> bool:
+        """The server stops; whether anybody is told, who then closes the connection."""
+        if self._leave is None:
+            return False
+        self._leave()
+        return True
 
     async def let_go(self, wait_s: float) -> None:
         """Wait until all that was sent has left, and end the connection if that takes longer."""
@@ -69,12 +85,12 @@ def protocols() -> dict[str, type[asyncio.Protocol]]:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
     from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
-    if issubclass(AutoHTTPProtocol, _Telling):
-        return {"http": AutoHTTPProtocol, "ws": AutoWebSocketsProtocol}  # type: ignore[dict-item]
-    return {
-        "http": type("HttpConnection", (_Telling, AutoHTTPProtocol), {}),
-        "ws": AutoWebSocketsProtocol,  # type: ignore[dict-item]
-    }
+    http: Any = AutoHTTPProtocol
+    websocket: Any = AutoWebSocketsProtocol
+    if not issubclass(http, _TellingHttp):
+        http = type("HttpConnection", (_TellingHttp, http), {})
+        websocket = type("WebSocketConnection", (_TellingWebSocket, websocket), {})
+    return {"http": http, "ws": websocket}
 
 
 def extend_uvicorn() -> None:
@@ -82,17 +98,34 @@ def extend_uvicorn() -> None:
 
     For who has no say in how uvicorn is started, like a replica of Ray Serve.
     """
-    from uvicorn.protocols.http import auto
+    from uvicorn.protocols.http import auto as http
+    from uvicorn.protocols.websockets import auto as websocket
 
-    auto.AutoHTTPProtocol = protocols()["http"]
+    found = protocols()
+    http.AutoHTTPProtocol = found["http"]
+    websocket.AutoWebSocketsProtocol = found["ws"]
 
 
-class _Telling:
-    """A connection for HTTP; a WebSocket takes over its state with everything else."""
+class _TellingHttp:
+    """A connection for HTTP, which may become one for a WebSocket."""
 
     app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        # Each request gets a copy of what lies there.
+        # Each request gets a copy of what lies there, and a WebSocket takes it over.
         self.app_state = {**self.app_state, _KEY: Connection(transport)}
         super().connection_made(transport)  # type: ignore[misc]
+
+    def shutdown(self) -> None:
+        super().shutdown()  # type: ignore[misc]
+        self.app_state[_KEY].stop()
+
+
+class _TellingWebSocket:
+    """A connection for a WebSocket."""
+
+    app_state: dict[str, Any]
+
+    def shutdown(self) -> None:
+        if not self.app_state[_KEY].stop():
+            super().shutdown()  # type: ignore[misc]

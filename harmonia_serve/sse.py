@@ -29,6 +29,7 @@ from harmonia_serve.streams import (
     SlowReader,
     Stream,
     Subscription,
+    end_with_server,
     execution_stream,
     in_time,
     installation_stream,
@@ -161,6 +162,7 @@ class _EventStream(Response):
         ):
             subscription = self._source.subscribe(context.settings, notes)
             slot.on_close(subscription.give_up)
+            end_with_server(scope, context.slots)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     nothing = Response(status_code=204, headers=self._shared)

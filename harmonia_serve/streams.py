@@ -48,6 +48,7 @@ __all__ = [
     "Stream",
     "StreamSlots",
     "Subscription",
+    "end_with_server",
     "execution_stream",
     "in_time",
     "installation_stream",
@@ -134,7 +135,12 @@ class StreamSlots:
         return len(self._slots)
 
     def close(self) -> None:
-        """The replica is going: let all open streams end in good order, and take no more."""
+        """The replica is going: let all open streams end in good order, and take no more.
+
+        Each connection of a server that stops says so.
+        """
+        if self._is_closed:
+            return
         self._is_closed = True
         for slot in tuple(self._slots):
             slot.close()
@@ -414,6 +420,13 @@ def installation_stream(
 
     begin = connection.headers.get("last-event-id") or query.after or "0"
     return Stream(kind, batches, wanted, begin)
+
+
+def end_with_server(scope: Scope, slots: StreamSlots) -> None:
+    """Let streams end in good order when the server of this connection stops, by itself or not."""
+    connection = connection_of(scope)
+    if connection is not None:
+        connection.on_stop(slots.close)
 
 
 async def let_go(scope: Scope, settings: Settings) -> None:

@@ -33,6 +33,7 @@ from harmonia_serve.streams import (
     Ending,
     SlowReader,
     Stream,
+    end_with_server,
     execution_stream,
     in_time,
     installation_stream,
@@ -89,6 +90,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
         await socket.accept()
         subscription = stream.subscribe(context.settings, notes)
         slot.on_close(subscription.give_up)
+        end_with_server(socket.scope, context.slots)
         sink = _Sink(socket, stream.after)
         try:
             gone = _left(socket, context.settings.stream_messages_max)

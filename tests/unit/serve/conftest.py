@@ -65,6 +65,7 @@ class Served:
     """An application behind uvicorn on a free port of loopback."""
 
     host: str
+    server: uvicorn.Server
 
     @property
     def http(self) -> str:
@@ -104,7 +105,7 @@ async def serve_app(app: object, **options: object) -> AsyncIterator[Served]:
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.005)
         host, port = listener.getsockname()
-        yield Served(f"{host}:{port}")
+        yield Served(f"{host}:{port}", server)
     finally:
         server.should_exit = True
         await running
