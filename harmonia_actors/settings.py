@@ -175,7 +175,10 @@ class Settings(BaseSettings):
         500, gt=0, description="Events of one send, which a slow subscriber's connection holds."
     )
     stream_buffer_bytes_max: int = Field(
-        256_000, gt=0, description="Bytes of one send, unless a single event is larger."
+        256_000,
+        gt=0,
+        description="Bytes of the events that a stream holds for its client, and of one send, "
+        "unless a single event is larger.",
     )
     stream_recent_bytes_max: int = Field(
         64_000_000,
