@@ -6,13 +6,14 @@ uvicorn then closes WebSockets itself, with nothing to resume after, and waits f
 So uvicorn's own protocol classes are extended by a little: they put a `Connection` into the `state`
 of each request, by which a stream can end it and learns that it is to end.
 
-It needs uvicorn in this very process. Behind Ray Serve's proxy in Python there is none, and nothing
-here does anything. This module must not know streams, settings or Ray.
+It needs uvicorn in this very process. Behind Ray Serve's proxy in Python that is the proxy's, where
+`bound_proxy` lets the kernel end connections. This module must not know streams, settings or Ray.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -21,7 +22,18 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
-__all__ = ["Connection", "connection_of", "extend_uvicorn", "protocols"]
+__all__ = [
+    "UNREAD_VARIABLE",
+    "Connection",
+    "bound_proxy",
+    "connection_of",
+    "extend_uvicorn",
+    "impatient",
+    "protocols",
+]
+
+#: Milliseconds for which a client of Serve's proxy in Python may take nothing in.
+UNREAD_VARIABLE: Final = "HARMONIA_PROXY_UNREAD_MS"
 
 _KEY: Final = "harmonia.connection"
 #: How often it is looked whether all that was sent has left. uvicorn alone is told of it.
@@ -104,6 +116,36 @@ def extend_uvicorn() -> None:
     found = protocols()
     http.AutoHTTPProtocol = found["http"]
     websocket.AutoWebSocketsProtocol = found["ws"]
+
+
+def impatient(protocol: type[Any], unread_ms: int) -> type[asyncio.Protocol]:
+    """A protocol's class whose connections end once nothing that was sent is taken in for so long.
+
+    The kernel does it, where it can (Linux); a WebSocket has the connection of its request.
+    """
+
+    class Impatient(protocol):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            found = transport.get_extra_info("socket")
+            if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+            super().connection_made(transport)
+
+    return Impatient
+
+
+def bound_proxy() -> list[Any]:
+    """Called by Serve before its proxy in Python listens; gives middlewares, of which it has none.
+
+    A client that reads nothing would have its connection for ever: the proxy waits for it, and no
+    replica can reach it.
+    """
+    from uvicorn.protocols.http import auto
+
+    unread_ms = int(os.environ.get(UNREAD_VARIABLE, "0"))
+    if unread_ms:
+        auto.AutoHTTPProtocol = impatient(auto.AutoHTTPProtocol, unread_ms)
+    return []
 
 
 class _TellingHttp:

