@@ -35,6 +35,9 @@ _GOOD_STREAM_S = 30.0
 _LAST_TYPES = frozenset({"execution_completed", "execution_failed", "execution_cancelled"})
 #: The last word of a stream of the installation that was to end.
 _END = "end"
+#: The last word to a follower that was cut off. It is no event and has no id of its own: what an
+#: SSE parser gives it is the id of the event before.
+_CUT_OFF = "slow_consumer"
 
 
 class Event(TypedDict):
@@ -151,7 +154,7 @@ class EventCursor(_Cursor):
         Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection
         there are gaps, and ids without data that say how far the stream has come.
         """
-        if not event_id.isdecimal():
+        if not event_id.isdecimal() or event_type == _CUT_OFF:
             return None
         seq = int(event_id)
         if seq <= self.after:
@@ -194,8 +197,11 @@ class InstallationCursor(_Cursor):
         return {"Accept": "text/event-stream", **resume}
 
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
-        """The next event; None for an id without data, which says how far the stream has come."""
-        if not event_id:
+        """The next event; None for an id without data, which says how far the stream has come.
+
+        None also for what is no event of an execution: the end, and the farewell to a slow reader.
+        """
+        if not event_id or event_type == _CUT_OFF:
             return None
         if event_type in ("", "message"):
             if not text:
