@@ -99,7 +99,11 @@ class _Cursor:
         Raises the error if it will not go away, or after too many breaks in a row. A stream that
         lasted for a while was a good one: the service ends each at its greatest age.
         """
-        lasting = isinstance(error, ApiError) and error.status not in (429, 500, 502, 503, 504)
+        lasting = (
+            isinstance(error, ApiError)
+            and error.status not in (429, 500, 502, 503, 504)
+            and not error.of_a_proxy
+        )
         self._breaks = 1 if lasted_s > _GOOD_STREAM_S else self._breaks + 1
         if error is not None and (lasting or self._breaks > _BREAKS_MAX):
             raise error

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import (
-    FOREIGN,
     CannotBeSent,
     ServiceUnreachable,
     WaitTimedOut,
@@ -57,7 +56,6 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 #: A request is sent so often at most, and a retry waits so long at most.
 _ATTEMPTS_MAX = 5
-_OF_A_PROXY = (404, 500, 502, 504)
 _PAUSE_S_MAX = 30.0
 _FIRST_PAUSE_S = 0.1
 
@@ -171,9 +169,9 @@ def _is_refused(call: Call, answer: Reply) -> bool:
     """Whether an answer asks to come again, and coming again can do no harm."""
     if answer.status == 503:
         return call.repeatable or call.method != "POST"
-    if answer.status in _OF_A_PROXY and call.repeatable:
-        return api_error(answer.status, answer.content).error_code == FOREIGN
-    return answer.status == 429
+    if answer.status < 400 or answer.status == 429:
+        return answer.status == 429
+    return call.repeatable and api_error(answer.status, answer.content).of_a_proxy
 
 
 def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Reply]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harmonia_serve.client import ServiceUnreachable
+from harmonia_serve.client import ApiError, ServiceUnreachable
 from harmonia_serve.client.errors import api_error
 from harmonia_serve.client.events import EventCursor
 
@@ -80,3 +80,16 @@ def test_an_error_that_will_not_go_away_is_raised_at_once() -> None:
     )
     with pytest.raises(type(error)):
         cursor.pause_after_break(error, 0.1)
+
+
+@pytest.mark.parametrize("status", [404, 500, 502, 504])
+def test_what_a_proxy_says_that_lost_the_service_does_not_end_the_stream(status: int) -> None:
+    cursor = EventCursor("exec-1", 0)
+    foreign = api_error(status, b"Path '/events/harmonia' not found. Ping http://x/-/routes")
+    assert cursor.pause_after_break(foreign, 0.1) == 0.1
+
+
+@pytest.mark.parametrize("status", [301, 400, 403, 413])
+def test_other_answers_without_our_envelope_are_raised_at_once(status: int) -> None:
+    with pytest.raises(ApiError):
+        EventCursor("exec-1", 0).pause_after_break(api_error(status, b"<html>"), 0.1)
