@@ -1,7 +1,8 @@
 """A subscriber's place in a stream of events: what to ask for, what to make of it.
 
 A cursor sees each event once and in order: repeats are dropped, a gap or a break makes it ask
-again after the last event it has seen, with growing pauses and a limit. It does no I/O.
+again after the last event it has seen, with growing pauses, for as long as an outage may take. It
+does no I/O.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
 from harmonia_serve.client.flows import path_segment
+from harmonia_serve.client.outage import PATIENCE_S, Outage
 
 __all__ = [
     "AnyCursor",
@@ -26,10 +28,10 @@ __all__ = [
 ]
 
 _STREAMS = "/events/harmonia/executions"
-_BREAKS_MAX = 8
-_FIRST_PAUSE_S = 0.1
-_PAUSE_S_MAX = 10.0
+#: A stream that has lasted for longer was a good one: the service ends each at its greatest age.
 _GOOD_STREAM_S = 30.0
+#: So long a service may be away that was never there: it may be the wrong place to ask.
+_FIRST_PATIENCE_S = 30.0
 
 #: Types of the events that no other event follows.
 _LAST_TYPES = frozenset({"execution_completed", "execution_failed", "execution_cancelled"})
@@ -89,27 +91,30 @@ class _Cursor:
     ended: bool = False
 
     def __init__(self) -> None:
-        self._breaks = 0
+        self._outage = Outage(_FIRST_PATIENCE_S)
+        self._is_open = False
+
+    def note_open(self) -> None:
+        """Take in that the service has begun to answer with a stream."""
+        self._is_open = True
+        self._outage.patience_s = PATIENCE_S
 
     def pause_after_break(
         self, error: ServiceUnreachable | ApiError | None, lasted_s: float
     ) -> float:
         """Seconds until asking again, after the stream broke (or closed early: None).
 
-        Raises the error if it will not go away, or after too many breaks in a row. A stream that
-        lasted for a while was a good one: the service ends each at its greatest age.
+        `lasted_s`: how long ago it was asked for. Raises the error if it will not go away, or
+        after two minutes without a good stream: one that brought an event, or lasted for a while.
+        Time that a stream was open for is no outage, however it ended.
         """
-        lasting = (
-            isinstance(error, ApiError)
-            and error.status not in (429, 500, 502, 503, 504)
-            and not error.of_a_proxy
-        )
-        self._breaks = 1 if lasted_s > _GOOD_STREAM_S else self._breaks + 1
-        if error is not None and (lasting or self._breaks > _BREAKS_MAX):
-            raise error
-        if self._breaks > _BREAKS_MAX:
-            raise ServiceUnreachable(self.path, "the stream closes again and again", sent=True)
-        return float(min(_FIRST_PAUSE_S * 2 ** (self._breaks - 1), _PAUSE_S_MAX))
+        was_open, self._is_open = self._is_open, False
+        if was_open and lasted_s > _GOOD_STREAM_S:
+            self._outage.end()
+        if error is None:
+            reason = "the stream closes again and again"
+            error = ServiceUnreachable(self.path, reason, sent=True)
+        return self._outage.pause_s(error, 0.0 if was_open else lasted_s)
 
     def note_nothing_more(self) -> None:
         """Take in that the service has no event after the last one (204)."""
@@ -173,7 +178,7 @@ class EventCursor(_Cursor):
                 self.path, f"event {seq} came after event {self.after}", sent=True
             )
         self.after = seq
-        self._breaks = 0
+        self._outage.end()
         self._taken_since_open += 1
         self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
@@ -212,7 +217,7 @@ class InstallationCursor(_Cursor):
                 self.after = event_id
             return None
         self.after = event_id
-        self._breaks = 0
+        self._outage.end()
         if event_type == _END:
             self.ended = True
             return None

@@ -51,14 +51,55 @@ def test_the_last_event_ends_the_stream(outcome: str) -> None:
     assert cursor.ended
 
 
-def test_breaks_are_bounded_and_wait_ever_longer() -> None:
+REFUSED = ServiceUnreachable("http://x", "refused", sent=False)
+HANGS = ServiceUnreachable("http://x", "timed out", sent=True)
+
+
+def borne(cursor: EventCursor, error: ServiceUnreachable | None, lasted_s: float) -> list[float]:
+    """The pauses after tries that all fail alike, until the follower gives up."""
+    pauses: list[float] = []
+    while len(pauses) < 1_000:
+        try:
+            pauses.append(cursor.pause_after_break(error, lasted_s))
+        except ServiceUnreachable:
+            return pauses
+    raise AssertionError("it never gives up")
+
+
+def opened() -> EventCursor:
+    """A follower whose stream has broken once."""
     cursor = EventCursor("exec-1", 0)
-    broken = ServiceUnreachable("http://x", "reset", sent=True)
-    pauses = [cursor.pause_after_break(broken, 0.1) for _ in range(8)]
+    cursor.note_open()
+    cursor.take("1", "execution_started", envelope())
+    cursor.pause_after_break(None, 0.1)
+    return cursor
+
+
+def test_a_follower_outlasts_a_restart_of_everything_with_growing_pauses() -> None:
+    pauses = borne(opened(), REFUSED, 0.0)
     assert pauses == sorted(pauses)
-    assert max(pauses) <= 10
-    with pytest.raises(ServiceUnreachable):
-        cursor.pause_after_break(broken, 0.1)
+    assert max(pauses) <= 5
+    assert 120 <= sum(pauses) <= 130
+
+
+def test_time_that_tries_take_counts_too() -> None:
+    assert len(borne(opened(), HANGS, 5.0)) < 30
+    assert len(borne(opened(), HANGS, 60.0)) == 1, "an answer that never comes is no good stream"
+
+
+def test_a_place_where_nothing_ever_was_is_given_up_sooner() -> None:
+    pauses = borne(EventCursor("exec-1", 0), REFUSED, 0.0)
+    assert 30 <= sum(pauses) <= 40
+
+
+def test_streams_that_close_at_once_are_given_up() -> None:
+    cursor = opened()
+    pauses = 0.0
+    with pytest.raises(ServiceUnreachable, match="closes again and again"):
+        for _ in range(1_000):
+            cursor.note_open()
+            pauses += cursor.pause_after_break(None, 0.1)
+    assert pauses >= 120
 
 
 def test_an_event_forgives_earlier_breaks() -> None:
@@ -69,8 +110,10 @@ def test_an_event_forgives_earlier_breaks() -> None:
 
 
 def test_a_stream_that_lasted_forgives_earlier_breaks() -> None:
-    cursor = EventCursor("exec-1", 0)
-    assert {cursor.pause_after_break(None, 3600.0) for _ in range(50)} == {0.1}
+    cursor = opened()
+    for error in [None, HANGS] * 50:
+        cursor.note_open()
+        assert cursor.pause_after_break(error, 3600.0) == 0.1
 
 
 def test_an_error_that_will_not_go_away_is_raised_at_once() -> None:
