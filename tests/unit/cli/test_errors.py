@@ -122,6 +122,7 @@ def test_a_url_that_is_none_is_said_to_be_none(nowhere: None, harmonia: Harmonia
     [
         ("HARMONIA_NODE_TYPES", "[{", "HARMONIA_NODE_TYPES"),
         ("HARMONIA_PORT", "abc", "HARMONIA_PORT"),
+        ("HARMONIA_ALLOWED_ORIGINS", "*", "HARMONIA_ALLOWED_ORIGINS"),
         ("HARMONIA_REDIS_URL", "redis://:zq[xv@h:1/0", "percent-encoded"),
     ],
 )

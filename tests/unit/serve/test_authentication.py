@@ -363,6 +363,7 @@ async def test_requests_over_the_limit_are_429_with_retry_after(
         ([], 4404),
         (["http://testserver"], 4404),
         (["https://allowed.example"], 4404),
+        (["https://dash.example"], 4404),
         (["http://testserver:8080"], 4403),
         (["https://testserver"], 4404),
         (["https://evil.example"], 4403),
@@ -377,7 +378,9 @@ async def test_requests_over_the_limit_are_429_with_retry_after(
 async def test_a_browser_may_come_from_our_own_or_an_allowed_site_only(
     gateway: MemoryGateway, key: str, origins: list[str], code: int
 ) -> None:
-    app = build_app(gateway, Settings(allowed_origins=("https://allowed.example",)))
+    app = build_app(
+        gateway, Settings(allowed_origins=("https://allowed.example", "https://Dash.Example/"))
+    )
     headers = [("X-API-Key", key), *(("Origin", origin) for origin in origins)]
     assert await _closes_with(app, f"{websocket.PREFIX}/executions/exec-{_UUID}", headers) == code
 

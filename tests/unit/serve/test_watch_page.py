@@ -182,6 +182,17 @@ async def test_an_allowed_page_reads_and_resumes(
     assert ended.headers["access-control-allow-origin"] == SITE
 
 
+async def test_an_origin_may_be_written_as_people_write_it(
+    monkeypatch: pytest.MonkeyPatch, gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    monkeypatch.setenv("HARMONIA_ALLOWED_ORIGINS", f"{SITE.upper()}/")
+    await gateway.append(execution_id, "execution_completed", {})
+    async with connect(build_app(gateway, Settings()), key) as client:
+        path = f"/events/harmonia/executions/{execution_id}"
+        answer = await client.get(path, headers={"Origin": SITE})
+    assert answer.headers["access-control-allow-origin"] == SITE
+
+
 @pytest.mark.parametrize(
     "origin", ["http://127.0.0.1:8081", "https://evil.example", "null", f"{SITE}.evil", None]
 )
