@@ -318,6 +318,25 @@ async def test_a_query_key_is_for_streams_only(
         assert other.status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/executionsx", "/executions.", "/other"])
+async def test_a_query_key_is_for_no_other_path_below_the_streams(
+    app: FastAPI, key: str, path: str
+) -> None:
+    """A page of numbers is no stream: whoever reads it can set a header."""
+    async with connect(app) as client:
+        assert (await client.get(f"{sse.PREFIX}{path}?api_key={key}")).status_code == 401
+        headers = {"X-API-Key": key}
+        answer = await client.get(f"{sse.PREFIX}{path}", headers=headers)
+        assert answer.status_code == (200 if path == "/metrics" else 404)
+
+
+async def test_a_query_key_is_taken_on_the_stream_of_everything(app: FastAPI, key: str) -> None:
+    async with connect(app) as client:
+        stream = f"{sse.PREFIX}/executions?api_key={key}"
+        # It is let in, and then refused for something else: as it is, it would never end.
+        assert (await client.get(f"{stream}&after=nonsense")).status_code == 422
+
+
 async def test_query_keys_can_be_switched_off(
     gateway: MemoryGateway, execution_id: str, key: str
 ) -> None:
