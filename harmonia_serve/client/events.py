@@ -8,6 +8,7 @@ does no I/O.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 _STREAMS = "/events/harmonia/executions"
+#: From where on is said in the query, not by Last-Event-ID: whoever began at something unusable is
+#: told so by the name that they gave it.
+_HEADERS = {"Accept": "text/event-stream"}
 #: A stream that has lasted for longer was a good one: the service ends each at its greatest age.
 _GOOD_STREAM_S = 30.0
 #: So long a service may be away that was never there: it may be the wrong place to ask.
@@ -84,15 +88,19 @@ class Selection:
         return words | {name: value for name, value in plain.items() if value is not None}
 
 
-class _Cursor:
+class _Cursor(ABC):
     """What all cursors share: how to go on after a break."""
 
-    path: str
     ended: bool = False
 
     def __init__(self) -> None:
         self._outage = Outage(_FIRST_PATIENCE_S)
         self._is_open = False
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """What to GET, from where on included."""
 
     def note_open(self) -> None:
         """Take in that the service has begun to answer with a stream."""
@@ -146,16 +154,16 @@ class EventCursor(_Cursor):
         return self._until is not None and self.after >= self._until
 
     @property
-    def path(self) -> str:  # type: ignore[override]
+    def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        query = urlencode({"envelope": "true", **self._query})
+        begin = {"after": str(self.after)} if self.after else {}
+        query = urlencode({"envelope": "true", **self._query, **begin})
         return f"{_STREAMS}/{path_segment(self.execution_id)}?{query}"
 
     def headers(self) -> dict[str, str]:
-        """What to send with it: from where on."""
+        """What to send with it."""
         self._taken_since_open = 0
-        resume = {"Last-Event-ID": str(self.after)} if self.after else {}
-        return {"Accept": "text/event-stream", **resume}
+        return dict(_HEADERS)
 
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event, or None if this one was seen already or is no event of the execution.
@@ -197,13 +205,18 @@ class InstallationCursor(_Cursor):
     def __init__(self, after: str | None, selection: Selection, *, follow: bool) -> None:
         super().__init__()
         self.after = after
-        query = {**selection.query, **({} if follow else {"follow": "false"})}
-        self.path = f"{_STREAMS}?{urlencode(query)}" if query else _STREAMS
+        self._query = {**selection.query, **({} if follow else {"follow": "false"})}
+
+    @property
+    def path(self) -> str:
+        """What to GET."""
+        begin = {} if self.after is None else {"after": self.after}
+        query = urlencode({**self._query, **begin})
+        return f"{_STREAMS}?{query}" if query else _STREAMS
 
     def headers(self) -> dict[str, str]:
-        """What to send with it: from where on."""
-        resume = {} if self.after is None else {"Last-Event-ID": self.after}
-        return {"Accept": "text/event-stream", **resume}
+        """What to send with it."""
+        return dict(_HEADERS)
 
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event; None for an id without data, which says how far the stream has come.

@@ -174,6 +174,28 @@ def test_terminal_codes_of_the_service_are_not_passed_on(
     assert "[red]x[/red]" in shown
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("executions", "list", "--status", "nope"),
+        ("workflows", "list", "--limit", "100000"),
+    ],
+)
+def test_options_that_the_service_refuses_are_unusable_arguments(
+    service: Service, harmonia: Harmonia, arguments: tuple[str, ...]
+) -> None:
+    found = harmonia(*arguments)
+    assert (found.code, found.out) == (2, "")
+    assert arguments[2].removeprefix("--") in found.err
+
+
+def test_a_definition_that_the_service_refuses_is_no_matter_of_arguments(
+    service: Service, harmonia: Harmonia, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.json").write_text('{"name": "x", "tasks": {}}')
+    assert harmonia("workflows", "create", "empty.json").code == 1
+
+
 def test_a_problem_of_several_fields_lists_them(service: Service, harmonia: Harmonia) -> None:
     from harmonia_actors.core.errors import Problem, ValidationFailed
 

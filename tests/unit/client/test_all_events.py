@@ -154,8 +154,54 @@ def test_the_command_prints_what_is_kept(
     (line,) = some.out.splitlines()
     assert execution_id in line
     assert "task_completed" in line
-    wrong = harmonia("events", "--type", "task_complete")
-    assert (wrong.code, "did you mean 'task_completed'" in wrong.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--type", "task_complete"], "did you mean 'task_completed'"),
+        (["--status", "nope"], "there is no status 'nope'"),
+        (["--after", "xyz"], "after: must be a cursor"),
+        (["--after", ""], "after: must be a cursor"),
+        (["--after", "xyz", "--follow"], "after: must be a cursor"),
+        (["--workflow", "wf-x"], "must be an ID like wf-"),
+    ],
+)
+def test_unusable_arguments_of_the_command_are_said_to_be_that(
+    service: LocalService,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    says: str,
+) -> None:
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    wrong = harmonia("events", *arguments)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert says in wrong.err
+    assert "Last-Event-ID" not in wrong.err
+
+
+def test_what_is_not_there_is_no_unusable_argument(
+    service: LocalService, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    missing = "wf-00000000-0000-4000-8000-000000000000"
+    assert harmonia("events", "--workflow", missing).code == 1
+
+
+async def test_where_to_begin_is_refused_by_the_name_that_it_has_here(
+    service: LocalService, client: HarmoniaClient
+) -> None:
+    execution_id, _ = ran(client)
+    for of, after in ((None, "xyz"), (execution_id, -1)):
+        with pytest.raises(ValidationFailed, match="after") as caught:
+            next(client.events(of, after=after))
+        assert "Last-Event-ID" not in str(caught.value)
+        async with AsyncHarmoniaClient(service.url, service.api_key) as asynchronous:
+            with pytest.raises(ValidationFailed, match="after"):
+                await anext(aiter(asynchronous.events(of, after=after)))
 
 
 # A follower that is slow ------------------------------------------------------------------------
@@ -231,12 +277,12 @@ async def test_so_does_a_slow_follower_of_the_async_client(
 # The cursors alone -------------------------------------------------------------------------------
 
 
-def test_a_cursor_of_all_is_asked_for_by_header_and_moves_without_events() -> None:
+def test_a_cursor_of_all_asks_from_where_it_is_and_moves_without_events() -> None:
     cursor = InstallationCursor(None, Selection(types=["a", "b"], task="x y"), follow=True)
     assert cursor.path == "/events/harmonia/executions?type=a%2Cb&task=x+y"
-    assert "Last-Event-ID" not in cursor.headers()
     assert cursor.take("5-1", "message", "") is None
-    assert cursor.headers()["Last-Event-ID"] == "5-1"
+    assert cursor.path == "/events/harmonia/executions?type=a%2Cb&task=x+y&after=5-1"
+    assert list(cursor.headers()) == ["Accept"], "a header would win over what the user wrote"
     assert cursor.take("", "message", "") is None
     body = json.dumps(
         {"seq": 0, "timestamp": "t", "execution_id": "", "data": {"reason": "trimmed"}}

@@ -41,7 +41,7 @@ def test_a_gap_makes_the_subscriber_ask_again_after_the_last_event() -> None:
     cursor.take("1", "execution_started", envelope())
     with pytest.raises(ServiceUnreachable):
         cursor.take("3", "task_started", envelope())
-    assert cursor.headers()["Last-Event-ID"] == "1"
+    assert "after=1" in cursor.path
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
