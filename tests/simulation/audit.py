@@ -277,7 +277,7 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         for rule in violations_since(known.picture, execution):
             self._report(execution_id, f"{told}: {rule}")
-        if known.picture.node_id is None and "node_id" in execution.head.labels and known.written:
+        if known.picture.node_id is None and "node" in execution.head.labels and known.written:
             self.counts["nodes waited for"] += 1
         known.picture = picture(execution)
         known.version, known.seq = snapshot.version, snapshot.seq
@@ -386,7 +386,7 @@ class Auditor:
         if not order.action.endswith("_with_files"):
             return ""
         head = decode_head(self._snapshot(order.execution_id).fields["head"])
-        return str(head.labels.get("node_id", "no node"))
+        return str(head.labels.get("node", "no node"))
 
     def _must_be_due(self, order: AttemptOrder, what: str) -> None:
         """All that the task depends on is in the store, and so is its attempt."""
