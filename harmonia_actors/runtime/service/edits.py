@@ -25,6 +25,8 @@ __all__ = ["EditService"]
 
 #: Tasks and inputs that one answer names.
 _NAMED_MAX = 50
+#: Looking for the name that was meant is slow.
+_GUESSES_MAX = 10
 _WAY_OUT = "restore from an earlier checkpoint, in which it had not completed"
 
 
@@ -75,16 +77,14 @@ class EditService(ExecutionService):
 
 
 def _refuse_unknown(workflow: Workflow, names: Iterable[str]) -> None:
-    problems = [
-        Problem(
-            f"task_inputs.{name}",
-            f"the workflow has no task '{name}'{nearest(name, workflow.by_name)}",
-        )
-        for name in names
-        if name not in workflow.by_name
-    ]
-    if problems:
-        raise ValidationFailed("restore", problems)
+    unknown = [name for name in names if name not in workflow.by_name]
+    if unknown:
+        problems = []
+        for name in unknown[: ValidationFailed.SHOWN_MAX]:
+            hint = nearest(name, workflow.by_name) if len(problems) < _GUESSES_MAX else ""
+            message = f"the workflow has no task '{name}'{hint}"
+            problems.append(Problem(f"task_inputs.{name}", message))
+        raise ValidationFailed("restore", problems, total=len(unknown))
 
 
 def _refuse_completed(workflow: Workflow, completed: Collection[int], names: Iterable[str]) -> None:

@@ -161,6 +161,19 @@ async def test_an_edited_input_is_checked_like_a_new_one(
     assert says in found[field]
 
 
+async def test_of_many_unknown_tasks_the_first_are_named_and_likeness_is_sought_for_few(
+    world: World,
+) -> None:
+    """Each guess holds the loop for milliseconds, and a body has room for 100,000 names."""
+    made = await at_b(world)
+    names = [f"b{chr(ord('一') + n)}" for n in range(5_000)]
+    caught = await refused(world, made, task_inputs={name: {"value": 1} for name in names})
+    told = problems(caught)
+    assert [*told] == [f"task_inputs.{name}" for name in names[:50]]
+    assert caught.value.details["total"] == 5_000
+    assert sum("did you mean 'b'?" in message for message in told.values()) == 10
+
+
 async def test_the_input_is_held_against_its_schema(world: World) -> None:
     schema = {"first": {"type": "integer"}, "second": {"type": "integer", "default": 4}}
     made = await at_b(world, input_schema=schema)
