@@ -10,7 +10,7 @@ import pytest
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.cursors import Cursor
+from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.requests import LoggedEvent
@@ -115,6 +115,18 @@ async def test_a_cursor_that_claims_more_of_a_commit_than_there_is_is_taken_as_a
     assert ids(await received(hub, beyond)) == []
     await logs.commit("exec-1", 1)
     assert ids(await received(hub, beyond)) == [("exec-1", 3)]
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0-0", "5-0", "0-1.1", "5-1", "5-1.3", "999999999999999-1.1", "5-0.1", "0-0.1"]
+)
+async def test_whatever_is_a_cursor_can_be_begun_after(store: Store, text: str) -> None:
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    await logs.commit("exec-1", 1)
+    cursor = parse_cursor(text)
+    if cursor is not None:
+        assert {event.type for event in await received(hub, cursor)} <= {"task_started", "gap"}
 
 
 async def test_a_log_that_lost_its_end_and_was_numbered_anew_is_a_gap() -> None:
