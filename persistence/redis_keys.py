@@ -30,10 +30,10 @@ KINDS: tuple[KeyKind, ...] = (
         "EXECUTION",
         "execution",
         "hash: v version, e epoch, s seq, o owner, d definition, f first owner, n number in order "
-        "of creation, x index entries, h executions whose outputs it holds, l names of its fields "
-        "in CONSTANTS, c crashes in a row, C crashes lately, t time of the last one, z set once it "
-        "has ended; fields as '.' and their name. Small fields that every commit checks live with "
-        "those that never change, so that a status is one read",
+        "of creation, x index entries, h executions whose outputs it holds, c crashes in a row, C "
+        "crashes lately, t time of the last one, z set once it has ended; fields as '.' and their "
+        "name. Small fields that every commit checks live with those that never change, so that a "
+        "status is one read",
         "until it expires, the retention after its end",
     ),
     KeyKind("ROWS", "rows", "hash: an execution's rows by name", "as long as the execution"),
@@ -43,13 +43,6 @@ KINDS: tuple[KeyKind, ...] = (
         "hash: outputs by key, each written once; apart from the rows, so that reading a status "
         "does not read them, and because they may outlive the execution",
         "as long as the execution, or longer if HELD",
-    ),
-    KeyKind(
-        "CONSTANTS",
-        "constants",
-        "hash: large fields that an execution was created with, by name: here once, whatever the "
-        "number of its checkpoints; a field of the same name in EXECUTION was written later",
-        "as long as OUTPUTS",
     ),
     KeyKind("EVENTS", "events", "stream: event <seq>-0", "as long as the execution"),
     KeyKind(
@@ -110,8 +103,8 @@ KINDS: tuple[KeyKind, ...] = (
     KeyKind(
         "CHECKPOINT",
         "checkpoint",
-        "hash: copy of EXECUTION, with that execution as the last of those in h, and in a if its "
-        "owner took the checkpoint by itself",
+        "hash: copy of EXECUTION, with that execution among those in h, and in a if its owner "
+        "took the checkpoint by itself",
         "as long as its document",
     ),
     KeyKind("CHECKPOINT_ROWS", "checkpoint-rows", "hash: copy of ROWS", "as long as its document"),

@@ -32,10 +32,7 @@ from persistence.store import (
 )
 
 __all__ = [
-    "FIELD_BYTES_MAX",
     "commit_arguments",
-    "constant_names",
-    "constants_holder",
     "create_arguments",
     "events",
     "inbox",
@@ -51,10 +48,6 @@ __all__ = [
     "snapshot",
     "take_arguments",
 ]
-
-
-#: Larger fields that an execution is created with are not copied into its checkpoints.
-FIELD_BYTES_MAX = 4_096
 
 
 def packed(value: Any) -> bytes:
@@ -88,12 +81,9 @@ def create_arguments(
     new: NewExecution, owners_max: int, live_max: int, load_max: int
 ) -> list[Argument]:
     """A new execution as `create_execution.lua` takes it."""
-    large = {name: body for name, body in new.fields.items() if len(body) > FIELD_BYTES_MAX}
-    small = {name: body for name, body in new.fields.items() if name not in large}
     indexes = _index_entries(new.execution_id, new.indexes)
     rows = _pairs(new.rows)
-    fields = (_pairs(small, "."), _pairs(large))
-    parts = (*fields, rows, list(new.events), indexes, list(new.holds), new.sole)
+    parts = (_pairs(new.fields, "."), rows, list(new.events), indexes, list(new.holds), new.sole)
     return [new.execution_id, new.definition, owners_max, live_max, load_max, packed(parts)]
 
 
@@ -184,9 +174,7 @@ def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def snapshot(
-    flat_head: Sequence[bytes], flat_rows: Sequence[bytes], flat_constants: Sequence[bytes]
-) -> Snapshot | None:
+def snapshot(flat_head: Sequence[bytes], flat_rows: Sequence[bytes]) -> Snapshot | None:
     """A reading of an execution or a checkpoint; None if there is none."""
     if not flat_head:
         return None
@@ -197,25 +185,14 @@ def snapshot(
         epoch=int(head[b"e"]),
         owner=head[b"o"].decode(),
         definition=head[b"d"].decode(),
-        fields=_fields(head, flat_constants),
+        fields=_fields(head),
         rows=_named(flat_rows),
     )
 
 
-def constants_holder(flat_head: Sequence[bytes]) -> str:
-    """The execution in whose CONSTANTS fields of a checkpoint's copy are; "" if none are."""
-    head = mapping(flat_head)
-    return str(msgpack.unpackb(head[b"h"])[-1]) if head.get(b"l") else ""
-
-
-def constant_names(stored: bytes | None) -> list[str]:
-    """Names of the fields of an execution that are in CONSTANTS, unless written since."""
-    return list(msgpack.unpackb(stored)) if stored else []
-
-
 def loaded(reply: Sequence[Any]) -> Loaded:
     """What a claim script answers."""
-    execution_id, flat_head, flat_rows, entries, flat_constants = reply
+    execution_id, flat_head, flat_rows, entries = reply
     head = mapping(flat_head)
     return Loaded(
         execution_id=execution_id.decode(),
@@ -223,7 +200,7 @@ def loaded(reply: Sequence[Any]) -> Loaded:
         version=int(head[b"v"]),
         seq=int(head[b"s"]),
         definition=head[b"d"].decode(),
-        fields=_fields(head, flat_constants),
+        fields=_fields(head),
         rows=_named(flat_rows),
         inbox=inbox(entries),
         crashes=int(head.get(b"c", 0)),
@@ -241,12 +218,8 @@ def events(entries: Sequence[Any]) -> list[StoredEvent]:
     return [StoredEvent(int(entry_id.partition(b"-")[0]), parts[1]) for entry_id, parts in entries]
 
 
-def _fields(head: Mapping[bytes, bytes], flat_constants: Sequence[bytes]) -> dict[str, bytes]:
-    """Fields as they are now. CONSTANTS may be those of a former execution of the same id."""
-    kept = _named(flat_constants)
-    names = constant_names(head.get(b"l"))
-    written = {name[1:].decode(): body for name, body in head.items() if name[:1] == b"."}
-    return {**{name: kept[name] for name in names}, **written}
+def _fields(head: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    return {name[1:].decode(): body for name, body in head.items() if name[:1] == b"."}
 
 
 def _named(flat: Sequence[bytes]) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "commit": ("time", "fields", "events", "indexes", "queues", "owners", "inbox"),
     "create_checkpoint": ("time", "definitions", "indexes", "inbox", "holdings", "copies"),
     "create_execution": (
-        *("time", "fields", "constants", "events", "indexes"),
+        *("time", "fields", "events", "indexes"),
         *("definitions", "queues", "owners", "holdings"),
     ),
     "delete_document": ("time", "definitions", "indexes", "holdings", "documents"),

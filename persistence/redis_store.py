@@ -1,14 +1,13 @@
 """The store over a Redis-protocol server: one primary, one script per write.
 
 Reads that belong together are one atomic transaction, writes are one script each, and every call
-is one round trip (but for two kinds of reading that find large fields, see `redis_snapshots`). What
-is under which key: `redis_keys`; the scripts: `lua/`.
+is one round trip. What is under which key: `redis_keys`; the scripts: `lua/`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persistence import checks, redis_replies
@@ -23,8 +22,8 @@ from persistence.redis_batches import Batches
 from persistence.redis_client import Argument, RedisClient
 from persistence.redis_compaction import compact
 from persistence.redis_keys import Keys, document_suffix, member_id
+from persistence.redis_log import RedisLog
 from persistence.redis_scripts import Scripts
-from persistence.redis_snapshots import RedisSnapshots
 from persistence.redis_suitability import read_durability
 from persistence.retention import Tally
 from persistence.store import (
@@ -54,7 +53,7 @@ BATCH_CALLS_MAX = 256
 BATCH_BYTES_MAX = 4_000_000
 
 
-class RedisStore(RedisSnapshots):
+class RedisStore(RedisLog):
     """`Store` over Redis. Bound to the event loop in which it is first used."""
 
     def __init__(
@@ -245,6 +244,33 @@ class RedisStore(RedisSnapshots):
             for commit, reply in zip(commits, replies, strict=True)
         ]
 
+    async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
+        """See `Store.read_execution`."""
+        commands = [("HGETALL", self._keys.of("EXECUTION", execution_id))]
+        if rows:
+            commands.append(("HGETALL", self._keys.of("ROWS", execution_id)))
+        replies = await self._client.commands(commands, atomic=True)
+        return redis_replies.snapshot(replies[0], replies[1] if rows else ())
+
+    async def read_executions(
+        self, ids: Sequence[str], fields: Sequence[str]
+    ) -> list[Mapping[str, bytes] | None]:
+        """See `Store.read_executions`."""
+        names = [f".{field}" for field in fields]
+        replies = await self._client.commands(
+            [("HMGET", self._keys.of("EXECUTION", one), "v", *names) for one in ids]
+        )
+        return [
+            None
+            if reply[0] is None
+            else {
+                field: body
+                for field, body in zip(fields, reply[1:], strict=True)
+                if body is not None
+            }
+            for reply in replies
+        ]
+
     async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
         """See `Store.read_rows`."""
         if not names:
@@ -353,7 +379,7 @@ class RedisStore(RedisSnapshots):
             raise redis_replies.no_execution(execution_id)
         if reply == b"exists":
             raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
-        copy = redis_replies.snapshot(*reply)
+        copy = redis_replies.snapshot(reply[0], reply[1])
         if copy is None:
             raise Missing(f"checkpoint {checkpoint_id!r} has lost its copy")
         return copy
@@ -364,6 +390,17 @@ class RedisStore(RedisSnapshots):
         reply = await self._run("take_checkpoint", *redis_replies.take_arguments(checkpoint))
         if reply != 0:
             raise redis_replies.refused_take(checkpoint, reply)
+
+    async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
+        """See `Store.read_checkpoint`."""
+        fields, rows = await self._client.commands(
+            [
+                ("HGETALL", self._keys.of("CHECKPOINT", checkpoint_id)),
+                ("HGETALL", self._keys.of("CHECKPOINT_ROWS", checkpoint_id)),
+            ],
+            atomic=True,
+        )
+        return redis_replies.snapshot(fields, rows)
 
     # Retention -------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 -- checkpoint id, execution id, document key suffix, body, whether there is a note, its id, its
--- body, and packed: indexes. Answers the copy's fields, its rows and its
--- large fields, 'missing' or 'exists'.
+-- body, and packed: indexes. Answers the copy's fields and rows, 'missing' or 'exists'.
 local copy, copy_rows = CHECKPOINT .. ARGV[1], CHECKPOINT_ROWS .. ARGV[1]
 local id, document = ARGV[2], DOCUMENT .. ARGV[3]
 if redis.call('EXISTS', copy) == 0 then
@@ -14,5 +13,4 @@ if redis.call('EXISTS', copy) == 0 then
     append_entry(id, head[1], ARGV[6], ARGV[7])
   end
 end
-return {redis.call('HGETALL', copy), redis.call('HGETALL', copy_rows),
-  redis.call('HGETALL', CONSTANTS .. id)}
+return {redis.call('HGETALL', copy), redis.call('HGETALL', copy_rows)}

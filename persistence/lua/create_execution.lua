@@ -1,11 +1,11 @@
--- id, definition, owners_max, live_max, load_max, packed: fields, large fields, rows, events, indexes,
--- holds, and the list in which it must be alone ('' for none), and entries_max of the log.
+-- id, definition, owners_max, live_max, load_max, packed: fields, rows, events, indexes, holds, and
+-- the list in which it must be alone ('' for none), and entries_max of the log.
 -- Answers {'ok', owner}, {'not alone'}, {'full'}, {'not kept', id} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
-local fields, constants, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[6]))
+local fields, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[6]))
 if sole ~= '' and redis.call('EXISTS', INDEX .. sole) == 1 then return {'not alone'} end
 if tonumber(redis.call('GET', LIVE) or 0) >= tonumber(ARGV[4]) then return {'full'} end
 for at = 1, #holds do
@@ -16,7 +16,6 @@ local owner = choose_owner(tonumber(ARGV[3]), tonumber(ARGV[5]))
 
 local number = redis.call('INCR', CREATED)
 set_fields(key, fields)
-local kept = keep_constants(id, constants)
 set_fields(ROWS .. id, rows)
 local seq = append_events(id, 0, events, ARGV[7])
 local indexes = enter_indexes(nil, entries)
@@ -31,6 +30,5 @@ else
   give(id, number, owner)
 end
 redis.call('HSET', key, 'v', '1', 'e', epoch, 's', seq, 'o', owner, 'd', definition,
-  'f', owner, 'n', number, 'x', indexes, 'h', #holds > 0 and cmsgpack.pack(holds) or '',
-  'l', kept)
+  'f', owner, 'n', number, 'x', indexes, 'h', #holds > 0 and cmsgpack.pack(holds) or '')
 return {'ok', owner}

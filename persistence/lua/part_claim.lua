@@ -11,6 +11,5 @@ local function claim(id, owner)
   if stays_alone then redis.call('HSET', ISOLATED, owner, id) end
   local inbox = redis.call('XRANGE', INBOX .. id, '-', '+', 'COUNT', 1000)
   if #inbox > 0 then redis.call('ZADD', MAIL .. owner, now_ms(), id) end
-  local rows, constants = redis.call('HGETALL', ROWS .. id), redis.call('HGETALL', CONSTANTS .. id)
-  return {id, redis.call('HGETALL', key), rows, inbox, constants}
+  return {id, redis.call('HGETALL', key), redis.call('HGETALL', ROWS .. id), inbox}
 end

@@ -1,5 +1,4 @@
--- A checkpoint's copy of an execution: its fields and rows as they are, with a document about it. Its
--- outputs and large fields are not copied: the checkpoint holds them.
+-- A checkpoint's copy of an execution: its fields and rows as they are, with a document about it.
 
 local function copy_execution(id, checkpoint, document, head, body, entries)
   local holds = held_by(head.holds)

@@ -18,7 +18,7 @@ end
 
 local function discard_unless_kept(id)
   if is_kept(id) then return end
-  redis.call('UNLINK', OUTPUTS .. id, CONSTANTS .. id)
+  redis.call('UNLINK', OUTPUTS .. id)
   redis.call('ZADD', GARBAGE, now_ms(), id)
 end
 

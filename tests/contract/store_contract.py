@@ -9,7 +9,6 @@ from __future__ import annotations
 from tests.contract.commit_contract import CommitContract, InboxContract
 from tests.contract.document_contract import DocumentContract, PageContract
 from tests.contract.execution_contract import ClaimContract, CreateContract, ReadContract
-from tests.contract.large_field_contract import LargeFieldContract
 from tests.contract.log_contract import LogContract
 from tests.contract.own_checkpoint_contract import OwnCheckpointContract
 from tests.contract.owner_contract import (
@@ -40,7 +39,6 @@ class StoreContract(
     SuspectContract,
     CheckpointContract,
     OwnCheckpointContract,
-    LargeFieldContract,
     TokenContract,
     ExpiryContract,
     HoldingContract,

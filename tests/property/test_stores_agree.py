@@ -40,10 +40,6 @@ executions = st.sampled_from(EXECUTIONS)
 names = st.sampled_from(["a", "b", ".", "task-1", "é:*"])
 bodies = st.binary(max_size=4)
 mappings = st.dictionaries(names, bodies, max_size=3)
-#: Large ones are kept apart.
-creation_fields = st.dictionaries(
-    names, bodies | st.sampled_from([b"x" * 5_000, b"y" * 5_000]), max_size=3
-)
 entry_ids = st.sampled_from(["i1", "i2", "i:3"])
 limits = st.integers(1, 3)
 indexes = st.lists(
@@ -132,7 +128,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(
         execution=executions,
         digest=st.sampled_from(DIGESTS),
-        fields=creation_fields,
+        fields=mappings,
         rows=mappings,
         events=st.lists(bodies, max_size=2),
         indexes=indexes,
