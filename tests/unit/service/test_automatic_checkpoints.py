@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from harmonia_actors.core.errors import ValidationFailed
 from harmonia_actors.core.requests import PageRequest
-from persistence.errors import StoreUnavailable
+from persistence.errors import AlreadyExists, StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import OwnCheckpoint
 from tests.support.scripted_actors import until
@@ -27,11 +28,14 @@ class Watched(MemoryStore):
     """A store that may not be able to take checkpoints."""
 
     away = False
+    refuses: Exception | None = None
     loses_replies = 0
     tries = 0
 
     async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
         self.tries += 1
+        if self.refuses is not None:
+            raise self.refuses
         if self.away:
             raise StoreUnavailable("away")
         await super().take_checkpoint(checkpoint)
@@ -166,6 +170,26 @@ async def test_a_store_that_cannot_take_one_does_not_hold_the_execution_up(
     assert (await world.ended(execution_id))["status"] == "completed"
     assert store.tries >= 1
     assert await listed(world, execution_id) == []
+
+
+@pytest.mark.parametrize(
+    "refuses", [ResponseError("NOPERM no permission for 'copy'"), AlreadyExists("cp")], ids=str
+)
+async def test_a_store_that_refuses_one_for_good_does_the_execution_no_harm(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture, refuses: Exception
+) -> None:
+    """It is optional: it must not count as a crash, of which a few end the execution."""
+    store = Watched()
+    store.refuses = refuses
+    world = await make_world(store)
+    world.gates.open(*CHAIN)
+    execution_id = await world.start(CHAIN, options=EACH)
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert store.tries == 1
+    assert "takes no more checkpoints by itself" in caplog.text
+    snapshot = await store.read_execution(execution_id)
+    assert snapshot is not None
+    assert snapshot.epoch == 1, "its first owner has brought it to its end"
 
 
 async def test_a_reply_that_was_lost_makes_no_second_one(make_world: MakeWorld) -> None:
