@@ -21,7 +21,16 @@ import httpx
 
 from harmonia_actors.components.remote.service import RemoteService
 
-__all__ = ["Answer", "AnswerTooLarge", "BrokenOff", "Silent", "Unreachable", "exchange", "parsed"]
+__all__ = [
+    "Answer",
+    "AnswerTooLarge",
+    "BrokenOff",
+    "Silent",
+    "Unreachable",
+    "exchange",
+    "parsed",
+    "read",
+]
 
 #: So that a peer that has vanished without a word is noticed: after 30 s, by 3 probes.
 _KEEPALIVE = (
@@ -33,6 +42,9 @@ _KEEPALIVE = (
     ),
 )
 _ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+
+#: A larger body takes longer to read than a loop should be held up.
+_AT_ONCE_BYTES = 65_536
 
 
 class Unreachable(Exception):
@@ -171,13 +183,39 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+async def read(body: bytes) -> Any:
+    """What `parsed` gives, without holding up the loop if the body is large. Raises ValueError."""
+    if len(body) <= _AT_ONCE_BYTES:
+        return parsed(body)
+    return await asyncio.to_thread(parsed, body)
+
+
 def parsed(body: bytes) -> Any:
     """Strict JSON from elsewhere. Raises ValueError."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        return _STRICT.decode(body.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _itself(found: dict[str, Any]) -> dict[str, Any]:
+    return found
+
+
+def _integer(text: str) -> int:
+    return int(text)
+
+
+def _float(text: str) -> float:
+    return float(text)
+
+
+#: The parser holds the interpreter lock for as long as it calls no function that is written in
+#: Python, so that a thread alone would not help: it calls one for each number and each object.
+_STRICT = json.JSONDecoder(
+    parse_constant=_refuse, object_hook=_itself, parse_int=_integer, parse_float=_float
+)
