@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -45,6 +46,7 @@ _ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
 
 #: A larger body takes longer to read than a loop should be held up.
 _AT_ONCE_BYTES = 65_536
+_SHOWN_CHARS = 40
 
 
 class Unreachable(Exception):
@@ -150,8 +152,11 @@ async def exchange(
     async with httpx.AsyncClient(
         transport=transport, trust_env=False, follow_redirects=False, timeout=timeout
     ) as client:
-        request = client.build_request(method, url, headers={**sent, **headers}, content=content)
         with _told():
+            # Is where a host's name turns out to be none.
+            request = client.build_request(
+                method, url, headers={**sent, **headers}, content=content
+            )
             async with asyncio.timeout(begins_within_s):
                 response = await client.send(request, stream=True)
         try:
@@ -169,11 +174,11 @@ class _told:  # noqa: N801 - reads like the function that it is used as
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.ConnectTimeout):
             raise Unreachable("no connection could be made in time") from error
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, httpx.ConnectError | httpx.InvalidURL | UnicodeError):
             raise Unreachable(str(error) or type(error).__name__) from error
         if isinstance(error, httpx.TimeoutException | TimeoutError):
             raise Silent from error
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        if isinstance(error, httpx.HTTPError):
             raise BrokenOff(str(error) or type(error).__name__) from error
 
 
@@ -211,7 +216,11 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    return float(text)
+    number = float(text)
+    if math.isinf(number):
+        shown = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+        raise ValueError(f"{shown} is too large for a number")
+    return number
 
 
 #: The parser holds the interpreter lock for as long as it calls no function that is written in

@@ -213,6 +213,7 @@ async def test_an_endless_error_page_is_read_no_further_than_is_shown(
     [
         (answering(b"{", **{"content-type": "application/json"}), "not JSON"),
         (answering(b'{"output": NaN}', **{"content-type": "application/json"}), "NaN is not JSON"),
+        (answering(b'{"output": 1e999}', **{"content-type": "application/json"}), "1e999 is too"),
         (answering(b'{"output": "\xff"}', **{"content-type": "application/json"}), "not JSON"),
         (answering(b"[" * 200_000 + b"]", **{"content-type": "application/json"}), "too"),
         (answering([1]), "must be a JSON object, not list"),
@@ -322,6 +323,15 @@ async def test_a_service_that_is_not_there_may_be_back_the_next_time(
     with pytest.raises(ActionError, match="cannot be reached") as caught:
         await action.function({}, context=context)
     assert (caught.value.code, caught.value.retriable) == ("REMOTE_UNREACHABLE", True)
+
+
+async def test_a_host_that_cannot_be_looked_for_may_not_be_reached_either(
+    context: RecordingContext,
+) -> None:
+    action = make_action(RemoteService("http://xn--"), "far", "do", "", OPEN)
+    with pytest.raises(ActionError, match="cannot be reached") as caught:
+        await action.function({}, context=context)
+    assert caught.value.code == "REMOTE_UNREACHABLE"
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
