@@ -32,7 +32,8 @@ __all__ = ["main"]
 
 _CHAIN_TASKS = 5_000
 _TASK_S = 0.05
-_PAUSE_S = 3.0
+#: An execution that has begun so many tasks is well under way.
+_UNDER_WAY = 40
 #: What is noticed late shows within this time, and who starts no task for so long stands still.
 _NOTICED_S = 5.0
 _GOES_ON_S = 0.5
@@ -111,8 +112,7 @@ def _chains(service: RunningService, journal: Path, count: int) -> Iterator[None
     journal.touch()
     workflow_id = _chain(service, journal)
     running = [service.start(workflow_id) for _ in range(count)]
-    until(lambda: len(_begins(journal)) == count, 60, "all chains under way")
-    time.sleep(_PAUSE_S)
+    until(lambda: _under_way(journal) == count, 60, "all chains under way")
     try:
         yield
     finally:
@@ -127,6 +127,10 @@ def _begins(journal: Path) -> dict[str, list[float]]:
         if what == "begin":
             found.setdefault(task.partition("/")[0], []).append(float(at_s))
     return found
+
+
+def _under_way(journal: Path) -> int:
+    return sum(len(times) >= _UNDER_WAY for times in _begins(journal).values())
 
 
 def _all_go_on(journal: Path, landed_s: float) -> bool:
