@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ValidationFailed
-from harmonia_actors.core.requests import PageRequest
+from harmonia_actors.core.requests import Edits, PageRequest
 from persistence.errors import AlreadyExists, StoreUnavailable
 from persistence.memory_store import MemoryStore
-from persistence.store import OwnCheckpoint
+from persistence.store import NewExecution, OwnCheckpoint
 from tests.support.scripted_actors import until
 from tests.unit.service.conftest import MakeWorld, World, problems
 
@@ -138,6 +139,36 @@ async def test_each_is_what_the_log_says_of_its_moment_in_a_fan_out_of_1000(worl
         assert completed == {e["data"]["task_name"] for e in before}
     world.gates.open("end")
     assert (await world.ended(execution_id))["status"] == "completed"
+
+
+class Creations(MemoryStore):
+    """A store that tells what it was given to keep of executions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created: list[NewExecution] = []
+
+    async def create_execution(self, new: NewExecution, **limits: Any) -> str:
+        self.created.append(new)
+        return await super().create_execution(new, **limits)
+
+
+async def test_what_never_changes_is_kept_as_such_and_not_copied_by_checkpoints(
+    make_world: MakeWorld,
+) -> None:
+    store = Creations()
+    world = await make_world(store=store)
+    execution_id = await world.start(CHAIN, options=EACH, given={"x": "large"})
+    await step(world, execution_id, "a", 1)
+    (made,) = await listed(world, execution_id)
+    await world.gateway.restore(made["checkpoint_id"], {}, edits=Edits({"x": "other"}, {}))
+    first, restored = store.created
+    assert (set(first.fields), set(first.constants)) == ({"head"}, {"input", "options"})
+    assert set(restored.fields) == {"head"}
+    assert set(restored.constants) == {"input", "options", "edits"}
+    assert jsontext.decode(restored.constants["input"]) == {"x": "other"}
+    world.gates.open(*CHAIN)
+    await world.ended(execution_id)
 
 
 async def test_a_restored_execution_goes_on_from_it(world: World) -> None:
