@@ -39,7 +39,6 @@ def bound_websocket_messages() -> None:
 
     Where Serve's own proxy takes the requests, that reads them, and this does not reach it.
     """
-
     uvicorn: Any = sys.modules["uvicorn"]
 
     class BoundedConfig(uvicorn.Config):  # type: ignore[misc]
