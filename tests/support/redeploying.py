@@ -1,7 +1,8 @@
 """A program: joins the Ray cluster of a running service and deploys one of its surfaces again.
 
 As an upgrade does it: Serve takes the replicas away that there are and starts others, with the
-settings that they had. Run by tests with the data directory and `websocket` or `events`.
+settings that they had. Run by tests with the cluster's address, the data directory, and
+`websocket` or `events`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harmonia_serve.cli.installation.ray_environment import ray_directory
 
-
-def main(data_dir: Path, kind: str) -> None:
+def main(address: str, data_dir: Path, kind: str) -> None:
     """Deploy, and return when the new replicas answer."""
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(data_dir / "ray_token")}
     # Only now: Ray reads the environment when it is imported.
@@ -25,7 +24,6 @@ def main(data_dir: Path, kind: str) -> None:
 
     from harmonia_serve import deployments
 
-    address = (ray_directory(data_dir) / "ray_current_cluster").read_text().strip()
     ray.init(address, namespace="serve", log_to_driver=False, logging_level="ERROR")
     controller: Any = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     name = f"harmonia-{kind}"
@@ -37,4 +35,4 @@ def main(data_dir: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), sys.argv[2])
+    main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3])

@@ -283,8 +283,17 @@ def test_followers_go_on_where_they_were_when_replicas_are_killed(
 
 def redeploy(service: RunningService, kind: str) -> None:
     """Let Serve replace the replicas of one kind of stream, as in an upgrade."""
+    name = "--gcs-address="
+    (address,) = {
+        word.removeprefix(name)
+        for process in service.processes()
+        if process.name() == "raylet"
+        for word in process.cmdline()
+        if word.startswith(name)
+    }
+    program = [sys.executable, "-m", "tests.support.redeploying"]
     subprocess.run(
-        [sys.executable, "-m", "tests.support.redeploying", str(service.data_dir), kind],
+        [*program, address, str(service.data_dir), kind],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
