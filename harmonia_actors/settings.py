@@ -398,7 +398,12 @@ class Settings(BaseSettings):
         0.1,
         gt=0,
         description="Time alone that clears an execution which was there when its execution actor "
-        "died; four times as long for each crash that it ever had.",
+        "died; four times as long for each further crash lately.",
+    )
+    crashes_kept_s: float = Field(
+        3_600.0,
+        gt=0,
+        description="After so long without a crash, an execution's earlier ones are forgotten.",
     )
     lease_ms: int = Field(
         10_000,

@@ -116,8 +116,8 @@ class Execution(ExecutionState):
                     self._emit(ev.CheckpointCreated(checkpoint_id, name), at_ms)
             case st.AutomaticCheckpointTaken():
                 self._automatic_taken(stimulus)
-            case st.NodeChosen(node_id=node_id):
-                self._node_chosen(node_id)
+            case st.NodeChosen():
+                self._node_chosen(stimulus)
             case st.OutputComposed() | st.OutputRefused():
                 self._output_ready(stimulus)
             case _:
@@ -150,10 +150,10 @@ class Execution(ExecutionState):
             self.rows[task].waiting = reason
             self._draft.changed[task] = None
 
-    def _node_chosen(self, node_id: str) -> None:
-        """Once and for ever: files that are on one node are not on another."""
-        if not self.is_final and "node_id" not in self.head.labels:
-            self.head.labels["node_id"] = node_id
+    def _node_chosen(self, chosen: st.NodeChosen) -> None:
+        """Never beside another one: files that are on one node are not on another."""
+        if not self.is_final and self.head.node == chosen.instead_of:
+            self.head.labels["node"] = chosen.place
             self._draft.head_changed = True
 
     def _output_ready(self, stimulus: st.OutputComposed | st.OutputRefused) -> None:
