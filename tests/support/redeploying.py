@@ -1,29 +1,25 @@
 """A program: joins the Ray cluster of a running service and deploys one of its surfaces again.
 
 As an upgrade does it: Serve takes the replicas away that there are and starts others, with the
-settings that they had. Run by tests with the cluster's address, the data directory, and
-`websocket` or `events`.
+settings that they had. Run by tests with the cluster's address and `websocket` or `events`, in the
+environment that the cluster was started in.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
+import ray
+from ray import serve
+from ray.serve._private.deployment_info import DeploymentInfo
+from ray.serve.generated.serve_pb2 import DeploymentRoute
 
-def main(address: str, data_dir: Path, kind: str) -> None:
+from harmonia_serve import deployments
+
+
+def main(address: str, kind: str) -> None:
     """Deploy, and return when the new replicas answer."""
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(data_dir / "ray_token")}
-    # Only now: Ray reads the environment when it is imported.
-    import ray
-    from ray import serve
-    from ray.serve._private.deployment_info import DeploymentInfo
-    from ray.serve.generated.serve_pb2 import DeploymentRoute
-
-    from harmonia_serve import deployments
-
     ray.init(address, namespace="serve", log_to_driver=False, logging_level="ERROR")
     controller: Any = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     name = f"harmonia-{kind}"
@@ -35,4 +31,4 @@ def main(address: str, data_dir: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3])
+    main(*sys.argv[1:])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import re
 import socket
 import subprocess
@@ -283,19 +282,13 @@ def test_followers_go_on_where_they_were_when_replicas_are_killed(
 
 def redeploy(service: RunningService, kind: str) -> None:
     """Let Serve replace the replicas of one kind of stream, as in an upgrade."""
+    raylet = next(process for process in service.processes() if process.name() == "raylet")
     name = "--gcs-address="
-    (address,) = {
-        word.removeprefix(name)
-        for process in service.processes()
-        if process.name() == "raylet"
-        for word in process.cmdline()
-        if word.startswith(name)
-    }
-    program = [sys.executable, "-m", "tests.support.redeploying"]
+    (address,) = (word for word in raylet.cmdline() if word.startswith(name))
     subprocess.run(
-        [*program, address, str(service.data_dir), kind],
+        [*(sys.executable, "-m", "tests.support.redeploying"), address.removeprefix(name), kind],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**raylet.environ(), "PYTHONPATH": str(ROOT)},
         check=True,
         timeout=120,
     )

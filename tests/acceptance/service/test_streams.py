@@ -351,8 +351,12 @@ async def test_one_key_and_all_keys_have_so_many_streams_and_no_more(
             next(iter(live))
         with ExitStack() as sources:
             mine = {"X-API-Key": secrets[1]}
-            for _ in range(PER_KEY):
-                next(sources.enter_context(by_sse(service, execution_id, **mine)))
+            # A source that nobody has a hold of is closed.
+            held_sources = [
+                sources.enter_context(by_sse(service, execution_id, **mine)) for _ in range(PER_KEY)
+            ]
+            for source in held_sources:
+                next(source)
             refused = get(service, path, secrets[1])
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
             assert refused.json()["error"]["code"] == "rate_limit_exceeded"
