@@ -79,9 +79,10 @@ class Execution(ExecutionState):
             for index, row in enumerate(self.rows):
                 if not row.status.is_final and index not in self.handed_out:
                     self._resume_task(index, row, at_ms, untouched=untouched)
-        if self.checkpoint_policy and self.head.automatic and not self.head.automatic.taken:
-            self._take_checkpoint(self.checkpoint_policy, self.head.automatic)
+        policy, decided = self.checkpoint_policy, self.head.automatic
         self._settle(at_ms)
+        if policy and decided and not decided.taken and not self.is_final:
+            self._take_checkpoint(policy, decided)
         return self._finish_draft()
 
     def quarantine(self, at_ms: int, error: dict[str, Any]) -> Decision:
