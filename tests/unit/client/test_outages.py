@@ -41,15 +41,24 @@ def gone_after(streams: int) -> Iterator[str]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the clients would sleep."""
+    """How long the clients would sleep, in this thread: others sleep on."""
     slept: list[float] = []
-    pause = asyncio.sleep
+    here = threading.get_ident()
+    pause, pause_thread = asyncio.sleep, time.sleep
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await pause(0)
+        ours = threading.get_ident() == here
+        if ours:
+            slept.append(seconds)
+        await pause(0 if ours else seconds)
 
-    monkeypatch.setattr(time, "sleep", slept.append)
+    def sleep_thread(seconds: float) -> None:
+        if threading.get_ident() == here:
+            slept.append(seconds)
+        else:
+            pause_thread(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep_thread)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return slept
 
