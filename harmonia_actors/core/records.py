@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: What heads are written with; raised whenever a head gets a key that an older version would miss.
-#: In version 1 there were no automatic checkpoints.
+#: In version 1 there were no automatic checkpoints, and nodes were named by their ids alone.
 SCHEMA_VERSION = 2
 _READ_VERSIONS = (1, 2)
 
@@ -246,6 +246,8 @@ def decode_head(body: bytes) -> Head:
         if version == 1:
             raw.setdefault("automatic", None)
             raw["options"].setdefault("checkpoint", None)
+            if "node_id" in raw["labels"]:
+                raw["labels"]["node"] = raw["labels"].pop("node_id")
         return _head_from_json(raw)
     except (KeyError, TypeError, ValueError) as error:
         raise UnknownSchema(
