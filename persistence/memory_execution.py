@@ -68,6 +68,19 @@ class StoredExecution:
         """Whether an inbox entry with this id is here, or was acknowledged lately."""
         return entry_id in self.inbox or entry_id in self.acknowledged
 
+    def append(self, entry: InboxEntry, epoch: int | None, unread_max: int) -> None:
+        """Take an entry in; see `Store.append_inbox`."""
+        subject = f"execution {self.execution_id!r}"
+        if epoch not in (None, self.epoch):
+            raise StaleOwner(f"{subject}: epoch {epoch} has been superseded by {self.epoch}")
+        if self.has_seen(entry.entry_id):
+            return
+        if self.ended:
+            raise VersionConflict(f"{subject} has ended and takes nothing in")
+        if epoch is not None and len(self.inbox) >= unread_max:
+            raise VersionConflict(f"{subject} has {unread_max} unread entries, and takes no more")
+        self.inbox[entry.entry_id] = entry.body
+
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """Take entries out of the inbox, and remember for a while that they were there."""
         for entry_id in entry_ids:

@@ -19,7 +19,6 @@ from persistence.errors import (
     Missing,
     StaleOwner,
     StoreError,
-    VersionConflict,
 )
 from persistence.log import LOG_ENTRIES_MAX
 from persistence.memory_checkpoints import Checkpoints
@@ -278,14 +277,13 @@ class MemoryStore(MemoryLog):
         bodies = self._existing(execution_id).events[after : after + limit]
         return [StoredEvent(after + at, body) for at, body in enumerate(bodies, start=1)]
 
-    async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
+    async def append_inbox(
+        self, execution_id: str, entry: InboxEntry, *, epoch: int | None = None
+    ) -> str:
         """See `Store.append_inbox`."""
         checks.check_bodies("body", (entry.body,))
         execution = self._existing(execution_id)
-        if not execution.has_seen(entry.entry_id):
-            if execution.ended:
-                raise VersionConflict(f"execution {execution_id!r} has ended and takes nothing in")
-            execution.inbox[entry.entry_id] = entry.body
+        execution.append(entry, epoch, INBOX_MAX)
         return execution.owner
 
     async def read_inbox(self, execution_id: str) -> list[InboxEntry]:

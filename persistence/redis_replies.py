@@ -32,6 +32,7 @@ from persistence.store import (
 )
 
 __all__ = [
+    "appended",
     "commit_arguments",
     "create_arguments",
     "events",
@@ -125,6 +126,20 @@ def commit_arguments(commit: Commit) -> list[Argument]:
         1 if commit.release else 0,
         packed(parts),
     ]
+
+
+def appended(execution_id: str, reply: Sequence[bytes]) -> str:
+    """The owner whose inbox has the entry now. Raises what `Store.append_inbox` says."""
+    reason, subject = reply[0], f"execution {execution_id!r}"
+    if reason == b"missing":
+        raise no_execution(execution_id)
+    if reason == b"epoch":
+        raise StaleOwner(f"{subject}: its epoch is {reply[1].decode()} now")
+    if reason == b"ended":
+        raise VersionConflict(f"{subject} has ended and takes nothing in")
+    if reason == b"full":
+        raise VersionConflict(f"{subject} has too many unread entries, and takes no more now")
+    return reply[1].decode()
 
 
 def refused_commit(commit: Commit, reply: Any) -> Exception | None:

@@ -284,15 +284,14 @@ class RedisStore(RedisLog):
             [("HGET", self._keys.of("OUTPUTS", one), output) for one, output in references]
         )
 
-    async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
+    async def append_inbox(
+        self, execution_id: str, entry: InboxEntry, *, epoch: int | None = None
+    ) -> str:
         """See `Store.append_inbox`."""
         checks.check_bodies("body", (entry.body,))
-        reply = await self._run("append_inbox", execution_id, entry.entry_id, entry.body)
-        if reply[0] == b"missing":
-            raise redis_replies.no_execution(execution_id)
-        if reply[0] == b"ended":
-            raise VersionConflict(f"execution {execution_id!r} has ended and takes nothing in")
-        return str(reply[1].decode())
+        fence = "" if epoch is None else epoch
+        reply = await self._run("append_inbox", execution_id, entry.entry_id, entry.body, fence)
+        return redis_replies.appended(execution_id, reply)
 
     async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
         """See `Store.read_inbox`."""

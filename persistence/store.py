@@ -373,12 +373,15 @@ class Store(Retention, EventLog, Protocol):
         """Events with seq > `after`, at most `limit`, in order. Raises Missing."""
         ...
 
-    async def append_inbox(self, execution_id: str, entry: InboxEntry) -> str:
+    async def append_inbox(
+        self, execution_id: str, entry: InboxEntry, *, epoch: int | None = None
+    ) -> str:
         """Leave something for the owner. Returns the owner's name ("" if there is none).
 
-        Raises Missing if there is no such execution, and AlreadyExists never: the same entry id
-        again changes nothing. An execution that has ended takes nothing in: Conflict is raised as
-        VersionConflict.
+        Raises Missing if there is no such execution; the same entry id again changes nothing.
+        VersionConflict: it has ended. With an epoch, the entry is for this epoch's owner alone
+        (StaleOwner: there is another), and is seen by whoever claims next: VersionConflict if
+        1,000 are unread.
         """
         ...
 

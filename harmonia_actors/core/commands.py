@@ -30,10 +30,17 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Run a task's action. Idempotent by (task, attempt)."""
+    """Run a task's action. Idempotent by (task, attempt).
+
+    `then` is the rest of a stretch: (task, attempt) of tasks that follow one after the other, each
+    waiting for nothing but the one before it. Whoever runs the first may go on with them, as long
+    as each outcome is durable before the next one starts; those that he does not come to are
+    answered by AttemptReturned.
+    """
 
     task: int
     attempt: int
+    then: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

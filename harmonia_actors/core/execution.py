@@ -4,10 +4,11 @@
     resume(at_ms, adopted) -> Decision  after a new owner has loaded it: what is outstanding
     quarantine(at_ms, error)            it ends its owners: it fails, with all that is left of it
 
-Rules. A task starts only when all it depends on has completed. Final is final. At most one attempt
-of a task lives at a time, and attempt numbers only grow. When a task has failed for good, no task
-starts any more; those that run may end, then the execution has failed. An automatic checkpoint is
-decided on when it is due and a task has completed since the last one, and when that one is there.
+Rules. A task starts only when all it depends on has completed; along with it tasks may be handed
+out that can follow it one by one, each in its turn. Final is final. At most one attempt of a task
+lives at a time, and attempt numbers only grow. When a task has failed for good, no task starts any
+more; those that run may end, then the execution has failed. An automatic checkpoint is decided on
+when it is due and a task has completed since the last one, and when that one is there.
 Work per stimulus depends on what it changes, never on the size of the graph, except when everything
 that is left is skipped or cancelled at once.
 
@@ -16,12 +17,13 @@ This module must not know clocks, stores, actors or logs.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import Any
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.attempts import AttemptRules
 from harmonia_actors.core.commands import ArmTimer, ComposeOutput, StopReason, TakeCheckpoint
 from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.outputs import compose_inline
@@ -31,11 +33,9 @@ from harmonia_actors.core.records import (
     TaskRow,
     automatic_name,
 )
-from harmonia_actors.core.retry import delay_ms
 from harmonia_actors.core.state import (
     CoreLimits,
     Decision,
-    ExecutionState,
     NumberedEvent,
     error_of,
     timeout_error,
@@ -46,7 +46,7 @@ from harmonia_actors.core.timers import TimerKind
 __all__ = ["CoreLimits", "Decision", "Execution", "NumberedEvent"]
 
 
-class Execution(ExecutionState):
+class Execution(AttemptRules):
     """The state of one execution. Change it only through `handle` and `resume`."""
 
     # The one door ------------------------------------------------------------------------------
@@ -60,13 +60,20 @@ class Execution(ExecutionState):
         return self._finish_draft()
 
     def resume(
-        self, at_ms: int, adopted: Collection[tuple[int, int]], *, untouched: bool = False
+        self,
+        at_ms: int,
+        adopted: Collection[tuple[int, int]],
+        *,
+        untouched: bool = False,
+        settled: Sequence[st.AttemptStimulus] = (),
     ) -> Decision:
         """Derive what is outstanding after a change of owner.
 
         `adopted` holds (task, attempt) of attempts that task actors have confirmed to have, run
         or finished without having been acknowledged; all others that ran are lost. `untouched`
         means that nobody has driven the execution yet, so that nothing can have been handed out.
+        `settled` is what was reported of attempts whose outcome was made durable, in order: what
+        comes next in their stretch may have started because of it.
         """
         if self.is_final:
             return self._finish_draft()
@@ -75,6 +82,7 @@ class Execution(ExecutionState):
         if self.head.deadline_ms is not None:
             self._timers.push(self.head.deadline_ms, TimerKind.DEADLINE)
         if self.head.status is not ExecutionStatus.PENDING:
+            self._resume_settled(settled)
             self._resume_attempts(adopted, at_ms)
             for index, row in enumerate(self.rows):
                 if not row.status.is_final and index not in self.handed_out:
@@ -125,32 +133,6 @@ class Execution(ExecutionState):
                 if self._is_current(stimulus.task, stimulus.attempt):
                     self._take_report(stimulus)
 
-    def _take_report(self, report: st.AttemptStimulus) -> None:
-        task = report.task
-        match report:
-            case st.AttemptStarted():
-                if task not in self._running:
-                    self._begin(task, report.at_ms)
-            case st.AttemptSucceeded():
-                self._attempt_succeeded(task, report.at_ms, report.output)
-            case st.AttemptFailed():
-                self._attempt_failed(task, report.at_ms, report.failure)
-            case st.AttemptLost():
-                self._attempt_lost(task, report.at_ms, report.reason)
-            case st.AttemptStopped():
-                self._attempt_stopped(task, report.at_ms)
-            case st.AttemptWaiting():
-                self._attempt_waiting(task, report.reason)
-            case st.ProgressReported():
-                self._progress_reported(report)
-            case _:
-                assert_never(report)
-
-    def _attempt_waiting(self, task: int, reason: str) -> None:
-        if task not in self._running:
-            self.rows[task].waiting = reason
-            self._draft.changed[task] = None
-
     def _node_chosen(self, chosen: st.NodeChosen) -> None:
         """Never beside another one: files that are on one node are not on another."""
         if not self.is_final and self.head.node == chosen.instead_of:
@@ -165,128 +147,6 @@ class Execution(ExecutionState):
         else:
             error = error_of("execution_error", stimulus.failure)
             self._bind_to_fail(error, stimulus.at_ms)
-
-    # Attempts ----------------------------------------------------------------------------------
-
-    def _is_current(self, task: int, attempt: int) -> bool:
-        if task in self.handed_out and self.rows[task].attempt == attempt:
-            return True
-        self.stale_reports += 1
-        return False
-
-    def _begin(self, task: int, at_ms: int) -> None:
-        row = self.rows[task]
-        self._move(task, TaskStatus.RUNNING)
-        row.started_ms = at_ms
-        row.retry_at_ms = None
-        row.waiting = ""
-        row.progress = None
-        row.message = ""
-        definition = self.workflow.tasks[task]
-        self._emit(ev.TaskStarted(definition.name, task, len(self.rows), row.attempt), at_ms)
-        if definition.timeout_ms is not None:
-            due = at_ms + definition.timeout_ms
-            self._timers.push(due, TimerKind.TASK_TIMEOUT, task, row.attempt)
-
-    def _attempt_succeeded(self, task: int, at_ms: int, output: st.Output) -> None:
-        if task not in self._running:
-            self._begin(task, at_ms)
-        row = self.rows[task]
-        key = f"{task}:{row.attempt}"
-        row.output = OutputReference(
-            self.head.execution_id, key, output.size, output.url, output.preview
-        )
-        if output.inline is not None:
-            self._draft.outputs[key] = output.inline
-            if task in self._composed_of:
-                self._kept[task] = output.inline
-        row.completed_ms = at_ms
-        row.failure = None
-        self._end(task, TaskStatus.COMPLETED)
-        self.head.completed_tasks += 1
-        name = self.workflow.tasks[task].name
-        self._emit(ev.TaskCompleted(name, task, len(self.rows), row.attempt, output), at_ms)
-        for child in self.workflow.graph.children[task]:
-            self.waiting_on[child] -= 1
-            if self.waiting_on[child] == 0 and self.accepts_starts:
-                self._hand_out(child)
-
-    def _attempt_failed(self, task: int, at_ms: int, failure: st.Failure) -> None:
-        row = self.rows[task]
-        if self.head.status is ExecutionStatus.CANCELLING:
-            self._drop(task, at_ms)
-            return
-        policy = self.retry_policy(task)
-        row.failures += 1
-        row.failure = failure
-        will_retry = (
-            self.accepts_starts and failure.retriable and row.failures <= policy.max_retries
-        )
-        self._emit_failed(task, at_ms, failure, will_retry=will_retry)
-        if not will_retry:
-            row.completed_ms = at_ms
-            self._end(task, TaskStatus.FAILED)
-            self._bind_to_fail(self._error_of_task(task, failure), at_ms)
-            return
-        luck = f"{self.head.execution_id}/{task}/{row.attempt}"
-        row.retry_at_ms = at_ms + delay_ms(policy, failures=row.failures, luck=luck)
-        self._next_attempt(task, TaskStatus.RETRYING)
-        self._timers.push(row.retry_at_ms, TimerKind.RETRY, task, row.attempt)
-
-    def _attempt_lost(self, task: int, at_ms: int, reason: str) -> None:
-        row = self.rows[task]
-        was_running = task in self._running
-        if not self.accepts_starts and not was_running:
-            self._drop(task, at_ms)
-            return
-        if self.head.status is ExecutionStatus.CANCELLING:
-            self._drop(task, at_ms)
-            return
-        row.losses += 1
-        again = self.accepts_starts and row.losses <= self.limits.lost_attempts_max
-        failure = st.Failure(reason, st.WORKER_LOST, {"lost_attempts": row.losses}, "engine")
-        if again:
-            if was_running:
-                self._emit_failed(task, at_ms, failure, will_retry=True)
-            self._next_attempt(task, TaskStatus.PENDING)
-            self._hand_out(task)
-            return
-        row.failure = failure
-        row.completed_ms = at_ms
-        self._emit_failed(task, at_ms, failure, will_retry=False)
-        self._end(task, TaskStatus.FAILED)
-        self._bind_to_fail(self._error_of_task(task, failure), at_ms)
-
-    def _attempt_stopped(self, task: int, at_ms: int) -> None:
-        reason = self._stopping.get(task)
-        if reason is StopReason.TIMEOUT and task in self._running:
-            timeout_s = (self.workflow.tasks[task].timeout_ms or 0) / 1000
-            failure = st.Failure(
-                f"the task ran longer than its timeout of {timeout_s:g} s",
-                "TIMEOUT",
-                {"timeout_seconds": timeout_s},
-                "engine",
-            )
-            self._attempt_failed(task, at_ms, failure)
-        elif reason is None:
-            self._attempt_lost(task, at_ms, "the attempt was stopped by its task actor")
-        else:
-            self._drop(task, at_ms)
-
-    def _progress_reported(self, stimulus: st.ProgressReported) -> None:
-        task = stimulus.task
-        if task not in self._running:
-            return
-        row = self.rows[task]
-        if (row.progress, row.message) == (stimulus.fraction, stimulus.message):
-            return  # Told before: the last progress comes once more with the outcome.
-        row.progress = stimulus.fraction
-        row.message = stimulus.message
-        self._draft.changed[task] = None
-        if self.seq < self.limits.progress_events_max:
-            name = self.workflow.tasks[task].name
-            progress = ev.TaskProgress(name, stimulus.fraction, stimulus.message)
-            self._emit(progress, stimulus.at_ms)
 
     # The whole execution -----------------------------------------------------------------------
 
@@ -343,23 +203,6 @@ class Execution(ExecutionState):
             self.head.error = timeout_error(timeout_ms)
         self._draft.head_changed = True
         self._stop_everything(StopReason.CANCELLED, at_ms)
-
-    def _bind_to_fail(self, error: dict[str, Any], at_ms: int) -> None:
-        """From here on nothing starts; what has not been handed out is skipped at once."""
-        if self.head.error is None:
-            self.head.error = error
-            self._draft.head_changed = True
-            self._stop_everything(StopReason.TAKEN_BACK, at_ms)
-
-    def _stop_everything(self, reason: StopReason, at_ms: int) -> None:
-        self._withdraw_starts()
-        for index, row in enumerate(self.rows):
-            if row.status.is_final:
-                continue
-            if index not in self.handed_out:
-                self._drop(index, at_ms)
-            elif reason is not StopReason.TAKEN_BACK or index not in self._running:
-                self._stop(index, reason)
 
     def _settle(self, at_ms: int) -> None:
         """What follows from the state as a whole: the end, or the next time to wake up."""
@@ -444,6 +287,17 @@ class Execution(ExecutionState):
         return self.head.workflow_id, self.workflow.name, duration_ms
 
     # Another owner -----------------------------------------------------------------------------
+
+    def _resume_settled(self, reports: Sequence[st.AttemptStimulus]) -> None:
+        for report in reports:
+            row = self.rows[report.task]
+            if row.status.is_final or row.attempt != report.attempt:
+                self.stale_reports += 1
+                continue
+            self.handed_out.add(report.task)
+            self._take_report(report)
+        # What is free now may have been handed out before: that is for the census to say.
+        self._withdraw_starts()
 
     def _resume_attempts(self, adopted: Collection[tuple[int, int]], at_ms: int) -> None:
         """Take over what lives; only then say what is lost, because that may end everything."""

@@ -6,7 +6,7 @@ the draft of the decision and the transition tables in agreement. Nobody else ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class CoreLimits:
     inline_output_bytes_max: int = 65_536
     #: Automatic checkpoints that stay, if the policy does not say how many.
     checkpoints_kept: int = 5
+    #: Tasks handed out behind the first of a stretch.
+    stretch_tasks_max: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,14 @@ class ExecutionState:
         rows: Mapping[int, TaskRow] | None = None,
         seq: int = 0,
         limits: CoreLimits | None = None,
+        joined: Collection[int] = (),
     ) -> None:
+        """`joined`: tasks that whoever has run the one they wait for last can run as well."""
         self.workflow = workflow
         self.head = head
         self.seq = seq
         self.limits = limits or CoreLimits()
+        self._joined = joined
         #: Reports that were ignored because their attempt is not the current one.
         self.stale_reports = 0
         self.rows = [TaskRow() for _ in workflow.tasks]
@@ -165,14 +170,31 @@ class ExecutionState:
 
     def _hand_out(self, task: int) -> None:
         self.handed_out.add(task)
-        self._draft.commands.append(StartAttempt(task, self.rows[task].attempt))
+        attempt = self.rows[task].attempt
+        self._draft.commands.append(StartAttempt(task, attempt, self._stretch_behind(task)))
+
+    def _stretch_behind(self, task: int) -> tuple[tuple[int, int], ...]:
+        """What can be handed out along with a task: it ends at a fork, and where others wait."""
+        found: list[tuple[int, int]] = []
+        children = self.workflow.graph.children
+        while len(children[task]) == 1 and len(found) < self.limits.stretch_tasks_max:
+            (task,) = children[task]
+            row = self.rows[task]
+            is_next = task in self._joined and self.waiting_on[task] == 1
+            if not is_next or row.status is not TaskStatus.PENDING or task in self.handed_out:
+                break
+            self.handed_out.add(task)
+            found.append((task, row.attempt))
+        return tuple(found)
 
     def _withdraw_starts(self) -> None:
         """What was to be started by the same decision has not been handed out after all."""
         kept: list[Command] = []
         for command in self._draft.commands:
             if isinstance(command, StartAttempt):
-                self.handed_out.discard(command.task)
+                self.handed_out.difference_update(
+                    [command.task, *(task for task, _ in command.then)]
+                )
             else:
                 kept.append(command)
         self._draft.commands = kept

@@ -15,6 +15,7 @@ __all__ = [
     "WORKER_LOST",
     "AttemptFailed",
     "AttemptLost",
+    "AttemptReturned",
     "AttemptStarted",
     "AttemptStimulus",
     "AttemptStopped",
@@ -134,6 +135,15 @@ class AttemptStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptReturned:
+    """Whoever had the attempt has not started it and never will: it is to be handed out anew."""
+
+    task: int
+    attempt: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptWaiting:
     """The attempt cannot start yet: the resources it needs are not free. `reason` says which."""
 
@@ -219,6 +229,7 @@ AttemptStimulus = (
     | AttemptFailed
     | AttemptLost
     | AttemptStopped
+    | AttemptReturned
     | AttemptWaiting
     | ProgressReported
 )

@@ -22,6 +22,7 @@ from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.in_flight import size_of
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
+from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
 __all__ = ["DispatchLimits", "Dispatcher"]
 
@@ -51,6 +52,7 @@ class Dispatcher:
         self._queues: dict[QueueKey, AttemptQueue] = {}
         self._at: dict[AttemptId, Held] = {}
         self._ended: dict[AttemptId, asyncio.Event] = {}
+        self._turns = Turns()
         self._durations = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -99,7 +101,7 @@ class Dispatcher:
         # In the order of the reports: what follows must not depend on where objects lie in memory.
         touched: dict[Held, None] = {}
         known = []
-        for report in reports:
+        for report in list(self._turns.in_order(reports)):
             attempt = report.attempt_id
             held = self._at.get(attempt)
             if held is None:
@@ -118,7 +120,7 @@ class Dispatcher:
                 queue = self._queues.get(held.key)
                 if queue is not None:
                     self._pump(queue)
-            elif held.started and len(held.given) > len(held.started):
+            elif held.started and held.waits(self._turns.follows):
                 self._spawn(self._take_back(held))
 
     def recall(self, key: QueueKey, count: int) -> None:
@@ -202,7 +204,7 @@ class Dispatcher:
             if order is None:
                 queue.order.popleft()
                 continue
-            expected_s = self._durations.expected_s(order, otherwise=budget_s)
+            expected_s = self._durations.expected_of_all(order, otherwise=budget_s)
             spent_bytes += size_of(order)
             if chunk and spent_s + expected_s > budget_s:
                 break
@@ -220,17 +222,19 @@ class Dispatcher:
             held.linger = None
         held.batches += 1
         for order in chunk:
+            self._turns.given(order)
+            queue.told_waiting.discard(order.id)
+        for order in members_of(chunk):
             held.given[order.id] = order
             self._at[order.id] = held
-            queue.told_waiting.discard(order.id)
         self._spawn(self._run(queue, held, chunk))
 
     async def _run(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         try:
             reports, seconds = await held.lease.actor.run(chunk)
-            self._durations.learn(chunk, seconds)
+            self._durations.learn(ran_of(chunk, reports), seconds)
             self._take_outcomes(held, reports)
-            await self._ask_for_missing(held, chunk)
+            await self._ask_for_missing(held, members_of(chunk))
         except Exception as error:
             self._actor_died(queue, held, _why_dead(error))
         finally:
@@ -238,7 +242,8 @@ class Dispatcher:
             self._after_batch(queue, held)
 
     def _take_outcomes(self, held: Held, reports: Sequence[Report]) -> None:
-        told = [report for report in reports if self._at.get(report.attempt_id) is held]
+        ordered = list(self._turns.in_order(reports))
+        told = [report for report in ordered if self._at.get(report.attempt_id) is held]
         for report in told:
             if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
                 self._forget_given(held, report.attempt_id)
@@ -259,7 +264,8 @@ class Dispatcher:
             pass
         now_ms = self._clock.now_ms()
         told = []
-        for order in missing:
+        # Of a stretch the last one first: what follows another one has not begun.
+        for order in reversed(missing):
             if self._at.get(order.id) is held:
                 self._forget_given(held, order.id)
                 lost = st.AttemptLost(
@@ -281,7 +287,7 @@ class Dispatcher:
         held.dead = True
         now_ms = self._clock.now_ms()
         told = []
-        for attempt, order in list(held.given.items()):
+        for attempt, order in reversed(list(held.given.items())):
             self._forget_given(held, attempt)
             stimulus: st.Stimulus
             if attempt in held.killed_for:
@@ -416,9 +422,11 @@ class Dispatcher:
             if order is None or self._at.get(attempt) is not held:
                 continue
             is_stopping = attempt in held.stopping
-            self._forget_given(held, attempt)
+            for each in members_of([order]):
+                if each.id in held.stopping:
+                    self._report_stopped(each.id)
+                self._forget_given(held, each.id)
             if is_stopping:
-                self._report_stopped(attempt)
                 continue
             if queue is None:
                 queue = self._queues[held.key] = AttemptQueue(held.key, held=[held])
@@ -430,6 +438,7 @@ class Dispatcher:
     # Small steps -------------------------------------------------------------------------------
 
     def _forget_given(self, held: Held, attempt: AttemptId) -> None:
+        self._turns.ended(attempt)
         held.given.pop(attempt, None)
         held.started.discard(attempt)
         held.stopping.discard(attempt)

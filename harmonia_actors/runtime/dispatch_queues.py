@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey
@@ -47,6 +48,10 @@ class Held:
     batches: int = 0
     linger: asyncio.TimerHandle | None = None
     dead: bool = False
+
+    def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
+        """Whether something waits here that could run elsewhere; what follows another cannot."""
+        return any(each not in self.started and not follows(each) for each in self.given)
 
 
 @dataclass(eq=False, slots=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
@@ -26,7 +26,7 @@ from harmonia_actors.runtime.mailbox import Mailbox
 from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import Ordering
-from harmonia_actors.runtime.orders import AttemptOrder
+from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
@@ -36,11 +36,16 @@ __all__ = ["ExecutionDriver", "Surroundings"]
 
 _log = logging.getLogger(__name__)
 
+_S = TypeVar("_S", bound=st.Stimulus)
+
 #: Stimuli decided and written together, at most; and their outputs, which one script writes.
 _BATCH_MAX = 2_000
 _BATCH_BYTES_MAX = 8_000_000
 #: Stimuli after which an attempt holds nothing any more.
-_OUTCOMES = (st.AttemptSucceeded, st.AttemptFailed, st.AttemptLost, st.AttemptStopped)
+_OUTCOMES = (
+    *(st.AttemptSucceeded, st.AttemptFailed, st.AttemptLost),
+    *(st.AttemptStopped, st.AttemptReturned),
+)
 #: Waits between tries while the store is away.
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 2.0
@@ -112,7 +117,28 @@ class ExecutionDriver:
         self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
         self._wake.set()
 
-    def _not_from_the_future(self, stimulus: st.Stimulus) -> st.Stimulus:
+    def deliver_reports(self, reports: Sequence[Report]) -> None:
+        """Take in what task actors tell; what they have left in the inbox is acknowledged, too."""
+        entry_ids = [report.entry_id for report in reports if report.entry_id]
+        self._inbox_taken.update(entry_ids)
+        self._mail.put([self._not_from_the_future(each.stimulus) for each in reports], entry_ids)
+        self._wake.set()
+
+    def resume(
+        self,
+        adopted: Collection[tuple[int, int]],
+        settled: Mapping[str, Sequence[st.AttemptStimulus]],
+        *,
+        untouched: bool,
+    ) -> Decision:
+        """What is outstanding after another owner; `settled` are outcomes by inbox entry."""
+        self._inbox_taken.update(settled)
+        self._inbox_done += settled
+        reports = [self._not_from_the_future(each) for of in settled.values() for each in of]
+        now_ms = self._clock.now_ms()
+        return self.execution.resume(now_ms, adopted, untouched=untouched, settled=reports)
+
+    def _not_from_the_future(self, stimulus: _S) -> _S:
         """Reports bear the time of another machine, whose clock may be ahead of ours.
 
         A retry or a timeout that counts from there would have to wait for ours to come so far.
@@ -287,6 +313,7 @@ class ExecutionDriver:
         """Orders that can be made from memory; what is missing is read beside the loop."""
         ready, missing, failed = self._ordering.prepare(starts, self._epoch, None)
         self._report_unresolved(failed)
+        self._return_rests([start for start in starts if start not in missing], ready)
         if missing:
             for command in missing:
                 self._preparing[(command.task, command.attempt)] = False
@@ -296,6 +323,7 @@ class ExecutionDriver:
     async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
         values = await patiently(lambda: self._ordering.fetch(starts))
         ready, _, failed = self._ordering.prepare(starts, self._epoch, values)
+        self._return_rests(starts, ready)
         kept = []
         for order in ready:
             if self._preparing.pop((order.task, order.attempt), False):
@@ -308,6 +336,18 @@ class ExecutionDriver:
         if kept:
             self._attempts.start(kept)
         self._report_unresolved(failed)
+
+    def _return_rests(
+        self, starts: Sequence[cmd.StartAttempt], orders: Sequence[AttemptOrder]
+    ) -> None:
+        """Of each stretch, what could not be handed over waits for its turn again."""
+        if not any(start.then for start in starts):
+            return
+        handed = {order.task: len(order.then) for order in orders}
+        now_ms = self._clock.now_ms()
+        for start in starts:
+            for task, attempt in start.then[handed.get(start.task, 0) :]:
+                self.deliver(st.AttemptReturned(task, attempt, now_ms))
 
     def _report_unresolved(self, failed: Sequence[tuple[cmd.StartAttempt, st.Failure]]) -> None:
         for command, failure in failed:

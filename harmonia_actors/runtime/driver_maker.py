@@ -58,6 +58,7 @@ class DriverMaker:
             rows={int(name): decode_row(body) for name, body in loaded.rows.items()},
             seq=loaded.seq,
             limits=self.core_limits,
+            joined=planned.joined,
         )
         ordering = Ordering(
             execution=execution,

@@ -25,6 +25,10 @@ class Durations:
         """How long an attempt will probably take; `otherwise` if its action was never seen."""
         return self._seconds.get((order.component, order.action), otherwise)
 
+    def expected_of_all(self, order: AttemptOrder, *, otherwise: float) -> float:
+        """How long it will probably take with the rest of its stretch."""
+        return sum(self.expected_s(each, otherwise=otherwise) for each in (order, *order.then))
+
     def learn(self, chunk: Sequence[AttemptOrder], seconds: float) -> None:
         """A batch took so long. Batches of mixed actions teach each of them the mean."""
         if not chunk:

@@ -26,7 +26,7 @@ from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.nodes import AnyNode
-from harmonia_actors.runtime.notes import decode_note
+from harmonia_actors.runtime.notes import decode_note, outcomes_in
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
@@ -219,13 +219,23 @@ class ExecutionHost:
 
     def tell(self, reports: Sequence[Report]) -> None:
         """Stimuli about attempts, each to the driver of its execution."""
-        by_execution: dict[str, list[st.Stimulus]] = {}
+        by_execution: dict[str, list[Report]] = {}
         for report in reports:
-            by_execution.setdefault(report.execution_id, []).append(report.stimulus)
-        for execution_id, stimuli in by_execution.items():
+            by_execution.setdefault(report.execution_id, []).append(report)
+        for execution_id, told in by_execution.items():
             driver = self._drivers.get(execution_id)
-            if driver is not None:
-                driver.deliver(*stimuli)
+            if driver is None:
+                continue
+            if any(isinstance(report.stimulus, st.AttemptLost) for report in told):
+                self._spawn(self._tell_loss(driver, told))
+            else:
+                driver.deliver_reports(told)
+
+    async def _tell_loss(self, driver: ExecutionDriver, reports: Sequence[Report]) -> None:
+        """A task actor that has died may have left outcomes: they come before its loss."""
+        entries = await patiently(lambda: self.store.read_inbox(driver.execution_id))
+        self._take_in(driver, entries)
+        driver.deliver_reports(reports)
 
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it."""
@@ -429,10 +439,9 @@ class ExecutionHost:
         first = None
         if execution.head.status is not ExecutionStatus.PENDING:
             census = await self.take_census(loaded.execution_id, loaded.epoch)
+            settled = outcomes_in(loaded.inbox)
             # A restored execution begins as a running one; at version 1 nobody has driven it yet.
-            first = execution.resume(
-                self.clock.now_ms(), census.adopted, untouched=loaded.version == 1
-            )
+            first = driver.resume(census.adopted, settled, untouched=loaded.version == 1)
             driver.deliver(*census.outcomes)
         else:
             driver.deliver(st.StartRequested(self.clock.now_ms()))
@@ -441,12 +450,10 @@ class ExecutionHost:
 
     def _take_in(self, driver: ExecutionDriver, entries: Sequence[InboxEntry]) -> None:
         for entry in entries:
-            stimulus = decode_note(entry.body)
-            if stimulus is None:
+            stimuli = decode_note(entry.body)
+            if not stimuli:
                 _log.warning("execution %s: a note was dropped unread", driver.execution_id)
-                driver.deliver(inbox_ids=[entry.entry_id])
-            else:
-                driver.deliver(stimulus, inbox_ids=[entry.entry_id])
+            driver.deliver(*stimuli, inbox_ids=[entry.entry_id])
 
     def _driver_ended(
         self, driver: ExecutionDriver, given: _Given, task: asyncio.Task[None]

@@ -27,7 +27,8 @@ Attempt = tuple[int, int]
 def size_of(order: AttemptOrder) -> int:
     """Bytes that an order holds, about."""
     values = order.values or {}
-    return _ORDER_BYTES + len(order.input) + sum(len(value) for value in values.values())
+    own = _ORDER_BYTES + len(order.input) + sum(len(value) for value in values.values())
+    return own + sum(map(size_of, order.then))
 
 
 class InFlight:

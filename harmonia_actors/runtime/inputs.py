@@ -24,6 +24,7 @@ from harmonia_actors.core.references import (
     compile_template,
     resolve,
 )
+from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.stimuli import Failure
 from harmonia_actors.core.workflow import Task, Workflow
 
@@ -59,6 +60,8 @@ class InputPlan:
     argv: frozenset[str]
     #: The finished input, if it has no references.
     constant: bytes | None
+    #: Whether it refers to the execution's input.
+    uses_input: bool
 
 
 def words_of(task_input: Mapping[str, Any], argv: frozenset[str]) -> dict[str, Any]:
@@ -80,7 +83,10 @@ def make_plan(task: Task, names: Mapping[str, Any], registry: Registry) -> Input
     constant = None
     if template.is_constant:
         constant = jsontext.encode(template.node)
-    return InputPlan(template, written, tuple(sorted(template.tasks())), argv, constant)
+    links = [link for reference in template.references for link in reference.chain()]
+    uses_input = any(link.task is None for link in links)
+    needs = tuple(sorted(template.tasks()))
+    return InputPlan(template, written, needs, argv, constant, uses_input)
 
 
 @dataclass
@@ -91,6 +97,7 @@ class PlannedWorkflow:
     registry: Registry
     _plans: dict[int, InputPlan] = field(default_factory=dict)
     _referenced: frozenset[int] | None = None
+    _joined: frozenset[int] | None = None
 
     def plan(self, task: int) -> InputPlan:
         """The plan of one task; made when it is first needed."""
@@ -114,6 +121,36 @@ class PlannedWorkflow:
                 names |= output.tasks()
             self._referenced = frozenset(self.workflow.by_name[name].index for name in names)
         return self._referenced
+
+    @property
+    def joined(self) -> frozenset[int]:
+        """Tasks that a worker which has run the one before can run next, in the same call.
+
+        Both are plain actions that need the same: async ones run side by side with others, and
+        whoever waits for them is not what they wait for.
+        """
+        if self._joined is None:
+            graph = self.workflow.graph
+            self._joined = frozenset(
+                task.index
+                for task in self.workflow.tasks
+                if graph.parents[task.index]
+                and (worker := self._worker(task)) is not None
+                and all(
+                    worker == self._worker(self.workflow.tasks[parent])
+                    for parent in graph.parents[task.index]
+                    if len(graph.children[parent]) == 1
+                )
+            )
+        return self._joined
+
+    def _worker(self, task: Task) -> tuple[ResourceRequest, bool] | None:
+        """What its worker must be; None if no other task can be joined to it."""
+        try:
+            action = self.registry.action(task.component, task.action)
+        except ValueError:
+            return None
+        return None if action.is_async else (task.resources, action.uses_files)
 
 
 def resolve_input(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harmonia_actors.core import jsontext
@@ -182,7 +182,6 @@ class Ordering:
     def _order(
         self, command: StartAttempt, epoch: int, fetched: Mapping[tuple[str, str], Any] | None
     ) -> AttemptOrder | None:
-        task = self._planned.workflow.tasks[command.task]
         plan = self._planned.plan(command.task)
         body = plan.constant
         values: dict[str, bytes | str] | None = None
@@ -199,6 +198,51 @@ class Ordering:
                 body = jsontext.encode(
                     resolve_input(plan.written, plan.template, plan.argv, bound, limit)
                 )
+        order = self._with(command.task, command.attempt, epoch, plan, body, values)
+        return replace(order, then=self._rest(order, command, fetched)) if command.then else order
+
+    def _rest(
+        self,
+        first: AttemptOrder,
+        command: StartAttempt,
+        fetched: Mapping[tuple[str, str], Any] | None,
+    ) -> tuple[AttemptOrder, ...]:
+        """The rest of a stretch, as far as it can be handed over now."""
+        found: list[AttemptOrder] = []
+        for task, attempt in command.then:
+            try:
+                order = self._follower(task, attempt, first.epoch, fetched)
+            except ResolveFailed:
+                # When its turn comes, it fails by itself.
+                break
+            if order is None or order.key != first.key:
+                break
+            found.append(order)
+        return tuple(found)
+
+    def _follower(
+        self, task: int, attempt: int, epoch: int, fetched: Mapping[tuple[str, str], Any] | None
+    ) -> AttemptOrder | None:
+        """An order whose input is made when its turn comes; None if memory has not all for it."""
+        plan = self._planned.plan(task)
+        if plan.constant is not None:
+            return self._with(task, attempt, epoch, plan, plan.constant, None)
+        outputs, _ = self._gather(plan, fetched)
+        if outputs is None:
+            return None
+        values = self._portable(outputs, with_input=plan.uses_input)
+        return self._with(task, attempt, epoch, plan, jsontext.encode(plan.written), values)
+
+    def _with(
+        self,
+        index: int,
+        attempt: int,
+        epoch: int,
+        plan: InputPlan,
+        body: bytes,
+        values: dict[str, bytes | str] | None,
+    ) -> AttemptOrder:
+        task = self._planned.workflow.tasks[index]
         head = self._execution.head
         action = self._planned.registry.action(task.component, task.action)
         return AttemptOrder(
@@ -207,7 +251,7 @@ class Ordering:
             epoch=epoch,
             task=task.index,
             task_name=task.name,
-            attempt=command.attempt,
+            attempt=attempt,
             component=task.component,
             action=task.action,
             input=body,
@@ -251,8 +295,10 @@ class Ordering:
                 raise _output_missing(name)
         return outputs, has_blob
 
-    def _portable(self, outputs: Mapping[str, Any]) -> dict[str, bytes | str]:
-        values: dict[str, bytes | str] = {"": self._input_body}
+    def _portable(
+        self, outputs: Mapping[str, Any], *, with_input: bool = True
+    ) -> dict[str, bytes | str]:
+        values: dict[str, bytes | str] = {"": self._input_body} if with_input else {}
         for name, value in outputs.items():
             if isinstance(value, OutputReference):
                 values[name] = value.url or ""

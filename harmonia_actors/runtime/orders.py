@@ -58,6 +58,9 @@ class AttemptOrder:
     #: Executions from whose checkpoints this one descends, nearest first: its workspace begins with
     #: the files of the first that has any.
     files_from: tuple[str, ...] = ()
+    #: The rest of a stretch, in order: each may run once the outcome of the one before it is
+    #: durable. What their inputs refer to and is not in their `values` comes of those before them.
+    then: tuple[AttemptOrder, ...] = ()
 
     @property
     def id(self) -> AttemptId:
@@ -71,6 +74,8 @@ class Report:
 
     execution_id: str
     stimulus: AttemptStimulus
+    #: The entry in the execution's inbox that says the same, if there is one.
+    entry_id: str = ""
 
     @property
     def attempt_id(self) -> AttemptId:

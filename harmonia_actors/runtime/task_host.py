@@ -15,15 +15,18 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
+from harmonia_actors.runtime.notes import encode_outcome
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
+from harmonia_actors.runtime.stretch import Stretch
+from persistence.store import InboxEntry
 
-__all__ = ["Epochs", "HeldOutcomes", "Send", "TaskHost", "TaskHostLimits"]
+__all__ = ["Epochs", "HeldOutcomes", "Keep", "Send", "TaskHost", "TaskHostLimits"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ _EPOCHS_KEPT = 20_000
 
 #: Tells reports to the execution actor of this name.
 Send = Callable[[str, Sequence[Report]], None]
+#: Leaves an outcome in its execution's inbox, durably; False if that could not be done.
+Keep = Callable[[AttemptOrder, InboxEntry], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class TaskHostLimits:
     progress_interval_ms: int = 200
     held_outcomes_max: int = 10_000
     held_bytes_max: int = 32_000_000
+    #: A stretch that has run for so long goes no further, so that others get their turn.
+    stretch_ms: int = 50
     allowed_commands: frozenset[str] | None = None
     #: Async attempts that run at a time; others wait their turn.
     live_attempts_max: int = 1_000
@@ -98,6 +105,10 @@ class Epochs:
     def __init__(self) -> None:
         self._highest: OrderedDict[str, int] = OrderedDict()
 
+    def is_current(self, execution_id: str, epoch: int) -> bool:
+        """Whether no higher epoch was seen."""
+        return epoch >= self._highest.get(execution_id, 0)
+
     def admits(self, execution_id: str, epoch: int) -> bool:
         """True, and remembered, unless a higher epoch was seen."""
         highest = self._highest.get(execution_id, 0)
@@ -124,10 +135,14 @@ class TaskHost:
         limits: TaskHostLimits,
         send: Send,
         now_s: Callable[[], float] = time.monotonic,
+        keep: Keep | None = None,
     ) -> None:
+        """Without `keep`, a stretch ends with its first task."""
         self._runner = runner
         self._limits = limits
         self._send = send
+        self._keep = keep
+        self._stretch = Stretch()
         self._now_s = now_s
         self._lock = threading.Lock()
         self._waiting: deque[tuple[AttemptOrder, str]] = deque()
@@ -157,7 +172,10 @@ class TaskHost:
         self._busy.set()
         try:
             while (live := self.begin_next()) is not None:
-                self.finish(live, self._runner.run_sync(live.order, live))
+                outcome = self._runner.run_sync(live.order, live)
+                entry = self.entry_before_next(live, outcome)
+                is_kept = entry is not None and self._leave(live.order, entry)
+                self.finish(live, outcome, entry if is_kept else None)
         finally:
             self._busy.clear()
         return self.take_unsent(), time.perf_counter() - started_s
@@ -175,15 +193,40 @@ class TaskHost:
     def begin_next(self) -> LiveAttempt | None:
         """The next attempt, which counts as started; None if nothing waits."""
         with self._lock:
-            if not self._waiting:
-                return None
-            order, _ = self._waiting.popleft()
+            order = self._stretch.next_order()
+            if order is None:
+                if not self._waiting:
+                    return None
+                first, _ = self._waiting.popleft()
+                order = self._stretch.begin(first, self._now_s())
             return self._begin(order)
 
-    def finish(self, live: LiveAttempt, outcome: st.AttemptStimulus) -> None:
-        """The attempt that was begun has ended so."""
+    def entry_before_next(
+        self, live: LiveAttempt, outcome: st.AttemptStimulus
+    ) -> InboxEntry | None:
+        """What must be in the inbox before the next of a stretch starts; None if none will."""
         with self._lock:
-            self._finish(live, outcome)
+            order = live.order
+            until_s = self._stretch.since_s + self._limits.stretch_ms / 1000
+            goes_on = self._stretch.rest and not live.cancelled and self._now_s() < until_s
+            if not goes_on or not isinstance(outcome, st.AttemptSucceeded):
+                return None
+            if not self._epochs.is_current(order.execution_id, order.epoch):
+                return None
+            assert self._start is not None  # noqa: S101 - set by _begin
+            body = encode_outcome(self._start.stimulus.at_ms, outcome)
+            return InboxEntry(f"outcome:{order.task}:{order.attempt}", body)
+
+    def finish(
+        self, live: LiveAttempt, outcome: st.AttemptStimulus, kept: InboxEntry | None = None
+    ) -> None:
+        """The attempt that was begun has ended so; `kept` is its entry in the inbox."""
+        with self._lock:
+            self._finish(live, outcome, "" if kept is None else kept.entry_id)
+            if kept is not None and isinstance(outcome, st.AttemptSucceeded):
+                self._stretch.made(live.order, outcome.output)
+            else:
+                self._return_rest()
 
     def take_unsent(self) -> list[Report]:
         """What has not been told yet; it counts as told."""
@@ -196,16 +239,27 @@ class TaskHost:
             return self._held.of_attempts(attempts)
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
-        """Stop an attempt. True if it had not started: it never will."""
+        """Stop an attempt. True if it had not started: it never will.
+
+        A stretch goes no further when any attempt of its execution is to stop: which of them runs,
+        whoever stops one may not know yet.
+        """
         with self._lock:
-            for entry in self._waiting:
-                if entry[0].id == attempt:
-                    self._waiting.remove(entry)
+            for at, (order, owner) in enumerate(self._waiting):
+                ids = [order.id, *(follower.id for follower in order.then)]
+                if attempt in ids:
+                    self._waiting[at] = (replace(order, then=()), owner)
+                    self._return(follower for follower in order.then if follower.id != attempt)
+                    if order.id == attempt:
+                        del self._waiting[at]
                     return True
             live = self._live if self._live and self._live.order.id == attempt else None
+            is_unstarted = any(order.id == attempt for order in self._stretch.rest)
+            if attempt[0] == self._stretch.execution_id:
+                self._return_rest(but=attempt)
         if live is not None and not only_waiting:
             live.cancel()
-        return False
+        return is_unstarted
 
     def take_back(self) -> list[AttemptId]:
         """Give back all that has not started."""
@@ -230,6 +284,8 @@ class TaskHost:
             self._waiting = deque(e for e in self._waiting if e[0].execution_id not in mine)
             found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
             live = self._live
+            if self._stretch.execution_id in mine:
+                self._stretch.rest.clear()
             if live is not None and live.order.execution_id in mine:
                 execution_id = live.order.execution_id
                 self._redirected[execution_id] = owner
@@ -240,6 +296,7 @@ class TaskHost:
         """The process is about to end: give actions a chance to end their child processes."""
         with self._lock:
             self._waiting.clear()
+            self._stretch.rest.clear()
             live = self._live
         if live is not None:
             live.cancel()
@@ -250,6 +307,9 @@ class TaskHost:
         self._busy.set()
 
     # -------------------------------------------------------------------------------------------
+
+    def _leave(self, order: AttemptOrder, entry: InboxEntry) -> bool:
+        return self._keep is not None and self._keep(order, entry)
 
     def _begin(self, order: AttemptOrder) -> LiveAttempt:
         live = LiveAttempt(
@@ -269,9 +329,20 @@ class TaskHost:
         self._queue(self._start)
         return live
 
-    def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus) -> None:
+    def _return_rest(self, but: AttemptId | None = None) -> None:
+        """The stretch goes no further; `but` is answered otherwise."""
+        rest = self._stretch.take_rest()
+        self._return(order for order in rest if order.id != but)
+
+    def _return(self, orders: Iterable[AttemptOrder]) -> None:
+        now_ms = self._runner.clock.now_ms()
+        for order in orders:
+            returned = st.AttemptReturned(order.task, order.attempt, now_ms)
+            self._queue(Report(order.execution_id, returned))
+
+    def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus, entry_id: str) -> None:
         order = live.order
-        started, ended = self._start, Report(order.execution_id, outcome)
+        started, ended = self._start, Report(order.execution_id, outcome, entry_id)
         assert started is not None  # noqa: S101 - set by _begin
         self._live = None
         progress = live.last_progress()

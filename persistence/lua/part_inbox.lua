@@ -2,6 +2,7 @@
 -- that were acknowledged last.
 
 local acknowledged_kept = 1000
+local outcomes_below = 1000
 
 local function append_entry(id, owner, entry_id, body)
   local at = redis.call('XADD', INBOX .. id, '*', 'i', entry_id, 'b', body)

@@ -269,6 +269,31 @@ class InboxContract:
             await store.append_inbox("e", InboxEntry("after", b""))
         assert await store.append_inbox("e", InboxEntry("before", b"")) == ""
 
+    async def test_an_entry_for_one_epoch_is_refused_under_the_next(self, store: Store):
+        loaded = await claimed(store)
+        entry = InboxEntry("i", b"outcome")
+        for _ in range(2):
+            assert await store.append_inbox("e", entry, epoch=loaded.epoch) == "o"
+        successor = await store.claim("e", "p")
+        assert successor is not None
+        assert successor.inbox == [entry]
+        for each in entry, InboxEntry("later", b""):
+            with pytest.raises(StaleOwner):
+                await store.append_inbox("e", each, epoch=loaded.epoch)
+        assert await store.append_inbox("e", InboxEntry("j", b""), epoch=successor.epoch) == "p"
+        assert [each.entry_id for each in await store.read_inbox("e")] == ["i", "j"]
+
+    async def test_an_entry_for_one_epoch_is_never_behind_what_a_claim_gives(self, store: Store):
+        loaded = await claimed(store)
+        names = [f"{at:04}" for at in range(1_000)]
+        await asyncio.gather(*(store.append_inbox("e", InboxEntry(one, b"")) for one in names))
+        with pytest.raises(VersionConflict, match="unread"):
+            await store.append_inbox("e", InboxEntry("outcome", b""), epoch=loaded.epoch)
+        await store.append_inbox("e", InboxEntry("note", b""))
+        await store.commit(next_commit(loaded, inbox_done=names[:2]))
+        await store.append_inbox("e", InboxEntry("outcome", b""), epoch=loaded.epoch)
+        assert [each.entry_id for each in await store.read_inbox("e")][-2:] == ["note", "outcome"]
+
     async def test_waiting_inboxes_follow_the_owner(self, store: Store):
         for name in ("a", "b", "c"):
             await claimed(store, name)

@@ -220,9 +220,19 @@ class StoresAgree(RuleBasedStateMachine):
             self.both(lambda store: store.commit(commit))
         self.look(execution)
 
-    @rule(execution=executions, entry_id=entry_ids, body=bodies)
-    def append_inbox(self, execution: str, entry_id: str, body: bytes) -> None:
-        self.both(lambda store: store.append_inbox(execution, InboxEntry(entry_id, body)))
+    @rule(
+        execution=executions,
+        entry_id=entry_ids,
+        body=bodies,
+        epoch_off=st.none() | st.sampled_from([0, 0, -1, 1]),
+    )
+    def append_inbox(
+        self, execution: str, entry_id: str, body: bytes, epoch_off: int | None
+    ) -> None:
+        entry = InboxEntry(entry_id, body)
+        known = self.seen.get(execution, (0, 0, 0))[0]
+        epoch = None if epoch_off is None else max(known + epoch_off, 0)
+        self.both(lambda store: store.append_inbox(execution, entry, epoch=epoch))
 
     @rule(
         checkpoint=st.sampled_from(CHECKPOINTS),

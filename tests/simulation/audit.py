@@ -21,11 +21,13 @@ from harmonia_actors.core.events import CheckpointCreated
 from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.invariants import Picture, picture, violations, violations_since
 from harmonia_actors.core.quarantine import QUARANTINED
-from harmonia_actors.core.records import OutputReference, decode_head, decode_row
+from harmonia_actors.core.records import OutputReference, TaskRow, decode_head, decode_row
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
+from harmonia_actors.core.stimuli import AttemptSucceeded
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.notes import outcomes_in
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
 from persistence.store import Commit, Loaded, NewExecution, OwnCheckpoint, Snapshot
@@ -388,6 +390,16 @@ class Auditor:
         head = decode_head(self._snapshot(order.execution_id).fields["head"])
         return str(head.labels.get("node", "no node"))
 
+    def _kept_outcomes(self, execution_id: str) -> set[tuple[int, int]]:
+        """Attempts that have succeeded by what task actors have left in the inbox."""
+        entries = at_once(self._server.memory.read_inbox(execution_id))
+        reports = [report for of in outcomes_in(entries).values() for report in of]
+        return {
+            (report.task, report.attempt)
+            for report in reports
+            if isinstance(report, AttemptSucceeded)
+        }
+
     def _must_be_due(self, order: AttemptOrder, what: str) -> None:
         """All that the task depends on is in the store, and so is its attempt."""
         execution_id = order.execution_id
@@ -395,14 +407,16 @@ class Auditor:
         parents = workflow.graph.parents[order.task]
         names = [str(index) for index in (*parents, order.task)]
         bodies = at_once(self._server.memory.read_rows(execution_id, names))
+        kept = self._kept_outcomes(execution_id) if what == "begins" else set()
         for parent in parents:
             body = bodies.get(str(parent))
-            if body is None or decode_row(body).status is not TaskStatus.COMPLETED:
+            row = TaskRow() if body is None else decode_row(body)
+            if row.status is not TaskStatus.COMPLETED and (parent, row.attempt) not in kept:
                 self._report(
                     execution_id, f"{order.id} {what} before task {parent} is durably completed"
                 )
-        row = bodies.get(str(order.task))
-        if order.attempt > 1 and (row is None or decode_row(row).attempt < order.attempt):
+        own = bodies.get(str(order.task))
+        if order.attempt > 1 and (own is None or decode_row(own).attempt < order.attempt):
             self._report(execution_id, f"{order.id} {what}, but is not in the store")
 
 

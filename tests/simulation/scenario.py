@@ -74,10 +74,17 @@ def draw_scenario(seed: str) -> Scenario:
 def _workflow(luck: random.Random, number: int) -> dict[str, Any]:
     count = luck.randint(1, _TASKS_MAX)
     hurry = luck.choice((10, 10, 50, 50, 400, 6_000))
+    # What one task actor can go on with by itself would be rare by chance.
+    is_chain = luck.random() < 0.3
     tasks = {}
     for index in range(count):
         parents = [p for p in range(index) if luck.random() < luck.choice((0.1, 0.5, 0.9))]
-        tasks[f"t{index}"] = _task(luck, index, parents[:4], hurry)
+        if is_chain:
+            parents = list(range(index))[-1:]
+        task = tasks[f"t{index}"] = _task(luck, index, parents[:4], hurry)
+        if is_chain and luck.random() < 0.9:
+            task["action"] = "work"
+            task.pop("resources", None)
     definition: dict[str, Any] = {"name": f"w{number}", "tasks": tasks}
     if luck.random() < 0.3:
         definition["output"] = {"first": "${tasks.t0.output.value}"}

@@ -8,7 +8,7 @@ credited to another attempt, or made from wrong inputs, gives itself away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Re
 from harmonia_actors.runtime.ports import Clock
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
+from persistence.store import InboxEntry
 from tests.simulation.faults import Faults
 from tests.simulation.network import Network
 from tests.simulation.virtual_loop import Process, current_process, pass_time
@@ -85,6 +86,8 @@ class Surroundings:
     begun: Callable[[SimulatedTaskActor, AttemptOrder], None]
     #: A new owner has asked an actor.
     asked: Callable[[SimulatedTaskActor, str, int], None]
+    #: Leaves an outcome in its execution's inbox; False if that could not be done.
+    keep: Callable[[SimulatedTaskActor, AttemptOrder, InboxEntry], Awaitable[bool]]
 
 
 class SimulatedTaskActor:
@@ -136,7 +139,12 @@ class SimulatedTaskActor:
             self._desk.take_in(owner, orders)
             while (live := self._desk.begin_next()) is not None:
                 await self._attend(live, self._desk)
-                self._desk.finish(live, self._runner.run_sync(live.order, live))
+                outcome = self._runner.run_sync(live.order, live)
+                entry = self._desk.entry_before_next(live, outcome)
+                if entry is not None and not await self._around.keep(self, live.order, entry):
+                    entry = None
+                self._perhaps_die()
+                self._desk.finish(live, outcome, entry)
                 self._perhaps_die()
             return self._desk.take_unsent(), self._loop.time() - started_s
 

@@ -25,8 +25,8 @@ from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.runtime.sizing import SizingLimits
 from harmonia_actors.settings import Settings
-from persistence.errors import Missing, StoreUnavailable
-from persistence.store import Store
+from persistence.errors import Missing, StoreError, StoreUnavailable
+from persistence.store import InboxEntry, Store
 from tests.simulation.audit import Auditor
 from tests.simulation.chaos import Chaos
 from tests.simulation.clients import Clients, ServiceReplica, SimulatedLauncher
@@ -268,6 +268,7 @@ class World:
             self._tell_owner,
             self._begun,
             self.auditor.asked,
+            self._keep,
         )
         clock = _Clock(self.loop, process)
         actor = process.make(SimulatedTaskActor, process, key, clock, surroundings)
@@ -311,6 +312,17 @@ class World:
     def _begun(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
         self.note(f"begins {order.id} epoch {order.epoch} on {actor.name}")
         self.auditor.begun(actor, order)
+
+    async def _keep(
+        self, actor: SimulatedTaskActor, order: AttemptOrder, entry: InboxEntry
+    ) -> bool:
+        store = DistantStore(self.server, actor.process)
+        try:
+            await store.append_inbox(order.execution_id, entry, epoch=order.epoch)
+        except StoreError:
+            return False
+        self.auditor.counts["outcomes kept by task actors"] += 1
+        return True
 
     def note(self, what: str) -> None:
         """One line of the trace."""
