@@ -126,8 +126,9 @@ class Auditor:
     def _check_dropping(self, seq: int, event: StoredForm) -> None:
         """What was not ready is dropped by the very decision that bound the execution to end.
 
-        What runs is told to stop by it, and dropped when it has stopped: later. A quarantine waits
-        for nothing: one decision drops all and ends the execution.
+        What runs, or may have been handed out, is told to stop by it, and dropped when it has
+        stopped: later. A quarantine waits for nothing: one decision drops all and ends the
+        execution.
         """
         is_drop = event.kind in ("task_skipped", "task_cancelled")
         if self.ending.is_quarantined or (is_drop and event.data["reason"] == QUARANTINED_REASON):
@@ -136,6 +137,8 @@ class Auditor:
                 self._add("A13", seq, f"{event.kind} comes in the midst of a quarantine")
             return
         is_bound = is_drop or self.ending.seq > 0
+        if is_bound:
+            self.told.excuse_followers()
         if not (is_bound and self.told.blocked) or self._is_told_late:
             return
         if is_drop and not self.told.is_running(event.data["task_name"]):
@@ -181,6 +184,7 @@ class Auditor:
         """
         if event.kind != "execution_failed" or self.ending.is_quarantined:
             return False
+        self.told.excuse_followers()
         return _is_quarantine(event) or self.told.blocked == 0
 
 

@@ -27,8 +27,8 @@ AUDIT_RULES: Final = {
     "apart.",
     "A12": "How tasks end fits why the execution ends: what runs is not skipped, the reasons "
     "agree, and after a cancel nothing fails.",
-    "A13": "Once the execution is bound to end, only what was ready may still start, nothing is "
-    "tried again, and what was not ready is dropped at once.",
+    "A13": "Once the execution is bound to end, only what was ready may still start, and what "
+    "follows it one by one; nothing is tried again, and all else is dropped at once.",
     "A14": "The event that ends the execution fits how its tasks have ended.",
     "A15": "A checkpoint is told once.",
     "A16": "The stored status, error, times and counts of the execution are those of its log.",

@@ -46,6 +46,8 @@ class ToldTask:
     end: TaskStatus | None = None
     #: Whether an attempt ran until then.
     ended_running: bool = False
+    #: Whether it may have been handed out behind another one when the execution was bound to end.
+    follows: bool = False
     #: The last progress of the attempt that runs: how far, and its message.
     progress: tuple[float, str] | None = None
 
@@ -74,9 +76,11 @@ class ToldTasks:
             )
             for task in workflow.tasks
         ]
-        #: Tasks without an end, and those among them that are not ready.
+        #: Tasks without an end, and those among them that are not ready. Once it is known which may
+        #: have been handed out all the same, these do not count.
         self.open = sum(task.end is None for task in self.tasks)
         self.blocked = sum(task.end is None and task.waiting_on > 0 for task in self.tasks)
+        self._know_followers = False
         self.completed = len(inherited)
         #: Attempts that the log tells of, and those among them whose process died.
         self.attempts = 0
@@ -106,6 +110,27 @@ class ToldTasks:
                 self._take_failure(seq, event, index)
             case _:
                 self._take_drop(seq, event, index)
+
+    def excuse_followers(self) -> None:
+        """Of what is not ready, find out what may have been handed out behind what is."""
+        if self._know_followers:
+            return
+        self._know_followers = True
+        for task in self._workflow.tasks:
+            told = self.tasks[task.index]
+            if told.end is None and told.waiting_on == 0:
+                self._excuse_behind(task.index)
+
+    def _excuse_behind(self, index: int) -> None:
+        children, tasks = self._workflow.graph.children, self._workflow.tasks
+        while len(children[index]) == 1:
+            resources, (index,) = tasks[index].resources, children[index]
+            follower = self.tasks[index]
+            is_next = follower.end is None and follower.waiting_on == 1
+            if not is_next or tasks[index].resources != resources:
+                return
+            follower.follows = True
+            self.blocked -= 1
 
     def is_running(self, name: str) -> bool:
         """Whether an attempt of the task of this name runs, as far as the log has told."""
@@ -188,6 +213,7 @@ class ToldTasks:
             message = f"retry_count is {data['retry_count']}, {retries} retries were told"
             self._add("A11", seq, task, message)
         if not data["will_retry"]:
+            self.excuse_followers()
             self._end(index, TaskStatus.FAILED, event.at_ms)
             # Had something bound the execution to end before, what waits for others would have
             # been dropped, and so would an attempt that was lost before it began.
@@ -227,12 +253,13 @@ class ToldTasks:
             self._add("A11", seq, task, message)
 
     def _take_drop(self, seq: int, event: StoredForm, index: int) -> None:
+        self.excuse_followers()
         task, is_skip = self.tasks[index], event.kind == "task_skipped"
         problem = self._ending.drop_problem(
             event.data["reason"],
             is_skip=is_skip,
             was_running=task.is_running,
-            was_blocked=task.waiting_on > 0,
+            was_blocked=task.waiting_on > 0 and not task.follows,
         )
         if problem:
             self._add("A12", seq, task, problem)
@@ -246,7 +273,7 @@ class ToldTasks:
         task.is_running = False
         task.ended_ms = at_ms
         self.open -= 1
-        self.blocked -= task.waiting_on > 0
+        self.blocked -= task.waiting_on > 0 and not task.follows
         self.completed += end is TaskStatus.COMPLETED
 
     def _unblock_children(self, index: int) -> None:
@@ -254,7 +281,7 @@ class ToldTasks:
             task = self.tasks[child]
             task.waiting_on -= 1
             if task.waiting_on == 0:
-                self.blocked -= task.end is None
+                self.blocked -= task.end is None and not task.follows
 
 
 def _not_running(task: ToldTask, attempt: int, does: str) -> str:

@@ -34,7 +34,15 @@ __all__ = [
     "start",
 ]
 
-WORKFLOW = workflow_of({"a": {"retry_policy": {"max_retries": 1}}, "b": ["a"], "c": ""}, timeout=60)
+#: `b` needs what `a` does not, so that whoever runs `a` cannot go on with it.
+WORKFLOW = workflow_of(
+    {
+        "a": {"retry_policy": {"max_retries": 1}},
+        "b": {"depends_on": ["a"], "resources": {"num_cpus": 2}},
+        "c": "",
+    },
+    timeout=60,
+)
 HEAD = new_head(WORKFLOW)
 NAMES = [task.name for task in WORKFLOW.tasks]
 AT_MS = 1_000_500
