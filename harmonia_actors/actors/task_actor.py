@@ -14,6 +14,7 @@ import ray
 
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import find_actor
+from harmonia_actors.actors.outcomes import OutcomeKeeper
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.clock import SystemClock
@@ -90,7 +91,9 @@ class TaskActor:
         preload = threading.Timer(_PRELOAD_AFTER_S, runner.registry.preload)
         preload.daemon = True
         preload.start()
-        self._host = TaskHost(runner, parts.task_host_limits(settings), mailbox.send)
+        keep = OutcomeKeeper(lambda: parts.connect_store(settings))
+        limits = parts.task_host_limits(settings)
+        self._host = TaskHost(runner, limits, mailbox.send, keep=keep)
 
     @ray.method(concurrency_group="control")
     def ready(self) -> tuple[str, QueueKey]:
