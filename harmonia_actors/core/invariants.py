@@ -1,7 +1,7 @@
 """What is true of every execution between two stimuli, as named rules.
 
-    I1   a task has been handed out only if all it depends on has completed, or but for one that was
-         handed out itself; it has begun only if all has
+    I1   a task has begun only if all it depends on has completed, and has been handed out only if
+         all but one has: behind that one, in a stretch
     I2   final is final: a task or an execution that has ended never changes again
     I3   at most one attempt of a task lives at a time, and attempt numbers only grow; of one that
          is over, the row shows no progress, and no start either while the task is pending
@@ -138,11 +138,9 @@ def _order(execution: Execution) -> Iterator[str]:
             continue
         parents = execution.workflow.graph.parents[index]
         open_ones = [p for p in parents if execution.rows[p].status is not TaskStatus.COMPLETED]
-        # The rest of a stretch, which is handed out along with its first task.
-        follows = row.status is TaskStatus.PENDING and len(open_ones) == 1
+        if row.status is TaskStatus.PENDING and len(open_ones) == 1:
+            continue
         for parent in open_ones:
-            if follows and parent in execution.handed_out:
-                continue
             status = execution.rows[parent].status
             other = execution.workflow.tasks[parent].name
             yield f"I1 task '{name}' is {row.status} while '{other}' is {status}"

@@ -13,7 +13,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from persistence.store import InboxEntry
 
-__all__ = ["decode_note", "encode_note", "encode_outcome"]
+__all__ = ["decode_note", "encode_note", "encode_outcome", "outcomes_in"]
 
 
 def encode_note(kind: str, at_ms: int, **fields: str) -> bytes:

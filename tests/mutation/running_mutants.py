@@ -11,6 +11,7 @@ _UNIT = "tests/unit/runtime"
 _SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
 
 _EXECUTION = "harmonia_actors/core/execution.py"
+_ATTEMPTS = "harmonia_actors/core/attempts.py"
 _DRIVER = "harmonia_actors/runtime/driver.py"
 _HOST = "harmonia_actors/runtime/host.py"
 _SUPERVISION = "harmonia_actors/runtime/supervision.py"
@@ -45,7 +46,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "attempt",
         "only what is told of the current attempt counts",
-        _EXECUTION,
+        _ATTEMPTS,
         _CURRENT,
         "if task in self.handed_out:",
         f"{_CORE}/test_execution.py::test_what_is_told_of_a_former_attempt_changes_nothing",
@@ -54,7 +55,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "outcome",
         "the outcome of an attempt counts once",
-        _EXECUTION,
+        _ATTEMPTS,
         _CURRENT,
         "if self.rows[task].attempt == attempt:",
         f"{_CORE}/test_execution.py::test_a_duplicate_outcome_changes_nothing_and_is_counted",

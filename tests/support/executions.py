@@ -67,11 +67,16 @@ class Story:
         *,
         options: ExecutionOptions | None = None,
         limits: CoreLimits | None = None,
+        joined: Sequence[str] = (),
     ) -> None:
         self.workflow = workflow
         self.limits = limits or CoreLimits()
+        self.joined = frozenset(self.index(name) for name in joined)
         self.execution = Execution(
-            workflow=workflow, head=new_head(workflow, options), limits=self.limits
+            workflow=workflow,
+            head=new_head(workflow, options),
+            limits=self.limits,
+            joined=self.joined,
         )
         self.audited = AuditedLog(workflow, self.execution.head)
         self.at_ms = START_MS
@@ -126,11 +131,20 @@ class Story:
     def restart(self, *adopted: str, untouched: bool = False) -> Decision:
         """Another owner loads what is stored and resumes; it finds the named tasks' attempts."""
         found = {(self.index(name), self.attempt(name)) for name in adopted}
+        return self.resume(found, untouched=untouched)
+
+    def resume(
+        self,
+        adopted: set[tuple[int, int]],
+        settled: Sequence[st.AttemptStimulus] = (),
+        *,
+        untouched: bool = False,
+    ) -> Decision:
+        """As `restart`; `settled` was found in the inbox."""
         before, seq = picture(self.execution), self.execution.seq
         self.load()
-        return self._check(
-            before, seq, self.execution.resume(self.at_ms, found, untouched=untouched)
-        )
+        decision = self.execution.resume(self.at_ms, adopted, untouched=untouched, settled=settled)
+        return self._check(before, seq, decision)
 
     def load(self) -> None:
         """Make the execution of what would be stored of it."""
@@ -141,6 +155,7 @@ class Story:
             rows=rows,
             seq=self.execution.seq,
             limits=self.limits,
+            joined=self.joined,
         )
 
     def _check(self, before: Any, seq: int, decision: Decision) -> Decision:
@@ -183,12 +198,13 @@ class Story:
         return shown
 
     def ordered(self, decision: Decision | None = None) -> list[str]:
-        """Commands as text: `start a 1`, `stop a 1 timeout`, `timer +500`, `compose`."""
+        """Commands: `start a 1, b 1` (a stretch), `stop a 1 timeout`, `timer +500`, `compose`."""
         shown = []
         for command in (decision or self.last).commands:
             match command:
-                case StartAttempt(task, attempt):
-                    shown.append(f"start {self.workflow.tasks[task].name} {attempt}")
+                case StartAttempt(task, attempt, then):
+                    names = [(self.workflow.tasks[i].name, n) for i, n in ((task, attempt), *then)]
+                    shown.append("start " + ", ".join(f"{name} {n}" for name, n in names))
                 case StopAttempt(task, attempt, reason):
                     name = self.workflow.tasks[task].name
                     shown.append(f"stop {name} {attempt} {reason}")

@@ -38,11 +38,13 @@ from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
 from harmonia_actors.settings import Settings
 from persistence.blobs import FileBlobs
-from persistence.store import Store
+from persistence.errors import StoreError
+from persistence.store import InboxEntry, Store
 
 __all__ = ["LocalInstallation"]
 
 _LEASE_MS = 3_000
+_KEEP_S = 10.0
 
 
 class LocalActor:
@@ -53,7 +55,9 @@ class LocalActor:
         limits = installation.task_limits
         runner, send = installation.runner, installation.send
         self.host: TaskHost | SharedTaskHost = (
-            SharedTaskHost(runner, limits, send) if shared else TaskHost(runner, limits, send)
+            SharedTaskHost(runner, limits, send)
+            if shared
+            else TaskHost(runner, limits, send, keep=installation.keep)
         )
         self.turn = asyncio.Lock()
         self.calls: set[asyncio.Task[Any]] = set()
@@ -392,6 +396,15 @@ class LocalInstallation:
         await owner.host.close()
         await asyncio.gather(*owner.loops, return_exceptions=True)
         owner.leases.abandon()
+
+    def keep(self, order: AttemptOrder, entry: InboxEntry) -> bool:
+        """A task host, in its thread, leaves an outcome."""
+        leaving = self.store.append_inbox(order.execution_id, entry, epoch=order.epoch)
+        try:
+            asyncio.run_coroutine_threadsafe(leaving, self.loop).result(_KEEP_S)
+        except (StoreError, TimeoutError):
+            return False
+        return True
 
     def send(self, owner: str, reports: Sequence[Report]) -> None:
         """Reports from task hosts, which may be in other threads."""

@@ -107,7 +107,7 @@ class Blobs:
 class Rig:
     """A driver over one execution, with ears everywhere."""
 
-    def __init__(self, tasks: dict[str, Any], **fields: Any) -> None:
+    def __init__(self, tasks: dict[str, Any], *, joined: bool = False, **fields: Any) -> None:
         self.story: list[str] = []
         self.store = WatchedStore(self.story)
         self.clock = ManualClock(START_MS)
@@ -117,6 +117,7 @@ class Rig:
         self.stops: list[tuple[str, StopReason]] = []
         self.forgotten: list[str] = []
         self.workflow = workflow_of(tasks, **fields)
+        self.joined = frozenset(range(len(self.workflow.tasks)) if joined else ())
         self.given = {"n": 7}
         self.nodes: Nodes = AnyNode()
         self.node_need: NodeNeed | None = None
@@ -149,7 +150,9 @@ class Rig:
         fields = {"head": head, "input": jsontext.encode(self.given), "options": b"{}"}
         new = NewExecution(EXECUTION_ID, "d", fields)
         assert await self.store.create_execution(new, owners_max=1) == "me"
-        self.execution = Execution(workflow=self.workflow, head=decode_head(head))
+        self.execution = Execution(
+            workflow=self.workflow, head=decode_head(head), joined=self.joined
+        )
         self.driver = self.make_driver(self.execution)
         self.running = asyncio.ensure_future(self.driver.run())
 

@@ -14,7 +14,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime import host as host_module
 from harmonia_actors.runtime.host import Census, HostLimits
-from harmonia_actors.runtime.notes import decode_note, encode_note
+from harmonia_actors.runtime.notes import decode_note, encode_note, encode_outcome, outcomes_in
 from harmonia_actors.settings import Settings
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit, InboxEntry
@@ -231,10 +231,26 @@ async def test_a_note_of_a_later_version_is_dropped(world: World) -> None:
 
 
 def test_notes_read_back_as_stimuli() -> None:
-    assert decode_note(encode_note("cancel", 5)) == st.CancelRequested(5)
+    assert decode_note(encode_note("cancel", 5)) == [st.CancelRequested(5)]
     body = encode_note("checkpoint", 6, checkpoint_id="cp-1", name="n")
-    assert decode_note(body) == st.CheckpointTaken(6, "cp-1", "n")
-    assert decode_note(encode_note("signal", 7)) is None
+    assert decode_note(body) == [st.CheckpointTaken(6, "cp-1", "n")]
+    assert decode_note(encode_note("signal", 7)) == []
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        st.Output(14, '{"a": "\\ud800é"}'.encode()),
+        st.Output(70_000, None, "file:///blobs/x.json", '{"a": "…'),
+    ],
+)
+def test_an_outcome_reads_back_byte_by_byte(output: st.Output) -> None:
+    outcome = st.AttemptSucceeded(3, 2, 9, output)
+    entry = InboxEntry("o", encode_outcome(7, outcome))
+    reports = [st.AttemptStarted(3, 2, 7), outcome]
+    assert decode_note(entry.body) == reports
+    note = InboxEntry("cancel", encode_note("cancel", 5))
+    assert outcomes_in([note, entry]) == {"o": reports}
 
 
 async def test_a_host_starts_and_claims_the_same_execution_once(world: World) -> None:

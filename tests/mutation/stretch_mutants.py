@@ -1,0 +1,100 @@
+"""Guards of stretches: what a task actor does by itself, and who believes it."""
+
+from __future__ import annotations
+
+from tests.mutation.mutant import MEMORY, REDIS, Mutant, mutant
+
+__all__ = ["STRETCH_MUTANTS"]
+
+_CORE = "tests/unit/core/test_stretches.py"
+_RUNTIME = "tests/unit/runtime/test_stretches.py"
+_HOSTS = "tests/unit/runtime/test_stretches_of_hosts.py"
+_PROPERTY = "tests/property/test_stretches.py"
+_SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
+_TASK_HOST = "harmonia_actors/runtime/task_host.py"
+
+STRETCH_MUTANTS: tuple[Mutant, ...] = (
+    mutant(
+        "stretch, durable",
+        "the next task of a stretch starts only if the outcome before it is in the inbox",
+        _TASK_HOST,
+        "entry if is_kept else None",
+        "entry",
+        f"{_RUNTIME}::test_what_cannot_be_left_in_the_inbox_ends_the_stretch",
+    ),
+    mutant(
+        "stretch, census",
+        "a stretch goes no further when a new owner has asked",
+        _TASK_HOST,
+        "            if self._stretch.execution_id in mine:\n",
+        "            if False:\n",
+        f"{_RUNTIME}::test_a_new_owner_ends_the_stretch_and_adopts_what_runs",
+    ),
+    mutant(
+        "stretch, epoch, memory",
+        "no outcome is taken in for an owner that was superseded",
+        "persistence/memory_execution.py",
+        "if epoch not in (None, self.epoch):",
+        "if False:",
+        f"{MEMORY}::test_an_entry_for_one_epoch_is_refused_under_the_next",
+        _SIMULATION,
+    ),
+    mutant(
+        "stretch, epoch, Lua",
+        "the same",
+        "persistence/lua/append_inbox.lua",
+        "if epoch ~= '' and head[3] ~= epoch then return {'epoch', head[3]} end\n",
+        "",
+        f"{REDIS}::test_an_entry_for_one_epoch_is_refused_under_the_next",
+    ),
+    mutant(
+        "stretch, unread, Lua",
+        "a claim never misses an outcome",
+        "persistence/lua/append_inbox.lua",
+        "if epoch ~= '' and redis.call('XLEN', INBOX .. id) >= outcomes_below then",
+        "if false then",
+        f"{REDIS}::test_an_entry_for_one_epoch_is_never_behind_what_a_claim_gives",
+    ),
+    mutant(
+        "stretch, claim",
+        "a new owner takes in what task actors have left before it says what is lost",
+        "harmonia_actors/core/execution.py",
+        "            self._resume_settled(settled)\n",
+        "",
+        f"{_CORE}::test_outcomes_in_the_inbox_come_before_all_else",
+        _PROPERTY,
+    ),
+    mutant(
+        "stretch, loss",
+        "so does the owner of a task actor that has died",
+        "harmonia_actors/runtime/host.py",
+        "        self._take_in(driver, entries)\n        driver.deliver_reports(reports)\n",
+        "        driver.deliver_reports(reports)\n",
+        f"{_HOSTS}::test_what_a_dead_worker_has_left_counts_before_its_loss",
+    ),
+    mutant(
+        "stretch, numbers",
+        "what a worker that is thought dead may still start gets another number",
+        "harmonia_actors/core/attempts.py",
+        "            self._next_attempt(task, TaskStatus.PENDING)\n            return\n        row.losses",
+        "            self.handed_out.discard(task)\n            return\n        row.losses",
+        f"{_CORE}::test_a_death_loses_the_one_whose_turn_it_was_and_gives_the_others_new_numbers",
+    ),
+    mutant(
+        "stretch, turns",
+        "nothing of a task is told before the outcome of the one before it",
+        "harmonia_actors/runtime/turns.py",
+        "            if former is not None and not isinstance(report.stimulus, _UNSTARTED):\n",
+        "            if False:\n",
+        f"{_RUNTIME}::test_what_comes_too_early_waits_for_the_outcome_before_it",
+        _SIMULATION,
+    ),
+    mutant(
+        "stretch, stop",
+        "a stretch goes no further when any of it is to stop",
+        _TASK_HOST,
+        "            if attempt[0] == self._stretch.execution_id:\n",
+        "            if False:\n",
+        f"{_RUNTIME}::test_a_stop_of_what_has_ended_ends_the_stretch",
+    ),
+)
