@@ -13,6 +13,12 @@ _PROPERTY = "tests/property/test_stretches.py"
 _SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
 _TASK_HOST = "harmonia_actors/runtime/task_host.py"
 
+_LOST_TURN = """\
+            self._next_attempt(task, TaskStatus.PENDING)
+            return
+        row.losses"""
+_FORGETS = "self.handed_out.discard(task)"
+
 STRETCH_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "stretch, durable",
@@ -28,7 +34,7 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         _TASK_HOST,
         "            if self._stretch.execution_id in mine:\n",
         "            if False:\n",
-        f"{_RUNTIME}::test_a_new_owner_ends_the_stretch_and_adopts_what_runs",
+        f"{_RUNTIME}::test_a_new_owner_ends_the_stretch_between_two_of_its_tasks",
     ),
     mutant(
         "stretch, epoch, memory",
@@ -37,7 +43,6 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         "if epoch not in (None, self.epoch):",
         "if False:",
         f"{MEMORY}::test_an_entry_for_one_epoch_is_refused_under_the_next",
-        _SIMULATION,
     ),
     mutant(
         "stretch, epoch, Lua",
@@ -76,8 +81,8 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         "stretch, numbers",
         "what a worker that is thought dead may still start gets another number",
         "harmonia_actors/core/attempts.py",
-        "            self._next_attempt(task, TaskStatus.PENDING)\n            return\n        row.losses",
-        "            self.handed_out.discard(task)\n            return\n        row.losses",
+        _LOST_TURN,
+        _LOST_TURN.replace("self._next_attempt(task, TaskStatus.PENDING)", _FORGETS),
         f"{_CORE}::test_a_death_loses_the_one_whose_turn_it_was_and_gives_the_others_new_numbers",
     ),
     mutant(

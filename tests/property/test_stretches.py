@@ -8,13 +8,13 @@ the execution ends.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
@@ -38,48 +38,58 @@ class Worker:
     untold: list[st.AttemptStimulus] = field(default_factory=list)
 
 
-@some.composite
-def tasks_of(draw: some.DrawFn) -> dict[str, Any]:
+def tasks_of(luck: random.Random) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
-    for index in range(draw(some.integers(1, _TASKS_MAX))):
+    for index in range(luck.randint(1, _TASKS_MAX)):
         parents = {index - 1} if index else set()
-        if index and draw(some.integers(0, 3)) == 0:
-            parents = draw(some.sets(some.integers(0, index - 1), max_size=2))
+        if index and luck.random() < 0.2:
+            parents = set(luck.sample(range(index), min(index, luck.randint(0, 2))))
         tasks[f"t{index}"] = {
             "depends_on": [f"t{parent}" for parent in sorted(parents)],
-            "retry_policy": {"max_retries": draw(some.integers(0, 2)), "retry_interval": 0},
+            "retry_policy": {"max_retries": luck.randint(0, 2), "retry_interval": 0},
         }
     return tasks
 
 
-class StretchMachine(RuleBasedStateMachine):
-    """Plays workers, clients, and owners that die."""
+class Play:
+    """Plays workers, clients, and owners that die, as luck will have it."""
 
-    @initialize(tasks=tasks_of(), unjoined=some.sets(some.integers(0, 8)), most=some.integers(1, 9))
-    def begin(self, tasks: dict[str, Any], unjoined: set[int], most: int) -> None:
-        joined = [name for index, name in enumerate(tasks) if index not in unjoined]
-        limits = CoreLimits(stretch_tasks_max=most, lost_attempts_max=30)
+    def __init__(self, seed: int) -> None:
+        self.luck = random.Random(seed)
+        tasks = tasks_of(self.luck)
+        joined = [name for name in tasks if self.luck.random() < 0.9]
+        limits = CoreLimits(stretch_tasks_max=self.luck.randint(1, 9), lost_attempts_max=30)
         self.story = Story(workflow_of(tasks), joined=joined, limits=limits)
         self.workers: list[Worker] = []
         #: What the inbox has and no commit has acknowledged.
         self.inbox: list[st.AttemptStimulus] = []
         self.begun: set[Attempt] = set()
+        #: Attempts because of whose outcome others have begun: no other may count any more.
+        self.relied_on: dict[int, int] = {}
         self.due = False
         self.perform(self.story.start())
 
+    def act(self) -> None:
+        """One thing happens."""
+        acts = [(10, self.works), (2, self.dies), (3, self.another_owner), (2, self.timer)]
+        chances = [*acts, (0.2, self.cancel)]
+        weights = [weight for weight, _ in chances]
+        ((_, act),) = self.luck.choices(chances, weights)
+        act()
+
     # What workers do ---------------------------------------------------------------------------
 
-    @precondition(lambda self: self.workers)
-    @rule(data=some.data())
-    def works(self, data: some.DataObject) -> None:
-        """The next step of a worker: it begins something, or what it is at ends."""
-        worker = data.draw(some.sampled_from(self.workers))
-        if worker.live is not None:
-            ends = some.sampled_from(["on", "on", "on", "back", "broke", "fatal"])
-            self.step(worker, data.draw(ends))
-        elif worker.rest:
-            self.step(worker, "begin")
-        if data.draw(some.booleans()):
+    def works(self) -> None:
+        """The next steps of a worker: it begins something, or what it is at ends."""
+        if not self.workers:
+            return
+        worker = self.luck.choice(self.workers)
+        for _ in range(self.luck.randint(1, 4)):
+            if worker.live is not None:
+                self.step(worker, self.luck.choice([*["on"] * 20, "back", "broke", "fatal"]))
+            elif worker.rest:
+                self.step(worker, "begin")
+        if self.luck.random() < 0.4:
             self.deliver(worker)
 
     def step(self, worker: Worker, how: str) -> None:
@@ -115,6 +125,7 @@ class StretchMachine(RuleBasedStateMachine):
         for parent in self.story.workflow.graph.parents[attempt[0]]:
             is_durable = rows[parent].status is TaskStatus.COMPLETED
             assert is_durable or (parent, rows[parent].attempt) in kept, f"{attempt} is too early"
+            self.relied_on[parent] = rows[parent].attempt
 
     def deliver(self, worker: Worker) -> None:
         untold, worker.untold = worker.untold, []
@@ -123,11 +134,11 @@ class StretchMachine(RuleBasedStateMachine):
         if untold:
             self.tell(*untold)
 
-    @precondition(lambda self: self.workers)
-    @rule(data=some.data())
-    def dies(self, data: some.DataObject) -> None:
+    def dies(self) -> None:
         """A worker dies; its owner reads the inbox and only then says what is lost."""
-        worker = data.draw(some.sampled_from(self.workers))
+        if not self.workers:
+            return
+        worker = self.luck.choice(self.workers)
         self.workers.remove(worker)
         had = [*([worker.live] if worker.live else []), *worker.rest]
         told_late = [each for each in worker.untold if isinstance(each, st.AttemptReturned)]
@@ -148,14 +159,13 @@ class StretchMachine(RuleBasedStateMachine):
 
     # What owners and clients do ----------------------------------------------------------------
 
-    @rule(data=some.data())
-    def another_owner(self, data: some.DataObject) -> None:
+    def another_owner(self) -> None:
         """The inbox comes with the claim; then workers are asked, and go no further."""
         adopted: set[Attempt] = set()
         outcomes: list[st.AttemptStimulus] = []
         for worker in list(self.workers):
             worker.rest.clear()
-            found = data.draw(some.booleans())
+            found = self.luck.random() < 0.5
             held = [
                 r for r in worker.untold if isinstance(r, (st.AttemptSucceeded, st.AttemptFailed))
             ]
@@ -173,12 +183,9 @@ class StretchMachine(RuleBasedStateMachine):
         if outcomes:
             self.tell(*outcomes)
 
-    @rule(odds=some.integers(0, 6))
-    def cancel(self, odds: int) -> None:
-        if not odds:
-            self.tell(st.CancelRequested(self.story.at_ms))
+    def cancel(self) -> None:
+        self.tell(st.CancelRequested(self.story.at_ms))
 
-    @rule()
     def timer(self) -> None:
         if self.due:
             self.due = False
@@ -191,6 +198,9 @@ class StretchMachine(RuleBasedStateMachine):
         self.inbox = [r for r in self.inbox if (r.task, r.attempt) not in told]
 
     def perform(self, decision: Decision) -> None:
+        rows = self.story.execution.rows
+        for task, attempt in self.relied_on.items():
+            assert rows[task].attempt == attempt, f"what followed {task}/{attempt} was in vain"
         for command in decision.commands:
             match command:
                 case cmd.StartAttempt(task, attempt, then):
@@ -219,9 +229,8 @@ class StretchMachine(RuleBasedStateMachine):
                 return
         self.workers.append(Worker(deque(), None, [stopped]))
 
-    def teardown(self) -> None:
-        if not hasattr(self, "story"):
-            return
+    def end(self) -> None:
+        """Nothing goes wrong any more: it ends."""
         for _ in range(_ROUNDS_MAX):
             if self.story.execution.is_final:
                 return
@@ -236,5 +245,11 @@ class StretchMachine(RuleBasedStateMachine):
         raise AssertionError(f"it does not end: {self.story.statuses()}")
 
 
-StretchMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestStretches = StretchMachine.TestCase
+@settings(max_examples=400, deadline=None)
+@given(some.integers(0, 2**32), some.integers(1, 40))
+def test_stretches_obey_all_rules_and_end(seed: int, acts: int) -> None:
+    play = Play(seed)
+    for _ in range(acts):
+        if not play.story.execution.is_final:
+            play.act()
+    play.end()

@@ -195,6 +195,19 @@ def test_a_new_owner_ends_the_stretch_and_adopts_what_runs(bench: Bench, inbox: 
     assert len(bench.gates.began) == 2
 
 
+def test_a_new_owner_ends_the_stretch_between_two_of_its_tasks(bench: Bench, inbox: Inbox) -> None:
+    host = host_of(bench, inbox)
+    host.take_in("me", [stretch(member(0), member(1))])
+    live = host.begin_next()
+    assert live is not None
+    outcome = st.AttemptSucceeded(0, 1, 5, st.Output(4, b"null"))
+    entry = host.entry_before_next(live, outcome)
+    assert entry is not None
+    host.finish(live, outcome, entry)
+    host.census("exec-1", 2, "heir")
+    assert host.begin_next() is None
+
+
 def test_an_owner_that_is_superseded_meanwhile_gets_no_further_outcome(
     bench: Bench, inbox: Inbox
 ) -> None:
