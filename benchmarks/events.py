@@ -27,7 +27,7 @@ from benchmarks import machine
 from benchmarks.fanout.cases import FanOut, cases_of_length
 from benchmarks.fanout.document import WORKLOAD, summarise
 from benchmarks.fanout.run_case import run_case
-from benchmarks.fanout.sources import Floor, Service, Source, TurnedDown
+from benchmarks.fanout.sources import Floor, Service, Source, Surface, TurnedDown
 from benchmarks.ledger import Ledger, Line
 from benchmarks.report import RESULTS, write_page
 from benchmarks.turn import ROOT
@@ -36,6 +36,7 @@ __all__ = ["main"]
 
 _SOURCES: dict[str, Callable[[Path], Source]] = {
     "harmonia": Service,
+    "surface": lambda _directory: Surface(),
     "floor": lambda _directory: Floor(),
 }
 _WRITTEN = ("benchmarks/README.md", "benchmarks/results")

@@ -26,12 +26,14 @@ METHOD: Final = (
     "fast as it can`: 200 tasks that all may begin at once, 402 events; deliveries count from the "
     "first event's commit to the last one's arrival. The floor is one bare uvicorn process that "
     "writes the same messages, made beforehand, from memory to the same subscribers, without a "
-    "proxy, and a latency of it counts from when a message was put there. Harmonia has one replica "
-    "of each protocol, so it can use both cores where the floor has one; subscribers, proxy, "
-    "engine and store share them."
+    "proxy, and a latency of it counts from when a message was put there. Between the two, "
+    "Harmonia's streams alone: its routes and hub in one process over a store in memory, without "
+    "Ray, proxy and engine. Harmonia itself has one replica of each protocol, so it can use both "
+    "cores where these have one; subscribers, proxy, engine and store share them."
 )
 SYSTEMS: Final = (
     {"name": "harmonia", "title": "Harmonia", "durability": "D3"},
+    {"name": "surface", "title": "its streams alone", "durability": "D0"},
     {"name": "floor", "title": "bare uvicorn", "durability": "D0"},
 )
 

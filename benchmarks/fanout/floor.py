@@ -18,7 +18,7 @@ import uvicorn
 
 from harmonia_actors.core.events import ExecutionCancelled, TaskProgress, encode_event
 
-__all__ = ["HISTORY", "Topic", "main", "messages"]
+__all__ = ["HISTORY", "Topic", "answer", "body_of", "main", "messages"]
 
 #: The stream that those ask for who then take nothing in: longer than all buffers on its way.
 HISTORY = "history"
@@ -78,7 +78,7 @@ class _Floor:
         elif name == "begin":
             await self._begin(receive, send)
         else:
-            await _answer(send, b"")
+            await answer(send, b"")
 
     def _topic(self, name: str) -> Topic:
         topic = self._topics.get(name)
@@ -121,13 +121,7 @@ class _Floor:
     _count: int | None = None
 
     async def _begin(self, receive: _Receive, send: _ASGI) -> None:
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        order = json.loads(body)
+        order = json.loads(await body_of(receive))
         made = messages(order["count"], order["size"])
         topics = [self._topic(str(number)) for number in range(order["topics"])]
         self._count = len(made)
@@ -137,7 +131,7 @@ class _Floor:
                 for number, topic in enumerate(topics)
             )
         )
-        await _answer(send, json.dumps([topic.published_us for topic in topics]).encode())
+        await answer(send, json.dumps([topic.published_us for topic in topics]).encode())
 
 
 async def _emit(
@@ -154,7 +148,18 @@ async def _emit(
         topic.publish([message])
 
 
-async def _answer(send: _ASGI, body: bytes) -> None:
+async def body_of(receive: _Receive) -> bytes:
+    """The body of a request, whole."""
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body"):
+            return body
+
+
+async def answer(send: _ASGI, body: bytes) -> None:
+    """Answer a request."""
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await _write(send, body, more=False)

@@ -20,11 +20,12 @@ import psutil
 
 from benchmarks.fanout.cases import FanOut
 from benchmarks.fanout.floor import HISTORY
+from benchmarks.fanout.surface import execution_name
 from benchmarks.systems.harmonia import Harmonia
 from benchmarks.systems.store import free_port
 from harmonia_serve.cli.installation.processes import marked
 
-__all__ = ["Floor", "Prepared", "Service", "Source", "TurnedDown"]
+__all__ = ["Floor", "Prepared", "Service", "Source", "Surface", "TurnedDown"]
 
 _AT_ONCE = 64
 _READY_S = 30.0
@@ -34,6 +35,7 @@ _LOOK_S = 0.1
 _PER_EMITTER_S = 10.0
 #: Nothing about the speed of streams: reports are to come one by one, and streams by the thousand.
 _SETTINGS = {"HARMONIA_PROGRESS_INTERVAL_MS": "0", "HARMONIA_ASYNC_ATTEMPTS_MAX": "4000"}
+_ANY_KEY = {"X-API-Key": "hk_" + "0" * 32}
 #: What a stalled reader asks for: more than all buffers on its way hold.
 _HISTORY_TASKS, _HISTORY_BYTES = 400, 60_000
 
@@ -258,33 +260,30 @@ def _part(title: str, process: psutil.Process) -> str:
     return "rest"
 
 
-class Floor:
-    """The bare server."""
+class _Bare:
+    """A single process that is told over HTTP when to begin; a new one for each case."""
 
-    name = "floor"
+    name = ""
+    module = ""
 
     def __init__(self) -> None:
         self._case: FanOut | None = None
-        self._published: list[list[float]] = []
+        self._times: list[list[float]] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> dict[str, Any]:
-        self._start()
-        return {}
-
-    def _start(self) -> None:
         self._port = free_port()
-        command = [sys.executable, "-m", "benchmarks.fanout.floor", str(self._port)]
+        command = [sys.executable, "-m", self.module, str(self._port)]
         self._process = subprocess.Popen(command)
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             try:
-                httpx.get(f"http://127.0.0.1:{self._port}/ready", timeout=1, trust_env=False)
+                self._ask("ready", {}, 1)
             except httpx.TransportError:
                 time.sleep(0.05)
             else:
-                return
-        raise TurnedDown("the floor does not answer")
+                return {}
+        raise TurnedDown(f"{self.name} does not answer")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -293,10 +292,11 @@ class Floor:
             self._process.wait()
 
     def prepare(self, case: FanOut) -> Prepared:
-        # A process of its own for each case: what a former one has left is not to be sent.
+        # What a former case has left is not to be sent.
         self.stop()
-        self._start()
+        self.start()
         self._case = case
+        self._ask("prepare", {"topics": case.executions}, _READY_S)
         kinds = ("websocket", "sse")
         streams = [
             (str(number % case.executions), kinds[number % 2]) for number in range(case.subscribers)
@@ -305,9 +305,9 @@ class Floor:
         return Prepared(
             "127.0.0.1",
             self._port,
-            {},
-            [(name, kind, f"/{kind}/{name}") for name, kind in streams],
-            [(kind, f"/{kind}/{HISTORY}") for kind in stalled],
+            _ANY_KEY,
+            [(name, kind, self._path(kind, name)) for name, kind in streams],
+            [(kind, self._path(kind, HISTORY)) for kind in stalled],
         )
 
     def begin(self) -> None:
@@ -320,13 +320,38 @@ class Floor:
             "size": case.size,
             "spread_s": 1 / case.per_s if case.per_s else 0.0,
         }
-        url = f"http://127.0.0.1:{self._port}/begin"
-        answer = httpx.post(url, json=order, timeout=_CASE_S, trust_env=False)
-        self._published = answer.json()
+        self._times = self._ask("begin", order, _CASE_S).json()
 
     def published(self) -> Mapping[str, Sequence[float]]:
-        return {str(number): times for number, times in enumerate(self._published)}
+        return {str(number): times for number, times in enumerate(self._times)}
 
     def processes(self) -> Mapping[str, Sequence[psutil.Process]]:
         assert self._process is not None
         return {"server": [psutil.Process(self._process.pid)]}
+
+    def _path(self, kind: str, name: str) -> str:
+        raise NotImplementedError
+
+    def _ask(self, what: str, order: dict[str, Any], timeout_s: float) -> httpx.Response:
+        url = f"http://127.0.0.1:{self._port}/{what}"
+        return httpx.post(url, json=order, timeout=timeout_s, trust_env=False)
+
+
+class Floor(_Bare):
+    """The bare server."""
+
+    name = "floor"
+    module = "benchmarks.fanout.floor"
+
+    def _path(self, kind: str, name: str) -> str:
+        return f"/{kind}/{name}"
+
+
+class Surface(_Bare):
+    """Harmonia's streams alone."""
+
+    name = "surface"
+    module = "benchmarks.fanout.surface"
+
+    def _path(self, kind: str, name: str) -> str:
+        return _path(kind, execution_name(name))
