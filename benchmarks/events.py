@@ -115,7 +115,7 @@ def _give_turn(ledger: Ledger, number: int, name: str, cases: list[FanOut]) -> N
             source.stop()
 
 
-_SHOWN = ("deliveries_per_s", "p50_ms", "p99_ms", "events", "cpu_percent", "others_percent")
+_SHOWN = ("deliveries_per_s", "p50_ms", "p99_ms", "us_per_delivery", "events", "others_percent")
 
 
 def _found(source: Source, case: FanOut) -> dict[str, Any]:

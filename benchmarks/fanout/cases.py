@@ -82,6 +82,7 @@ COLUMNS = (
     Column("lost", "lost", 0),
     Column("repeated", "repeated", 0),
     Column("disordered", "out of order", 0),
+    Column("us_per_delivery", "µs of CPU/delivery", 0),
     Column("cpu_percent", "all, % of a core", 0),
     Column("pss_mb", "all, PSS MB", 0),
     Column("others_percent", "others, % of a core", 0),
@@ -126,6 +127,7 @@ def measure(
     figures = {
         "subscribers": float(case.subscribers),
         "events": float(sum(map(len, published.values()))),
+        "deliveries": float(deliveries),
         "deliveries_per_s": deliveries / seconds,
         "kept_up": float(deliveries / seconds >= _SHARE_KEPT * offered),
         "lost": float(lost),
