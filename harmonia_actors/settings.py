@@ -335,6 +335,13 @@ class Settings(BaseSettings):
     )
 
     # Pools
+    broadcasters: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Actors that hand committed events to the streaming replicas; each has a share "
+        "of all executions.",
+    )
     node_types: tuple[dict[str, float], ...] = Field(
         (),
         description="Resources of nodes that the autoscaler may add, as JSON, where Harmonia "

@@ -81,7 +81,7 @@ class _Surface:
     def __init__(self) -> None:
         self._store = MemoryStore()
         self._broadcast = Broadcast()
-        hub = EventHub(self._store, _Feed(self._broadcast))
+        hub = EventHub(self._store, [_Feed(self._broadcast)])
         gateway = cast(Gateway, _Gateway(hub))
         self._app = build_app(gateway, Settings())
         self._published: list[list[float]] = []

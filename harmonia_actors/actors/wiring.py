@@ -67,13 +67,16 @@ def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
         "max_concurrency": 10_000,
         "enable_task_events": False,
     }
-    progress("task pool, broadcaster and supervisor")
+    progress("task pool, broadcasters and supervisor")
     pool = TaskPool.options(name=pool_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
-    broadcaster = Broadcaster.options(  # type: ignore[attr-defined]
-        name=broadcaster_name(namespace), **common
-    ).remote(settings)
+    broadcasters = [
+        Broadcaster.options(  # type: ignore[attr-defined]
+            name=broadcaster_name(namespace, shard), **common
+        ).remote(settings)
+        for shard in range(settings.broadcasters)
+    ]
     supervisor = Supervisor.options(name=supervisor_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
-    calls = [pool.ready.remote(), broadcaster.ready.remote(), supervisor.ready.remote()]
+    calls = [actor.ready.remote() for actor in (pool, *broadcasters, supervisor)]
     wait_until_ready(
         lambda within_s: _are_done(calls, within_s),
         lambda: _look_at(pool),
@@ -126,9 +129,8 @@ def make_gateway(settings: Settings) -> InstallationGateway:
         settings=settings,
         version=version(),
     )
-    hub = EventHub(
-        made.store, RayEventFeed(settings), recent_bytes_max=settings.stream_recent_bytes_max
-    )
+    feeds = [RayEventFeed(settings, shard) for shard in range(settings.broadcasters)]
+    hub = EventHub(made.store, feeds, recent_bytes_max=settings.stream_recent_bytes_max)
     return InstallationGateway(made, hub, RayFileReader(settings))
 
 

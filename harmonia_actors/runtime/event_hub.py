@@ -1,8 +1,10 @@
 """Follows executions for the clients of one replica: each event is fetched once and shared.
 
 A client's position is a seq. What it needs next is taken from the recent events in memory if they
-hold it, else from the log in the store; so joining at any moment, a lost broadcaster and a dropped
-batch all end in the same place: every event once, in order.
+hold it, else from the log in the store. Up to where the log is known is kept once for all clients
+of an execution: they wait, and one task looks into the log after a sign that something was missed,
+and after a long silence. So joining at any moment, a lost broadcaster and a dropped batch all end
+in the same place: every event once, in order.
 """
 
 from __future__ import annotations
@@ -13,47 +15,27 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
 from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import StreamEvent
-from harmonia_actors.runtime.broadcast import Batch, UnknownReader
-from persistence.errors import Missing, StoreUnavailable
+from harmonia_actors.runtime.feeds import EventFeed, FeedReader
+from harmonia_actors.runtime.shards import shard_of
+from persistence.errors import Missing, StoreError, StoreUnavailable
 from persistence.store import Store
 
-__all__ = ["EventFeed", "EventHub", "FeedGone", "parse_event"]
+__all__ = ["EventHub", "parse_event"]
 
 _log = logging.getLogger(__name__)
 
 _RECENT_MAX = 2_000
 _PAGE = 500
-_PULL_S = 20.0
 #: While nothing comes, the log is looked at this often: it is the truth, the feed only a hint.
 _LOOK_S = 10.0
-#: Looks after a sign that something was missed.
+#: Looks again after a sign that something was missed, or when the store did not answer.
 _SOON_S = 0.5
-
-
-class FeedGone(Exception):
-    """The broadcaster cannot be reached at the moment."""
-
-
-class EventFeed(Protocol):
-    """A broadcaster, seen from a replica. Methods may raise FeedGone or UnknownReader."""
-
-    async def follow(self, execution_ids: Sequence[str]) -> None:
-        """Send these executions' events from now on."""
-        ...
-
-    async def unfollow(self, execution_ids: Sequence[str]) -> None:
-        """Do not send these any more."""
-        ...
-
-    async def pull(self, wait_s: float) -> Sequence[Batch]:
-        """What has come, or nothing after `wait_s` seconds."""
-        ...
 
 
 def parse_event(seq: int, body: bytes) -> StreamEvent:
@@ -68,40 +50,78 @@ def parse_event(seq: int, body: bytes) -> StreamEvent:
 class _Topic:
     """One execution, as long as a client here follows it."""
 
+    execution_id: str
     clients: int = 0
-    #: The last events, in order without a gap.
+    #: The seq up to which all is known to be in the log; None until that has been asked.
+    known: int | None = None
+    #: The last events, in order without a gap, up to `known`; none if they are too large to keep.
     recent: deque[StreamEvent] = field(default_factory=deque)
+    #: No event will ever follow `known`.
+    is_over: bool = False
     #: Replaced whenever something has come, so that each client waits for the next change.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Something was missed: look into the log soon.
-    missed: bool = False
+    #: Set when the log is to be looked at.
+    suspicion: asyncio.Event = field(default_factory=asyncio.Event)
+    #: When something has last come.
+    heard_s: float = 0.0
+    watching: asyncio.Task[None] | None = None
+    #: What was last given out: up to which `known`, after which position, and the events.
+    given: tuple[int | None, int, Sequence[StreamEvent]] = (None, -1, ())
+
+    def wake(self) -> None:
+        """Let all clients look."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def has_nothing_after(self, position: int) -> bool:
+        """Whether a client there has all that is known."""
+        return self.known is not None and position >= self.known
+
+    def following(self, position: int) -> Sequence[StreamEvent]:
+        """Recent events right after `position`; empty if memory does not hold the very next one.
+
+        Clients at the same position are given the same object.
+        """
+        recent = self.recent
+        if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
+            return ()
+        if self.given[:2] == (self.known, position):
+            return self.given[2]
+        start = position + 1 - recent[0].seq
+        end = min(len(recent), start + _PAGE)
+        batch = EventBatch([recent[index] for index in range(start, end)])
+        if self.clients > 1:
+            self.given = (self.known, position, batch)
+        return batch
 
 
 class EventHub:
     """All executions that clients of this replica follow."""
 
     def __init__(
-        self, store: Store, feed: EventFeed, *, recent_bytes_max: int = 64_000_000
+        self, store: Store, feeds: Sequence[EventFeed], *, recent_bytes_max: int = 64_000_000
     ) -> None:
-        """`recent_bytes_max`: of all events that are kept, so that the log need not be read."""
+        """`feeds`: one of each broadcaster, in their order.
+
+        `recent_bytes_max`: of all events that are kept, so that the log need not be read.
+        """
         self._store = store
-        self._feed = feed
+        self._readers = [FeedReader(feed, self._heard, self._suspect) for feed in feeds]
         self._recent_bytes_max = recent_bytes_max
         #: Bytes of all recent events.
         self.recent_bytes = 0
         self._topics: dict[str, _Topic] = {}
         #: Those that have recent events; the one whose last event is oldest comes first.
         self._by_age: dict[_Topic, None] = {}
-        self._pulling: asyncio.Task[None] | None = None
 
     async def events(
         self, execution_id: str, *, after: int
     ) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events with seq > `after`, in batches, until the last.
 
-        The first batch comes at once, others when there is something, empty ones now and then. An
-        execution that has ended, and has no event after that seq, gives no batch at all. One that
-        expires while it is being read ends where it is.
+        The first batch comes at once, others when there is something. An execution that has ended,
+        and has no event after that seq, gives no batch at all. One that expires while it is being
+        read ends where it is.
         """
         first = await self._first(execution_id, after)
         if not first and await self._has_ended(execution_id):
@@ -109,39 +129,43 @@ class EventHub:
             first = await self._first(execution_id, after)
             if not first:
                 return
-        topic = await self._join(execution_id)
+        topic = self._join(execution_id)
         try:
             position = after
-            batch: Sequence[StreamEvent] = first
-            yield batch
+            batch: Sequence[StreamEvent] | None = first
+            yield first
             while True:
                 if batch:
                     position = batch[-1].seq
                     if batch[-1].last:
                         return
                 changed = topic.changed
-                batch = _following(topic, position)
-                if not batch:
-                    read = await self._read(execution_id, position)
-                    if read is None:
+                batch = topic.following(position)
+                if not batch and topic.has_nothing_after(position):
+                    if topic.is_over:
                         return
-                    batch = read
-                if not batch and await self._wait(topic, changed):
+                    await changed.wait()
                     continue
-                if not batch and await self._is_beyond_the_end(execution_id, position):
+                batch = batch or await self._read(execution_id, position)
+                if batch is None:
                     return
-                yield batch
+                if batch:
+                    yield batch
+                else:
+                    await _wait(changed, _SOON_S)
         finally:
-            self._leave(execution_id, topic)
+            self._leave(topic)
 
     async def close(self) -> None:
-        """Stop pulling."""
-        if self._pulling is not None:
-            self._pulling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pulling
+        """Stop following."""
+        watching = [topic.watching for topic in self._topics.values() if topic.watching]
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        for reader in self._readers:
+            await reader.close()
 
-    # -------------------------------------------------------------------------------------------
+    # One client --------------------------------------------------------------------------------
 
     async def _first(self, execution_id: str, after: int) -> Sequence[StreamEvent]:
         try:
@@ -161,20 +185,6 @@ class EventHub:
         fields = found[0]
         return fields is not None and decode_head(fields["head"]).status.is_final
 
-    async def _is_beyond_the_end(self, execution_id: str, position: int) -> bool:
-        """Whether no event will ever follow, although the client has not seen the last one.
-
-        It may have named a seq that the log never reached.
-        """
-        try:
-            # No answer is not an empty one: what follows may be there all the same.
-            ended = await self._has_ended(execution_id)
-            return ended and not await self._first(execution_id, position)
-        except ServiceUnavailable:
-            return False
-        except ExecutionNotFound:
-            return True
-
     async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""
         try:
@@ -185,82 +195,125 @@ class EventHub:
             return None
         return [parse_event(event.seq, event.body) for event in stored]
 
-    async def _wait(self, topic: _Topic, changed: asyncio.Event) -> bool:
-        wait_s = _SOON_S if topic.missed else _LOOK_S
-        topic.missed = False
+    def _join(self, execution_id: str) -> _Topic:
+        topic = self._topics.get(execution_id)
+        if topic is None:
+            topic = self._topics[execution_id] = _Topic(execution_id)
+            topic.watching = asyncio.get_running_loop().create_task(self._watch(topic))
+        topic.clients += 1
+        return topic
+
+    def _leave(self, topic: _Topic) -> None:
+        topic.clients -= 1
+        if topic.clients == 0 and self._topics.get(topic.execution_id) is topic:
+            del self._topics[topic.execution_id]
+            self._drop(topic, len(topic.recent))
+            if topic.watching is not None:
+                topic.watching.cancel()
+            self._reader_of(topic).unfollow(topic.execution_id)
+
+    def _reader_of(self, topic: _Topic) -> FeedReader:
+        return self._readers[shard_of(topic.execution_id, len(self._readers))]
+
+    # All clients of an execution ---------------------------------------------------------------
+
+    async def _watch(self, topic: _Topic) -> None:
+        """Follow, and look into the log whenever something may have been missed."""
+        clock = asyncio.get_running_loop().time
+        # A broadcaster that does not answer must not keep anybody from the log.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._reader_of(topic).follow(topic.execution_id)
+        while not topic.is_over:
+            topic.suspicion.clear()
+            if not await self._look(topic):
+                await _wait(topic.suspicion, _SOON_S)
+                continue
+            left_s = _LOOK_S
+            while left_s > 0 and not await _wait(topic.suspicion, left_s):
+                # Events that came meanwhile are as good as a look.
+                left_s = topic.heard_s + _LOOK_S - clock()
+
+    async def _look(self, topic: _Topic) -> bool:
+        """Take what the log has after what is known. False if it has to be looked at again soon."""
         try:
-            async with asyncio.timeout(wait_s):
-                await changed.wait()
-        except TimeoutError:
+            if topic.known is None:
+                return await self._look_first(topic)
+            stored = await self._store.read_events(
+                topic.execution_id, after=topic.known, limit=_PAGE
+            )
+            if stored:
+                self._take(topic, stored[0].seq, [event.body for event in stored])
+                if len(stored) == _PAGE:
+                    topic.suspicion.set()
+                return True
+            found = await self._store.read_executions([topic.execution_id], ["head"])
+            fields = found[0]
+            if fields is None or decode_head(fields["head"]).status.is_final:
+                return await self._look_last(topic)
+        except Missing:
+            self._end(topic)
+        except StoreError:
+            return False
+        except Exception:
+            # All clients of the execution depend on it: it must not end by what can be tried again.
+            _log.exception("the log of %s cannot be looked into", topic.execution_id)
             return False
         return True
 
-    async def _join(self, execution_id: str) -> _Topic:
+    async def _look_first(self, topic: _Topic) -> bool:
+        """From here on events are heard of; those before are read by the clients that need them."""
+        found = await self._store.read_execution(topic.execution_id, rows=False)
+        if found is None:
+            raise Missing(topic.execution_id)
+        topic.known = found.seq
+        topic.is_over = decode_head(found.fields["head"]).status.is_final
+        topic.wake()
+        return False
+
+    async def _look_last(self, topic: _Topic) -> bool:
+        """It has ended, perhaps after the log was read."""
+        known = topic.known or 0
+        stored = await self._store.read_events(topic.execution_id, after=known, limit=_PAGE)
+        if stored:
+            self._take(topic, stored[0].seq, [event.body for event in stored])
+            return False
+        self._end(topic)
+        return True
+
+    def _end(self, topic: _Topic) -> None:
+        topic.is_over = True
+        topic.known = topic.known or 0
+        topic.wake()
+
+    def _heard(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        """A broadcaster has told of events."""
         topic = self._topics.get(execution_id)
-        if topic is None:
-            topic = self._topics[execution_id] = _Topic(missed=True)
-            topic.clients += 1
-            with contextlib.suppress(FeedGone, UnknownReader):
-                await self._feed.follow([execution_id])
-        else:
-            topic.clients += 1
-        if self._pulling is None or self._pulling.done():
-            self._pulling = asyncio.get_running_loop().create_task(self._pull())
-        return topic
+        if topic is not None and not self._take(topic, first_seq, bodies):
+            topic.suspicion.set()
 
-    def _leave(self, execution_id: str, topic: _Topic) -> None:
-        topic.clients -= 1
-        if topic.clients == 0 and self._topics.get(execution_id) is topic:
-            del self._topics[execution_id]
-            self._drop(topic, len(topic.recent))
-            leaving = asyncio.get_running_loop().create_task(self._unfollow(execution_id))
-            leaving.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    async def _unfollow(self, execution_id: str) -> None:
-        if execution_id not in self._topics:
-            with contextlib.suppress(FeedGone, UnknownReader):
-                await self._feed.unfollow([execution_id])
-
-    async def _pull(self) -> None:
-        """Fetch batches as long as anybody follows anything."""
-        while self._topics:
-            try:
-                batches = await self._feed.pull(_PULL_S)
-            except UnknownReader:
-                await self._follow_again()
-                continue
-            except FeedGone as error:
-                _log.info("no broadcaster at the moment: %s", error)
-                await asyncio.sleep(_SOON_S)
-                await self._follow_again()
-                continue
-            for execution_id, first_seq, bodies in batches:
-                self._take(execution_id, first_seq, bodies)
-
-    async def _follow_again(self) -> None:
-        """What came meanwhile was missed: clients look into the log."""
-        with contextlib.suppress(FeedGone):
-            await self._feed.follow(list(self._topics))
-        for topic in self._topics.values():
-            topic.missed = True
-            _wake(topic)
-
-    def _take(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+    def _suspect(self, execution_id: str) -> None:
         topic = self._topics.get(execution_id)
-        if topic is None:
-            return
-        for offset, body in enumerate(bodies):
-            event = parse_event(first_seq + offset, body)
-            recent = topic.recent
-            if recent and event.seq <= recent[-1].seq:
-                continue
-            if recent and event.seq != recent[-1].seq + 1:
-                self._drop(topic, len(recent))
+        if topic is not None:
+            topic.suspicion.set()
+
+    def _take(self, topic: _Topic, first_seq: int, bodies: Sequence[bytes]) -> bool:
+        """Keep what is new of these. False if it cannot be known what comes before them."""
+        if topic.known is None or first_seq > topic.known + 1:
+            return False
+        for seq in range(topic.known + 1, first_seq + len(bodies)):
+            event = parse_event(seq, bodies[seq - first_seq])
             self._keep(topic, event)
-        _wake(topic)
+            topic.is_over = event.last
+        topic.heard_s = asyncio.get_running_loop().time()
+        topic.wake()
+        return True
+
+    # Memory ------------------------------------------------------------------------------------
 
     def _keep(self, topic: _Topic, event: StreamEvent) -> None:
         """Keep one more recent event; the oldest go where there are too many."""
+        topic.known = event.seq
         topic.recent.append(event)
         self.recent_bytes += len(event.body)
         self._by_age.pop(topic, None)
@@ -277,15 +330,11 @@ class EventHub:
             self._by_age.pop(topic, None)
 
 
-def _wake(topic: _Topic) -> None:
-    topic.changed.set()
-    topic.changed = asyncio.Event()
-
-
-def _following(topic: _Topic, position: int) -> Sequence[StreamEvent]:
-    """Recent events right after `position`; empty if memory does not hold the very next one."""
-    recent = topic.recent
-    if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
-        return ()
-    start = position + 1 - recent[0].seq
-    return [recent[index] for index in range(start, min(len(recent), start + _PAGE))]
+async def _wait(event: asyncio.Event, wait_s: float) -> bool:
+    """Whether it was set in time."""
+    try:
+        async with asyncio.timeout(wait_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -15,7 +15,8 @@ from typing import Any, cast
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
-from harmonia_actors.runtime.event_hub import EventHub, FeedGone
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.ports import TaskActorDied
 from persistence.store import Store
 from tests.simulation.network import Network
@@ -28,7 +29,7 @@ _AGAIN_S = 0.2
 
 
 class Broadcaster:
-    """The broadcaster actor."""
+    """One of the broadcaster actors."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -83,10 +84,11 @@ class Streams:
         process: Process,
         network: Network,
         store: DistantStore,
-        broadcaster: Callable[[], Broadcaster],
+        broadcasters: Sequence[Callable[[], Broadcaster]],
     ) -> None:
         self.process = process
-        self.hub = EventHub(cast(Store, store), _Feed(process, network, broadcaster))
+        feeds = [_Feed(process, network, broadcaster) for broadcaster in broadcasters]
+        self.hub = EventHub(cast(Store, store), feeds)
 
     async def serve(
         self,

@@ -19,9 +19,12 @@ from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.core.statuses import ExecutionStatus
-from harmonia_actors.runtime import event_hub
+from harmonia_actors.runtime import event_hub, feeds
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, BroadcastLimits, UnknownReader
-from harmonia_actors.runtime.event_hub import EventHub, FeedGone
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.feeds import FeedGone
+from harmonia_actors.runtime.ports import EventSink
+from harmonia_actors.runtime.shards import ShardedSink, shard_of
 from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit, NewExecution, StoredEvent
@@ -31,9 +34,9 @@ from tests.support.scripted_actors import settle, until
 class Log:
     """One execution in a store, to which events are committed, and told to a broadcaster."""
 
-    def __init__(self, store: MemoryStore, broadcast: Broadcast, name: str = "exec-1") -> None:
+    def __init__(self, store: MemoryStore, sink: EventSink, name: str = "exec-1") -> None:
         self.store = store
-        self.broadcast = broadcast
+        self.sink = sink
         self.name = name
         self.bodies: list[bytes] = []
         self.version = 1
@@ -88,7 +91,7 @@ class Log:
             )
         )
         if tell:
-            self.broadcast.publish([(self.name, first, bodies)])
+            self.sink.publish(self.name, first, bodies)
 
 
 class Feed:
@@ -114,6 +117,11 @@ class Feed:
         self._check()
         return batches
 
+    def publish(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        """As whoever commits sees it; what is away hears nothing."""
+        if not self.gone:
+            self.broadcast.publish([(execution_id, first_seq, bodies)])
+
     def restart(self) -> None:
         """Another process takes its place: it knows no readers."""
         self.broadcast = Broadcast()
@@ -124,16 +132,13 @@ class Feed:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, shards: int = 1) -> None:
         self.store = MemoryStore()
-        self.broadcast = Broadcast()
-        self.feed = Feed(self.broadcast)
-        self.hub = EventHub(self.store, self.feed, recent_bytes_max=1_000_000)
-        self.log = Log(self.store, self.broadcast)
-
-    def restart_feed(self) -> None:
-        self.feed.restart()
-        self.log.broadcast = self.feed.broadcast
+        self.feeds = [Feed(Broadcast()) for _ in range(shards)]
+        self.feed = self.feeds[0]
+        self.sink = ShardedSink(self.feeds)
+        self.hub = EventHub(self.store, self.feeds, recent_bytes_max=1_000_000)
+        self.log = Log(self.store, self.sink)
 
     async def receive(
         self, after: int = 0, most: int = 10**9, name: str = "exec-1"
@@ -151,15 +156,33 @@ class World:
         return found
 
 
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    # What is only there to heal losses, sooner.
+def heal_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is only there to heal losses comes sooner."""
     monkeypatch.setattr(event_hub, "_LOOK_S", 0.03)
     monkeypatch.setattr(event_hub, "_SOON_S", 0.01)
+    monkeypatch.setattr(feeds, "_AGAIN_S", 0.01)
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    heal_soon(monkeypatch)
     found = World()
     await found.log.create()
     yield found
     await found.hub.close()
+
+
+def count_reads(world: World) -> list[str]:
+    """One entry for each reading of the log from now on."""
+    reads: list[str] = []
+    read = world.store.read_events
+
+    async def counted(execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        reads.append(execution_id)
+        return await read(execution_id, after=after, limit=limit)
+
+    world.store.read_events = counted  # type: ignore[method-assign]
+    return reads
 
 
 def seqs(events: Sequence[StreamEvent]) -> list[int]:
@@ -244,23 +267,15 @@ async def test_an_execution_that_expires_while_it_is_read_ends_where_it_is(world
 
 
 async def test_clients_of_one_execution_share_one_reading(world: World) -> None:
-    reads = 0
-    read = world.store.read_events
-
-    async def counted(execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
-        nonlocal reads
-        reads += 1
-        return await read(execution_id, after=after, limit=limit)
-
     await world.log.commit(1)
     clients = [asyncio.ensure_future(world.receive()) for _ in range(20)]
     await until(lambda: world.feed.pulls)
-    await settle()
-    world.store.read_events = counted  # type: ignore[method-assign]
+    await settle(20)
+    reads = count_reads(world)
     await world.log.commit(50, last=True)
     found = await asyncio.gather(*clients)
     assert all(seqs(one) == list(range(1, 53)) for one in found)
-    assert reads <= 20, "each client reads the log again for each event"
+    assert len(reads) <= 2, "each client reads the log by itself"
 
 
 async def test_an_events_data_is_cut_out_of_its_body(world: World) -> None:
@@ -273,11 +288,11 @@ async def test_an_events_data_is_cut_out_of_its_body(world: World) -> None:
 
 
 async def test_what_is_kept_of_recent_events_is_bounded_by_bytes(world: World) -> None:
-    logs = [Log(world.store, world.broadcast, name) for name in ("exec-2", "exec-3", "exec-4")]
+    logs = [Log(world.store, world.sink, name) for name in ("exec-2", "exec-3", "exec-4")]
     for log in logs:
         await log.create()
     clients = [asyncio.ensure_future(world.receive(name=log.name)) for log in logs]
-    await until(lambda: world.broadcast.counts()["followed"] == 3)
+    await until(lambda: world.feed.broadcast.counts()["followed"] == 3)
     kept = []
     for _ in range(30):
         for log in logs:
@@ -319,7 +334,7 @@ async def test_the_broadcaster_may_be_away_or_another_one(world: World) -> None:
     await world.log.commit(2)
     world.feed.gone = False
     await world.log.commit(2)
-    world.restart_feed()
+    world.feed.restart()
     await world.log.commit(2)
     await until(lambda: world.feed.broadcast.counts()["followed"] == 1)
     await world.log.commit(1, last=True)
@@ -329,7 +344,7 @@ async def test_the_broadcaster_may_be_away_or_another_one(world: World) -> None:
 async def test_when_nobody_follows_any_more_the_broadcaster_is_told(world: World) -> None:
     await world.log.commit(3)
     assert seqs(await world.receive(most=3)) == [1, 2, 3]
-    await until(lambda: world.broadcast.counts()["followed"] == 0)
+    await until(lambda: world.feed.broadcast.counts()["followed"] == 0)
 
 
 async def test_a_store_that_is_away_at_the_start_is_said_to_be(world: World) -> None:
@@ -341,44 +356,132 @@ async def test_a_store_that_is_away_at_the_start_is_said_to_be(world: World) -> 
         await world.receive()
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("seed", range(25))
 async def test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for(
-    world: World, seed: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, shards: int
 ) -> None:
-    """Clients join and leave at any moment; the broadcaster drops, restarts, is away."""
+    """Clients join and leave at any moment; any broadcaster drops, restarts, is away."""
+    heal_soon(monkeypatch)
     luck = random.Random(seed)
+    world = World(shards)
     world.hub = EventHub(
-        world.store, world.feed, recent_bytes_max=luck.choice([0, 900, 3_000, 1_000_000])
+        world.store, world.feeds, recent_bytes_max=luck.choice([0, 900, 3_000, 1_000_000])
     )
-    cut: list[tuple[int, asyncio.Task[list[StreamEvent]], int]] = []
-    whole: list[tuple[int, asyncio.Task[list[StreamEvent]]]] = []
-    for _ in range(40):
+    logs = [Log(world.store, world.sink, f"exec-{number}") for number in range(2 * shards - 1)]
+    for log in logs:
+        await log.create()
+    clients: list[tuple[Log, int, int, asyncio.Task[list[StreamEvent]]]] = []
+    for _ in range(40 * shards):
+        log, feed = luck.choice(logs), luck.choice(world.feeds)
         match luck.randrange(8):
             case 0 | 1:
-                await world.log.commit(luck.randrange(1, 9), tell=luck.random() < 0.7)
-            case 2:
-                after = luck.randrange(len(world.log.bodies) + 1)
-                whole.append((after, asyncio.ensure_future(world.receive(after))))
-            case 3:
-                after = luck.randrange(len(world.log.bodies) + 1)
-                most = luck.randrange(1, 5)
-                cut.append((after, asyncio.ensure_future(world.receive(after, most)), most))
+                await log.commit(luck.randrange(1, 9), tell=luck.random() < 0.7)
+            case 2 | 3 as kind:
+                after = luck.randrange(len(log.bodies) + 1)
+                most = luck.randrange(1, 5) if kind == 3 else 10**9
+                client = asyncio.ensure_future(world.receive(after, most, log.name))
+                clients.append((log, after, most, client))
             case 4:
-                world.restart_feed()
+                feed.restart()
             case 5:
-                world.feed.gone = luck.random() < 0.5
+                feed.gone = luck.random() < 0.5
             case _:
                 await settle(luck.randrange(1, 6))
-    world.feed.gone = False
-    await world.log.commit(3, last=True, tell=luck.random() < 0.5)
-    total = len(world.log.bodies)
-    for after, client in whole:
-        found = await client
-        assert [event.body for event in found] == world.log.bodies[after:]
-    for after, client, most in cut:
-        found = await client
-        assert [event.body for event in found] == world.log.bodies[after : after + len(found)]
-        assert len(found) >= min(most, total - after)
+    for feed in world.feeds:
+        feed.gone = False
+    for log in logs:
+        await log.commit(3, last=True, tell=luck.random() < 0.5)
+    for log, after, most, client in clients:
+        async with asyncio.timeout(20):
+            found = [event.body for event in await client]
+        wanted = log.bodies[after:]
+        assert found == wanted[: len(found)]
+        assert len(found) >= min(most, len(wanted))
+    await world.hub.close()
+
+
+async def test_a_dead_broadcaster_delays_no_events_of_another_ones_executions() -> None:
+    """With the times as they are: it would be ten seconds until anybody looks by himself."""
+    world = World(shards=2)
+    names = [f"exec-{number}" for number in range(20)]
+    served, orphaned = (
+        next(name for name in names if shard_of(name, 2) == shard) for shard in (0, 1)
+    )
+    logs = [Log(world.store, world.sink, name) for name in (served, orphaned)]
+    for log in logs:
+        await log.create()
+    world.feeds[1].gone = True
+    clients = [asyncio.ensure_future(world.receive(name=log.name)) for log in logs]
+    await until(lambda: world.feed.pulls)
+    for log in logs:
+        await log.commit(2, last=True)
+    async with asyncio.timeout(5):
+        assert seqs(await clients[0]) == [1, 2, 3]
+    assert not clients[1].done()
+    world.feeds[1].gone = False
+    async with asyncio.timeout(5):
+        assert seqs(await clients[1]) == [1, 2, 3]
+    await world.hub.close()
+
+
+async def test_a_replica_asks_only_those_broadcasters_that_have_something_for_it() -> None:
+    world = World(shards=2)
+    log = next(
+        Log(world.store, world.sink, name)
+        for name in (f"exec-{number}" for number in range(20))
+        if shard_of(name, 2) == 0
+    )
+    await log.create()
+    client = asyncio.ensure_future(world.receive(name=log.name))
+    await until(lambda: world.feeds[0].pulls)
+    await log.commit(1, last=True)
+    assert seqs(await client) == [1, 2]
+    assert world.feeds[1].pulls == 0
+    await world.hub.close()
+
+
+async def test_clients_that_wait_ask_the_store_for_nothing(world: World) -> None:
+    """However many there are: what comes is told, and one looks into the log for all of them."""
+    await world.log.commit(1)
+    clients = [asyncio.ensure_future(world.receive()) for _ in range(20)]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    reads = count_reads(world)
+    for _ in range(30):
+        await world.log.commit(1)
+        await settle()
+    await world.log.commit(1, last=True)
+    found = await asyncio.gather(*clients)
+    assert all(seqs(one) == list(range(1, 34)) for one in found)
+    assert len(reads) <= 10, "the log is read for each client or each event"
+
+
+async def test_clients_at_the_same_place_are_given_the_same_batch(world: World) -> None:
+    """So that what is sent to all of them has to be made only once."""
+    await world.log.commit(1)
+    given: list[list[Sequence[StreamEvent]]] = [[], []]
+
+    async def follow(into: list[Sequence[StreamEvent]]) -> None:
+        into.extend([batch async for batch in world.hub.events("exec-1", after=0)])
+
+    clients = [asyncio.ensure_future(follow(into)) for into in given]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    await world.log.commit(7)
+    await settle(20)
+    await world.log.commit(1, last=True)
+    await asyncio.gather(*clients)
+    assert [len(batch) for batch in given[0]] == [1, 7, 2]
+    assert all(mine is yours for mine, yours in zip(given[0][1:], given[1][1:], strict=True))
+
+
+def test_shards_share_all_executions_and_stay_the_same() -> None:
+    names = [f"exec-{number}" for number in range(1_000)]
+    counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]
+    assert min(counts) > 150
+    assert {shard_of(name, 1) for name in names} == {0}
+    assert [shard_of(f"exec-{number}", 5) for number in range(6)] == [0, 4, 3, 2, 0, 2]
 
 
 # The broadcaster ---------------------------------------------------------------------------------
