@@ -28,6 +28,7 @@ from harmonia_actors.core.errors import (
     ServiceUnavailable,
     ValidationFailed,
 )
+from harmonia_actors.core.event_batches import EventBatch, made_once
 from harmonia_actors.settings import Settings
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
@@ -163,7 +164,11 @@ def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
 
 
 class Subscription:
-    """Events for one client. To be closed with `aclose` whatever happens."""
+    """Events for one client. To be closed with `aclose` whatever happens.
+
+    One task reads and sends. It sets no timer and makes no other task for that: thousands of such
+    streams may have to send the same event. Whatever is due by the clock is seen to by `run`.
+    """
 
     def __init__(
         self,
@@ -177,15 +182,18 @@ class Subscription:
         self._batches = batches
         self._wanted = wanted
         self._notes = notes
-        #: What is left to be sent of the batch that was read last, and whether it is the last.
+        #: What is left to be sent of the batch that was read last.
         self._rest: Sequence[AnyEvent] = ()
-        self._ends = False
         #: Cursors of the last event that was looked at, and of the last that the client has heard
         #: of: they differ while nothing is wanted.
         self._passed = self._told = ""
-        self._reading = asyncio.ensure_future(_next(self._batches))
+        self._first = asyncio.ensure_future(_next(self._batches))
+        self._clock = asyncio.get_running_loop().time
+        #: Held while something is sent; and since when it is, if events are.
+        self._turn = asyncio.Lock()
+        self._sending_since: float | None = None
         #: When the caller's key was last known to be good.
-        self._confirmed = asyncio.get_running_loop().time()
+        self._confirmed = self._clock()
 
     async def open(self, wait_s: float) -> bool:
         """Wait for the first batch, but not longer than `wait_s`.
@@ -193,8 +201,8 @@ class Subscription:
         False if there is nothing to come: the execution has ended and all its events are known
         to the client. Raises what the gateway raises, like ExecutionNotFound.
         """
-        done, _ = await asyncio.wait({self._reading}, timeout=wait_s)
-        return not done or self._reading.result() is not None
+        done, _ = await asyncio.wait({self._first}, timeout=wait_s)
+        return not done or self._first.result() is not None
 
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
@@ -203,42 +211,64 @@ class Subscription:
         PermissionDenied once the caller's key is no longer good, and ServiceUnavailable if that
         cannot be known for long.
         """
-        clock = asyncio.get_running_loop().time
-        expires = clock() + self._settings.stream_age_s_max
-        beat = clock() + self._settings.stream_heartbeat_s
         leaving = asyncio.ensure_future(gone)
+        sending = asyncio.ensure_future(self._send_all(sink))
         try:
-            while True:
-                wait_s = max(0.0, min(expires, beat) - clock())
-                await asyncio.wait(
-                    {self._reading, leaving},
-                    timeout=wait_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if leaving.done():
-                    leaving.result()
-                    return Ending.GONE
-                if self._reading.done() and await self._pass_on(sink):
-                    await self._tell_position(sink)
-                    return Ending.LAST_EVENT
-                if clock() >= expires:
-                    await self._tell_position(sink)
-                    return Ending.EXPIRED
-                if clock() >= beat:
-                    await self._confirm(caller)
-                    await self._tell_position(sink)
-                    await self._in_time(sink.send_sign_of_life())
-                    beat = clock() + self._settings.stream_heartbeat_s
+            return await self._accompany(sending, leaving, sink, caller)
         except (SlowReader, HarmoniaError) as error:
             if not isinstance(error, NotFound):
                 self._notes.note_dropped(error.code)
             raise
         finally:
+            await _cancel(sending)
             await _cancel(leaving)
+
+    async def _accompany(
+        self,
+        sending: asyncio.Future[None],
+        leaving: asyncio.Future[Any],
+        sink: Sink,
+        caller: Caller,
+    ) -> Ending:
+        """See to all that is due by the clock while events are being sent."""
+        settings, clock = self._settings, self._clock
+        expires = clock() + settings.stream_age_s_max
+        beat = clock() + settings.stream_heartbeat_s
+        while True:
+            wait_s = max(0.0, min(expires, beat, self._late_at()) - clock())
+            await asyncio.wait(
+                {sending, leaving}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if leaving.done():
+                leaving.result()
+                return Ending.GONE
+            if sending.done():
+                sending.result()
+                await self._tell_position(sink)
+                return Ending.LAST_EVENT
+            if self._sending_since is not None and clock() >= self._late_at():
+                raise SlowReader
+            if clock() >= expires:
+                await in_time(self._turn.acquire(), self._late_at() - clock())
+                await _cancel(sending)
+                await self._tell_position(sink)
+                return Ending.EXPIRED
+            if clock() >= beat:
+                await self._confirm(caller)
+                if not self._turn.locked():
+                    async with self._turn:
+                        await self._tell_position(sink)
+                        await self._in_time(sink.send_sign_of_life())
+                beat = clock() + settings.stream_heartbeat_s
+
+    def _late_at(self) -> float:
+        """When what is being sent is late; or would be, if it were begun now."""
+        since = self._clock() if self._sending_since is None else self._sending_since
+        return since + self._settings.stream_send_timeout_s
 
     async def _confirm(self, caller: Caller) -> None:
         """An outage of the store is not the end of all streams, if it is short."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         try:
             await caller.confirm(SCOPE)
         except ServiceUnavailable:
@@ -247,40 +277,50 @@ class Subscription:
         else:
             self._confirmed = now
 
-    async def _pass_on(self, sink: Sink) -> bool:
-        """Send a piece of the batch that was read, then read on; True after the last event."""
-        if not self._rest:
-            batch = self._reading.result()
-            if batch is None:
-                return True
+    async def _send_all(self, sink: Sink) -> None:
+        """Read and send, piece by piece, until the last event."""
+        batch = await self._first
+        while batch is not None:
             if batch:
-                await self._look_at(batch, sink)
-        piece = self._cut()
-        if piece:
-            await self._in_time(sink.send_events(piece))
+                begins = not self._passed
+                self._passed = batch[-1].cursor
+                self._rest = self._shown(batch)
+                if begins and not self._rest:
+                    # A client that loses the stream before any event must resume from here.
+                    async with self._turn:
+                        await self._tell_position(sink)
+                while self._rest:
+                    await self._send_piece(sink)
+                if batch[-1].last:
+                    return
+            batch = await anext(self._batches, None)
+
+    async def _send_piece(self, sink: Sink) -> None:
+        async with self._turn:
+            piece = self._cut()
+            self._sending_since = self._clock()
+            try:
+                await sink.send_events(piece)
+            finally:
+                self._sending_since = None
             self._notes.note_delivered(piece)
             self._told = piece[-1].cursor
-        if self._rest:
-            return False
-        if not self._ends:
-            self._reading = asyncio.ensure_future(_next(self._batches))
-        return self._ends
-
-    async def _look_at(self, batch: Sequence[AnyEvent], sink: Sink) -> None:
-        begins = not self._passed
-        self._passed = batch[-1].cursor
-        self._ends = batch[-1].last
-        self._rest = self._shown(batch)
-        if begins and not self._rest:
-            # A client that loses the stream before any event must resume from here.
-            await self._tell_position(sink)
 
     def _cut(self) -> Sequence[AnyEvent]:
         """Take from the rest what one connection may hold at a time: one event at least."""
-        rest, size, count = self._rest, 0, 0
-        for event in rest[: self._settings.stream_buffer_events_max]:
+        rest, settings = self._rest, self._settings
+        if (
+            isinstance(rest, EventBatch)
+            and len(rest) <= settings.stream_buffer_events_max
+            and made_once(rest, "size", _size) <= settings.stream_buffer_bytes_max
+        ):
+            # As it is: what is made of it for one client is good for all.
+            self._rest = ()
+            return rest
+        size = count = 0
+        for event in rest[: settings.stream_buffer_events_max]:
             size += len(event.body)
-            if count and size > self._settings.stream_buffer_bytes_max:
+            if count and size > settings.stream_buffer_bytes_max:
                 break
             count += 1
         piece, self._rest = rest[:count], rest[count:]
@@ -301,7 +341,7 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop reading and let the gateway go."""
-        await _cancel(self._reading)
+        await _cancel(self._first)
         close = getattr(self._batches, "aclose", None)
         if close is not None:
             await close()
@@ -363,7 +403,11 @@ def installation_stream(
     return Stream(kind, batches, wanted, begin)
 
 
-async def in_time(sending: Awaitable[None], seconds: float) -> None:
+def _size(events: Sequence[AnyEvent]) -> int:
+    return sum(len(event.body) for event in events)
+
+
+async def in_time(sending: Awaitable[Any], seconds: float) -> None:
     """Wait for a send, but not longer. Raises SlowReader."""
     try:
         async with asyncio.timeout(seconds):
