@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from benchmarks.ledger import Ledger, Line
 from benchmarks.report import RESULTS, write_page
 from benchmarks.turn import ROOT
 
-__all__ = ["main"]
+__all__ = ["judged", "main"]
 
 _SOURCES: dict[str, Callable[[Path], Source]] = {
     "harmonia": Service,
@@ -75,7 +75,12 @@ def main() -> int:
     for aim in document["aims"]:
         measured = "–" if aim["measured"] is None else f"{aim['measured']:.4g}"
         print(f"    {aim['what']}: {measured} ({aim['limit']})")
-    return 1 if any(line.error or line.problems for line in ledger.lines) else 0
+    return judged(ledger.lines)
+
+
+def judged(lines: Sequence[Line]) -> int:
+    """The exit status: whether everything was measured, and nothing was wrong with it."""
+    return 1 if any(line.error or line.problems for line in lines) else 0
 
 
 def _arguments() -> argparse.Namespace:

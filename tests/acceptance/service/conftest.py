@@ -10,6 +10,9 @@ import pytest
 from tests.support.remote_service import RemoteServer, answering, ndjson, served_in_a_thread
 from tests.support.running import RunningService, running_service
 
+#: More than one, so that streams whose broadcaster lives go on beside those whose has died.
+BROADCASTERS = 2
+
 
 @pytest.fixture(scope="package")
 def remote() -> Iterator[RemoteServer]:
@@ -31,7 +34,7 @@ def service(
     data_dir = tmp_path_factory.mktemp("service") / "data"
     components = f"tests.support.actions,{remote.url}"
     # Some tests kill whoever drives an execution, again and again: it is not the execution's fault.
-    settings = {"HARMONIA_QUARANTINE_CRASHES": "20"}
+    settings = {"HARMONIA_QUARANTINE_CRASHES": "20", "HARMONIA_BROADCASTERS": str(BROADCASTERS)}
     with running_service(data_dir, "--components", components, settings=settings) as running:
         yield running
         processes = running.processes()
