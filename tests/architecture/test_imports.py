@@ -44,6 +44,7 @@ COMPONENT_CONTRACT = tuple(
 ENGINE_VALUES = (
     "harmonia_actors.core.cursors",
     "harmonia_actors.core.errors",
+    "harmonia_actors.core.event_batches",
     "harmonia_actors.core.events",
     "harmonia_actors.core.jsontext",
     "harmonia_actors.core.requests",

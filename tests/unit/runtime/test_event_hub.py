@@ -20,7 +20,7 @@ from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime import event_hub, feeds
-from harmonia_actors.runtime.broadcast import Batch, Broadcast, BroadcastLimits, UnknownReader
+from harmonia_actors.runtime.broadcast import Batch, Broadcast
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.ports import EventSink
@@ -474,64 +474,3 @@ async def test_clients_at_the_same_place_are_given_the_same_batch(world: World) 
     await asyncio.gather(*clients)
     assert [len(batch) for batch in given[0]] == [1, 7, 2]
     assert all(mine is yours for mine, yours in zip(given[0][1:], given[1][1:], strict=True))
-
-
-def test_shards_share_all_executions_and_stay_the_same() -> None:
-    names = [f"exec-{number}" for number in range(1_000)]
-    counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]
-    assert min(counts) > 150
-    assert {shard_of(name, 1) for name in names} == {0}
-    assert [shard_of(f"exec-{number}", 5) for number in range(6)] == [0, 4, 3, 2, 0, 2]
-
-
-# The broadcaster ---------------------------------------------------------------------------------
-
-
-async def test_a_reader_gets_what_it_follows_once() -> None:
-    broadcast = Broadcast()
-    broadcast.follow("r", ["a"])
-    broadcast.publish([("a", 1, [b"1"]), ("b", 1, [b"x"]), ("a", 2, [b"2"])])
-    assert list(await broadcast.pull("r", 0)) == [("a", 1, [b"1"]), ("a", 2, [b"2"])]
-    assert list(await broadcast.pull("r", 0)) == []
-    broadcast.unfollow("r", ["a"])
-    broadcast.publish([("a", 3, [b"3"])])
-    assert list(await broadcast.pull("r", 0)) == []
-
-
-async def test_a_pull_waits_for_what_comes() -> None:
-    broadcast = Broadcast()
-    broadcast.follow("r", ["a"])
-    pull = asyncio.ensure_future(broadcast.pull("r", 60))
-    await settle()
-    assert not pull.done()
-    broadcast.publish([("a", 1, [b"1"])])
-    assert list(await pull) == [("a", 1, [b"1"])]
-
-
-async def test_an_unknown_reader_is_told_so() -> None:
-    with pytest.raises(UnknownReader):
-        await Broadcast().pull("nobody", 0)
-
-
-@pytest.mark.parametrize(
-    "limits", [BroadcastLimits(buffered_events_max=3), BroadcastLimits(buffered_bytes_max=30)]
-)
-async def test_a_reader_that_does_not_fetch_loses_and_holds_up_nobody(
-    limits: BroadcastLimits,
-) -> None:
-    broadcast = Broadcast(limits)
-    broadcast.follow("slow", ["a"])
-    for seq in range(1, 8):
-        broadcast.publish([("a", seq, [b"0123456789"])])
-    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [1, 2, 3]
-    assert broadcast.counts()["dropped"] == 4
-    broadcast.publish([("a", 8, [b"8"])])
-    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [8]
-
-
-async def test_a_reader_that_went_away_is_forgotten() -> None:
-    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
-    broadcast.follow("r", ["a"])
-    await settle()
-    broadcast.forget_idle()
-    assert broadcast.counts() == {"readers": 0, "followed": 0, "published": 0, "dropped": 0}
