@@ -24,6 +24,7 @@ from benchmarks.fanout.surface import execution_name
 from benchmarks.systems.harmonia import Harmonia
 from benchmarks.systems.store import free_port
 from harmonia_serve.cli.installation.processes import marked
+from harmonia_serve.cli.installation.records import read_running
 
 __all__ = ["Floor", "Prepared", "Service", "Source", "Surface", "TurnedDown"]
 
@@ -138,6 +139,9 @@ class Service:
 
     def processes(self) -> Mapping[str, Sequence[psutil.Process]]:
         found: dict[str, list[psutil.Process]] = {}
+        running = read_running(self._system.data_dir)
+        if running is not None:
+            found["store"] = [psutil.Process(running.store_pid)]
         for process in marked(self._system.data_dir):
             try:
                 title = process.cmdline()[0] if process.cmdline() else process.name()
@@ -252,8 +256,6 @@ def _part(title: str, process: psutil.Process) -> str:
         ("TaskActor", "tasks"),
         ("Broadcaster", "broadcaster"),
         ("haproxy", "proxy"),
-        ("valkey", "store"),
-        ("redis", "store"),
     ):
         if sign in title or sign in process.name():
             return part
