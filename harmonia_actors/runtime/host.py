@@ -86,6 +86,10 @@ class _Given:
     crashes: int
 
 
+async def _nobody() -> None:
+    """There are no others."""
+
+
 @dataclass
 class ExecutionHost:
     """All executions of one owner."""
@@ -102,6 +106,8 @@ class ExecutionHost:
     ordering_limits: OrderingLimits
     take_census: Callable[[str, int], Awaitable[Census]]
     nodes: Nodes = field(default_factory=AnyNode)
+    #: Tells other owners that an execution waits; lost calls are made up for by looking around.
+    call_others: Callable[[], Awaitable[None]] = _nobody
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
@@ -340,7 +346,7 @@ class ExecutionHost:
         self._running[driver] = task
         task.add_done_callback(lambda done: self._driver_ended(driver, given, done))
         if loaded.crashes:
-            self._spawn(self._calm_later(driver, given, loaded.crashes_ever))
+            self._spawn(self._calm_later(driver, given, loaded.crashes_lately))
 
     # Suspects ----------------------------------------------------------------------------------
 
@@ -362,11 +368,14 @@ class ExecutionHost:
             )
         finally:
             self._giving_on.discard(given.execution_id)
+        await self.call_others()
         await self._pick_up_quietly()
 
-    async def _calm_later(self, driver: ExecutionDriver, given: _Given, crashes_ever: int) -> None:
+    async def _calm_later(
+        self, driver: ExecutionDriver, given: _Given, crashes_lately: int
+    ) -> None:
         """A suspect that does no harm for a while is cleared, and makes room for the next one."""
-        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_ever - 1, _CALM_STEPS_MAX))
+        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_lately - 1, _CALM_STEPS_MAX))
         if self._drivers.get(driver.execution_id) is not driver:
             return
         others_wait = await patiently(
