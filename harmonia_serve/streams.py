@@ -328,7 +328,11 @@ class Subscription:
 
     def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
         wanted = self._wanted
-        return batch if wanted is None else [event for event in batch if wanted(event)]
+        if wanted is None:
+            return batch
+        shown = [event for event in batch if wanted(event)]
+        # As it is, it may be one that others are sent, too.
+        return batch if len(shown) == len(batch) else shown
 
     async def _tell_position(self, sink: Sink) -> None:
         """Unless some of what was looked at is still to be sent: none of it may be passed over."""

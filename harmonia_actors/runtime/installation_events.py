@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from harmonia_actors.core.cursors import ALL, Cursor
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.runtime.logged_events import GAP, end_mark, gap, logged, mark
@@ -68,6 +69,8 @@ class InstallationEvents:
         self._recent: deque[LoggedEvent] = deque()
         self._base: Cursor | None = None
         self._recent_bytes = 0
+        #: What was last given out, and where: clients at the same place are given the same object.
+        self._given: tuple[tuple[Cursor, ...], Sequence[LoggedEvent]] = ((), ())
         self._clients = 0
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -154,10 +157,15 @@ class InstallationEvents:
         recent = self._recent
         if not recent or position >= recent[-1].position:
             return ()
+        place = (recent[0].position, recent[-1].position, position)
+        if self._given[0] == place:
+            return self._given[1]
         start = bisect.bisect_right(recent, position, key=_position)
         if _misses_nothing(position, recent[start]):
             start += 1
-        return [recent[at] for at in range(start, min(start + _PAGE, len(recent)))]
+        batch = EventBatch([recent[at] for at in range(start, min(start + _PAGE, len(recent)))])
+        self._given = (place, batch)
+        return batch
 
     async def _wait(self, changed: asyncio.Event, wait_s: float) -> bool:
         try:
@@ -209,6 +217,7 @@ class InstallationEvents:
         """Keep nothing but what comes after `base`."""
         self._recent.clear()
         self._recent_bytes = 0
+        self._given = ((), ())
         self._base = base
         self._wake()
 
