@@ -341,8 +341,7 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Actors that hand committed events to the streaming replicas; each has a share "
-        "of all executions.",
+        description="Actors that hand events to replicas, of a share of executions each.",
     )
     node_types: tuple[dict[str, float], ...] = Field(
         (),
@@ -419,7 +418,6 @@ class Settings(BaseSettings):
         gt=0,
         description="Lease of an execution actor on its executions, renewed at a third.",
     )
-
     unreachable_s_max: float = Field(
         60.0,
         gt=0,
