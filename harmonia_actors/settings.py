@@ -338,10 +338,7 @@ class Settings(BaseSettings):
 
     # Pools
     broadcasters: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Actors that hand events to replicas, of a share of executions each.",
+        1, ge=1, description="Actors that hand events to replicas, of a share of executions each."
     )
     node_types: tuple[dict[str, float], ...] = Field(
         (),
