@@ -62,10 +62,13 @@ class FeedReader:
     async def follow(self, execution_id: str) -> None:
         """Returns when the broadcaster sends its events, or cannot be told so now."""
         self._followed.add(execution_id)
-        with contextlib.suppress(FeedGone, UnknownReader):
-            await self._feed.follow([execution_id])
-        if self._pulling is None or self._pulling.done():
-            self._pulling = asyncio.get_running_loop().create_task(self._pull())
+        try:
+            with contextlib.suppress(FeedGone, UnknownReader):
+                await self._feed.follow([execution_id])
+        finally:
+            # Also if nobody waits for the answer any more: pulling finds out what is the matter.
+            if self._pulling is None or self._pulling.done():
+                self._pulling = asyncio.get_running_loop().create_task(self._pull())
 
     def unfollow(self, execution_id: str) -> None:
         """Nobody here wants its events any more."""

@@ -481,3 +481,25 @@ async def test_clients_at_the_same_place_are_given_the_same_batch(world: World) 
     await asyncio.gather(*clients)
     assert [len(batch) for batch in given[0]] == [1, 7, 2]
     assert all(mine is yours for mine, yours in zip(given[0][1:], given[1][1:], strict=True))
+
+
+async def test_a_broadcaster_that_does_not_answer_keeps_nobody_from_the_log(world: World) -> None:
+    answers = asyncio.Event()
+    follow = world.feed.follow
+
+    async def hanging(execution_ids: Sequence[str]) -> None:
+        await answers.wait()
+        await follow(execution_ids)
+
+    world.feed.follow = hanging  # type: ignore[method-assign]
+    client = asyncio.ensure_future(world.receive(most=3))
+    await world.log.commit(2, tell=False)
+    await world.log.commit(1, tell=False)
+    async with asyncio.timeout(10):
+        assert seqs(await client) == [1, 2, 3]
+    rest = asyncio.ensure_future(world.receive(after=3))
+    answers.set()
+    await until(lambda: world.feed.broadcast.counts()["followed"])
+    await world.log.commit(1, last=True)
+    async with asyncio.timeout(10):
+        assert seqs(await rest) == [4, 5]
