@@ -2,9 +2,10 @@
 
 One execution reports at set rates to 1, 10, 100 and 1,000 subscribers, half by WebSocket and half
 by SSE, which live in a process of their own; then 1,000 executions have one each. Beside it, in
-the same run, the floor: a bare uvicorn process that sends the same messages from memory. In each
-round both have a turn, in an order that is drawn, each alone on the machine. What was measured is
-written down at once; a run that was stopped goes on where it was.
+the same run, the floor: a bare uvicorn process that sends the same messages from memory; and the
+surface: Harmonia's streams alone, without Ray, proxy and engine. In each round all have a turn, in
+an order that is drawn, each alone on the machine. What was measured is written down at once; a run
+that was stopped goes on where it was.
 
 It fails if a stream missed an event, had one twice, or had them out of order.
 """
@@ -63,8 +64,10 @@ def main() -> int:
     ledger = Ledger(chosen.results / f"{_NAME}.jsonl", header, same)
     if ledger.lines:
         print(f"going on with the run of {ledger.header['began']}")
+    elif ledger.replaced:
+        print(f"not the same code, machine or choice as before: that run is in {ledger.replaced}")
     luck = random.Random(ledger.header["seed"])
-    cases = [case for case in cases_of_length(chosen.seconds) if chosen.cases in case.name]
+    cases = _chosen_cases(chosen)
     for number in range(chosen.rounds):
         for name in luck.sample(chosen.sources, len(chosen.sources)):
             _give_turn(ledger, number, name, cases)
@@ -96,9 +99,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cases", default="", help="only those whose name has this in it, like '1,000 × 20/s'"
     )
-    parser.add_argument("--sources", nargs="+", choices=sorted(_SOURCES), default=sorted(_SOURCES))
+    parser.add_argument(
+        "--sources",
+        nargs="+",
+        choices=sorted(_SOURCES),
+        default=sorted(_SOURCES),
+        help="default: all",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and page")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if not _chosen_cases(chosen):
+        names = "; ".join(case.name for case in cases_of_length(chosen.seconds))
+        parser.error(f"--cases: none has '{chosen.cases}' in its name; there are: {names}")
+    return chosen
+
+
+def _chosen_cases(chosen: argparse.Namespace) -> list[FanOut]:
+    return [case for case in cases_of_length(chosen.seconds) if chosen.cases in case.name]
 
 
 def _give_turn(ledger: Ledger, number: int, name: str, cases: list[FanOut]) -> None:

@@ -10,9 +10,11 @@ from benchmarks.fanout.subscribers import Received
 from benchmarks.figures import percentile
 from benchmarks.workloads.workload import Column, Measured
 
-__all__ = ["COLUMNS", "PARTS", "FanOut", "cases_of_length", "measure", "parts_columns"]
+__all__ = ["BEFORE", "COLUMNS", "PARTS", "FanOut", "cases_of_length", "measure", "parts_columns"]
 
 _SHARE_KEPT = 0.95
+#: In place of a time: the event was there before anybody subscribed.
+BEFORE = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ def measure(
     """Hold what each stream got against what was published.
 
     `received`: the execution of each stream that was read, with seqs and microseconds. `published`:
-    microseconds since the epoch of each event, by execution, from seq 1 on.
+    microseconds since the epoch of each event, by execution, from seq 1 on; BEFORE for those that
+    were there before anybody subscribed: they have to come, but are no delivery of something new.
     """
-    lost = repeated = disordered = deliveries = 0
+    lost = repeated = disordered = 0
     latencies_ms: list[float] = []
     last_us = 0
     for execution, (seqs, times) in received:
@@ -113,20 +116,19 @@ def measure(
         lost += len(set(range(1, len(at_us) + 1)) - distinct)
         repeated += len(seqs) - len(distinct)
         disordered += sum(after < before for before, after in pairwise(seqs))
-        deliveries += len(seqs)
-        # What is there before anybody reads, its beginning, is no delivery of something new.
         latencies_ms += [
             (time - at_us[seq - 1]) / 1000
             for seq, time in zip(seqs, times, strict=True)
-            if 1 < seq <= len(at_us)
+            if seq <= len(at_us) and at_us[seq - 1] != BEFORE
         ]
         last_us = max(last_us, max(times, default=0))
-    first_us = min(times[1] for times in published.values())
+    deliveries = len(latencies_ms)
+    first_us = min(time for times in published.values() for time in times if time != BEFORE)
     seconds = max(1e-6, (last_us - first_us) / 1e6)
     offered = case.subscribers * case.per_s
     figures = {
         "subscribers": float(case.subscribers),
-        "events": float(sum(map(len, published.values()))),
+        "events": float(sum(time != BEFORE for times in published.values() for time in times)),
         "deliveries": float(deliveries),
         "deliveries_per_s": deliveries / seconds,
         "kept_up": float(deliveries / seconds >= _SHARE_KEPT * offered),

@@ -18,7 +18,7 @@ import aiohttp
 import httpx
 import psutil
 
-from benchmarks.fanout.cases import FanOut
+from benchmarks.fanout.cases import BEFORE, FanOut
 from benchmarks.fanout.floor import HISTORY
 from benchmarks.fanout.surface import execution_name
 from benchmarks.systems.harmonia import Harmonia
@@ -132,9 +132,8 @@ class Service:
         found: dict[str, list[float]] = {}
         for at_ms, event in self._log(self._cursor):
             found.setdefault(event["execution_id"], []).append(at_ms * 1_000.0)
-        # The first events came before anybody subscribed.
         for name, times in found.items():
-            times[:0] = [times[0]] * (self._before.get(name, 0))
+            times[:0] = [BEFORE] * self._before.get(name, 0)
         return found
 
     def processes(self) -> Mapping[str, Sequence[psutil.Process]]:
