@@ -336,9 +336,10 @@ class Subscription:
 
     async def _tell_position(self, sink: Sink) -> None:
         """Unless some of what was looked at is still to be sent: none of it may be passed over."""
-        if self._told != self._passed and not self._rest:
-            await self._in_time(sink.send_position(self._passed))
-            self._told = self._passed
+        cursor = self._passed
+        if self._told != cursor and not self._rest:
+            await self._in_time(sink.send_position(cursor))
+            self._told = cursor
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         await in_time(sending, self._settings.stream_send_timeout_s)
