@@ -102,6 +102,9 @@ not what was measured on such a cluster.
   METG(50 %) times the cores of the cluster, cores are the limit, and not the engine.
 - **Requests** grow with `HARMONIA_REST_REPLICAS`, and open streams with
   `HARMONIA_STREAM_REPLICAS`, until the store is the limit.
+- **Events** of a commit go to a broadcaster once, and from there to each replica that has somebody
+  for them; what comes while a call is under way goes together in the next. A broadcaster takes one
+  core: `HARMONIA_BROADCASTERS` shares the executions among several.
 
 So 10 nodes are limited by the tasks' own work unless tasks are tiny; 100 nodes by the execution
 actors of single large executions; 1,000 nodes by the store.
