@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         1, ge=1, description="Replicas of the WebSocket and of the SSE deployment, each."
     )
     body_bytes_max: int = Field(10_000_000, gt=0, description="Largest request body.")
-    json_depth_max: int = Field(64, gt=0, description="Deepest nesting of a request's JSON.")
+    json_depth_max: int = Field(
+        64, gt=0, description="Deepest nesting of a request's JSON, and of a remote catalogue."
+    )
     body_read_timeout_s: float = Field(
         30.0, gt=0, description="Time a request's body may take to arrive."
     )
@@ -200,9 +202,7 @@ class Settings(BaseSettings):
         "who follow everything.",
     )
     stream_messages_max: int = Field(
-        1_000,
-        gt=0,
-        description="Messages a WebSocket client may send in vain before it is cut off.",
+        1_000, gt=0, description="Messages a WebSocket client sends in vain before it is cut off."
     )
 
     # Workflows

@@ -13,13 +13,13 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
-from harmonia_actors.core.records import decode_head
+from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.feeds import EventFeed, FeedReader
 from harmonia_actors.runtime.shards import shard_of
@@ -183,7 +183,7 @@ class EventHub:
         except StoreUnavailable as error:
             raise ServiceUnavailable("the store cannot be reached; try again") from error
         fields = found[0]
-        return fields is not None and decode_head(fields["head"]).status.is_final
+        return fields is not None and _is_final(fields)
 
     async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""
@@ -249,7 +249,7 @@ class EventHub:
                 return True
             found = await self._store.read_executions([topic.execution_id], ["head"])
             fields = found[0]
-            if fields is None or decode_head(fields["head"]).status.is_final:
+            if fields is None or _is_final(fields):
                 return await self._look_last(topic)
         except Missing:
             self._end(topic)
@@ -267,7 +267,7 @@ class EventHub:
         if found is None:
             raise Missing(topic.execution_id)
         topic.known = found.seq
-        topic.is_over = decode_head(found.fields["head"]).status.is_final
+        topic.is_over = _is_final(found.fields)
         topic.wake()
         return False
 
@@ -328,6 +328,14 @@ class EventHub:
             self.recent_bytes -= len(topic.recent.popleft().body)
         if not topic.recent:
             self._by_age.pop(topic, None)
+
+
+def _is_final(fields: Mapping[str, bytes]) -> bool:
+    """Whether an execution has ended; of one of another version that cannot be said."""
+    try:
+        return decode_head(fields["head"]).status.is_final
+    except UnknownSchema:
+        return False
 
 
 async def _wait(event: asyncio.Event, wait_s: float) -> bool:

@@ -25,7 +25,7 @@ HELD = {"x": {"action": "hold_async"}, "y": {"depends_on": ["x"]}}
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     gates = Gates()
-    limits = HostLimits(owners_max=2, lease_ms=60_000, calm_s=0.02, broken_s=0.001)
+    limits = HostLimits(owners_max=2, lease_ms=2_000, calm_s=0.02, broken_s=0.001)
     async with LocalInstallation(
         MemoryStore(), tmp_path, workers=3, components=[gates.component], host_limits=limits
     ) as installation:
