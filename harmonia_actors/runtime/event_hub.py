@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
-from harmonia_actors.core.event_batches import EventBatch
+from harmonia_actors.core.event_batches import EventBatch, made_once
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
 from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import StreamEvent
@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 
 _RECENT_MAX = 2_000
 _PAGE = 500
+#: What a client reads of the log waits in memory until it has taken it, and may be slow about it:
+#: so many events at first, then as many as make up so many bytes.
+_PAGE_FIRST = 100
+_PAGE_BYTES = 1_000_000
 #: While nothing comes, the log is looked at this often: it is the truth, the feed only a hint.
 _LOOK_S = 10.0
 #: Looks again after a sign that something was missed, or when the store did not answer.
@@ -129,6 +133,7 @@ class EventHub:
             first = await self._first(execution_id, after)
             if not first:
                 return
+        limit = _PAGE_FIRST
         topic = self._join(execution_id)
         try:
             position = after
@@ -136,7 +141,7 @@ class EventHub:
             yield first
             while True:
                 if batch:
-                    position = batch[-1].seq
+                    position, limit = batch[-1].seq, _page_after(batch)
                     if batch[-1].last:
                         return
                 changed = topic.changed
@@ -146,7 +151,7 @@ class EventHub:
                         return
                     await changed.wait()
                     continue
-                batch = batch or await self._read(execution_id, position)
+                batch = batch or await self._read(execution_id, position, limit)
                 if batch is None:
                     return
                 if batch:
@@ -169,7 +174,7 @@ class EventHub:
 
     async def _first(self, execution_id: str, after: int) -> Sequence[StreamEvent]:
         try:
-            stored = await self._store.read_events(execution_id, after=after, limit=_PAGE)
+            stored = await self._store.read_events(execution_id, after=after, limit=_PAGE_FIRST)
         except Missing:
             raise ExecutionNotFound(execution_id) from None
         except StoreUnavailable as error:
@@ -185,10 +190,12 @@ class EventHub:
         fields = found[0]
         return fields is not None and _is_final(fields)
 
-    async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
+    async def _read(
+        self, execution_id: str, position: int, limit: int
+    ) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""
         try:
-            stored = await self._store.read_events(execution_id, after=position, limit=_PAGE)
+            stored = await self._store.read_events(execution_id, after=position, limit=limit)
         except StoreUnavailable:
             return ()
         except Missing:
@@ -328,6 +335,15 @@ class EventHub:
             self.recent_bytes -= len(topic.recent.popleft().body)
         if not topic.recent:
             self._by_age.pop(topic, None)
+
+
+def _page_after(events: Sequence[StreamEvent]) -> int:
+    """How many events to read after these, if those are as large."""
+    return max(1, min(_PAGE, _PAGE_BYTES * len(events) // made_once(events, "size", _size)))
+
+
+def _size(events: Sequence[StreamEvent]) -> int:
+    return sum(len(event.body) for event in events)
 
 
 def _is_final(fields: Mapping[str, bytes]) -> bool:
