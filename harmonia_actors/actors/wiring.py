@@ -129,8 +129,12 @@ def make_gateway(settings: Settings) -> InstallationGateway:
         settings=settings,
         version=version(),
     )
-    feeds = [RayEventFeed(settings, shard) for shard in range(settings.broadcasters)]
-    hub = EventHub(made.store, feeds, recent_bytes_max=settings.stream_recent_bytes_max)
+    hub = EventHub(
+        made.store,
+        [RayEventFeed(settings, shard) for shard in range(settings.broadcasters)],
+        recent_bytes_max=settings.stream_recent_bytes_max,
+        batch_bytes_max=settings.stream_buffer_bytes_max,
+    )
     return InstallationGateway(made, hub, RayFileReader(settings))
 
 

@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
-from harmonia_actors.core.event_batches import EventBatch, made_once
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
 from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.feeds import EventFeed, FeedReader
+from harmonia_actors.runtime.pages import Pages
 from harmonia_actors.runtime.shards import shard_of
 from persistence.errors import Missing, StoreError, StoreUnavailable
 from persistence.store import Store
@@ -32,10 +33,6 @@ _log = logging.getLogger(__name__)
 
 _RECENT_MAX = 2_000
 _PAGE = 500
-#: What a client reads of the log waits in memory until it has taken it, and may be slow about it:
-#: so many events at first, then as many as make up so many bytes.
-_PAGE_FIRST = 100
-_PAGE_BYTES = 1_000_000
 #: While nothing comes, the log is looked at this often: it is the truth, the feed only a hint.
 _LOOK_S = 10.0
 #: Looks again after a sign that something was missed, or when the store did not answer.
@@ -81,10 +78,11 @@ class _Topic:
         """Whether a client there has all that is known."""
         return self.known is not None and position >= self.known
 
-    def following(self, position: int) -> Sequence[StreamEvent]:
+    def following(self, position: int, bytes_max: int) -> Sequence[StreamEvent]:
         """Recent events right after `position`; empty if memory does not hold the very next one.
 
-        Clients at the same position are given the same object.
+        So many bytes at most, unless one event is larger. Clients at the same position are given
+        the same object.
         """
         recent = self.recent
         if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
@@ -93,7 +91,7 @@ class _Topic:
             return self.given[2]
         start = position + 1 - recent[0].seq
         end = min(len(recent), start + _PAGE)
-        batch = EventBatch([recent[index] for index in range(start, end)])
+        batch = EventBatch(Pages(bytes_max).cut([recent[at] for at in range(start, end)]))
         if self.clients > 1:
             self.given = (self.known, position, batch)
         return batch
@@ -103,13 +101,20 @@ class EventHub:
     """All executions that clients of this replica follow."""
 
     def __init__(
-        self, store: Store, feeds: Sequence[EventFeed], *, recent_bytes_max: int = 64_000_000
+        self,
+        store: Store,
+        feeds: Sequence[EventFeed],
+        *,
+        recent_bytes_max: int = 64_000_000,
+        batch_bytes_max: int = 256_000,
     ) -> None:
         """`feeds`: one of each broadcaster, in their order.
 
         `recent_bytes_max`: of all events that are kept, so that the log need not be read.
+        `batch_bytes_max`: of what one client is handed at a time, unless one event is larger.
         """
         self._store = store
+        self._batch_bytes_max = batch_bytes_max
         self._readers = [FeedReader(feed, self._heard, self._suspect) for feed in feeds]
         self._recent_bytes_max = recent_bytes_max
         #: Bytes of all recent events.
@@ -127,31 +132,31 @@ class EventHub:
         and has no event after that seq, gives no batch at all. One that expires while it is being
         read ends where it is.
         """
-        first = await self._first(execution_id, after)
+        pages = Pages(self._batch_bytes_max)
+        first = await self._first(execution_id, after, pages.count)
         if not first and await self._has_ended(execution_id):
             # It may have ended after the log was read.
-            first = await self._first(execution_id, after)
+            first = await self._first(execution_id, after, pages.count)
             if not first:
                 return
-        limit = _PAGE_FIRST
         topic = self._join(execution_id)
         try:
             position = after
-            batch: Sequence[StreamEvent] | None = first
-            yield first
+            batch: Sequence[StreamEvent] | None = pages.cut(first)
+            yield batch or ()
             while True:
                 if batch:
-                    position, limit = batch[-1].seq, _page_after(batch)
+                    position = batch[-1].seq
                     if batch[-1].last:
                         return
                 changed = topic.changed
-                batch = topic.following(position)
+                batch = topic.following(position, self._batch_bytes_max)
                 if not batch and topic.has_nothing_after(position):
                     if topic.is_over:
                         return
                     await changed.wait()
                     continue
-                batch = batch or await self._read(execution_id, position, limit)
+                batch = batch or await self._read(execution_id, position, pages)
                 if batch is None:
                     return
                 if batch:
@@ -172,9 +177,9 @@ class EventHub:
 
     # One client --------------------------------------------------------------------------------
 
-    async def _first(self, execution_id: str, after: int) -> Sequence[StreamEvent]:
+    async def _first(self, execution_id: str, after: int, limit: int) -> Sequence[StreamEvent]:
         try:
-            stored = await self._store.read_events(execution_id, after=after, limit=_PAGE_FIRST)
+            stored = await self._store.read_events(execution_id, after=after, limit=limit)
         except Missing:
             raise ExecutionNotFound(execution_id) from None
         except StoreUnavailable as error:
@@ -191,16 +196,17 @@ class EventHub:
         return fields is not None and _is_final(fields)
 
     async def _read(
-        self, execution_id: str, position: int, limit: int
+        self, execution_id: str, position: int, pages: Pages
     ) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""
+        limit = pages.count
         try:
             stored = await self._store.read_events(execution_id, after=position, limit=limit)
         except StoreUnavailable:
             return ()
         except Missing:
             return None
-        return [parse_event(event.seq, event.body) for event in stored]
+        return pages.cut([parse_event(event.seq, event.body) for event in stored])
 
     def _join(self, execution_id: str) -> _Topic:
         topic = self._topics.get(execution_id)
@@ -335,15 +341,6 @@ class EventHub:
             self.recent_bytes -= len(topic.recent.popleft().body)
         if not topic.recent:
             self._by_age.pop(topic, None)
-
-
-def _page_after(events: Sequence[StreamEvent]) -> int:
-    """How many events to read after these, if those are as large."""
-    return max(1, min(_PAGE, _PAGE_BYTES * len(events) // made_once(events, "size", _size)))
-
-
-def _size(events: Sequence[StreamEvent]) -> int:
-    return sum(len(event.body) for event in events)
 
 
 def _is_final(fields: Mapping[str, bytes]) -> bool:

@@ -6,7 +6,8 @@ Up to 20 tasks have a bar each; of more, one bar counts all and the running ones
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,9 @@ _RUNNING_SHOWN = 8
 _BAR_WIDTH = 28
 _REFRESHES_PER_S = 10
 _MESSAGE_WIDTH = 60
+
+#: What the service sends in place of the events of tasks, to those who ask for summaries.
+SUMMARY_TYPE = "execution_progress"
 
 _MARKS = {"completed": "✓", "failed": "✗", "skipped": "-", "cancelled": "-", "pending": "·"}
 
@@ -71,6 +75,8 @@ def event_line(event: Event) -> Text:
         line.append(f"  {plain(data['task_name'])}")
     if kind == "task_progress":
         line.append(f"  {float(data.get('progress') or 0):.0%} {plain(data.get('message') or '')}")
+    if kind == SUMMARY_TYPE:
+        _add_summary(line, data)
     if data.get("error"):
         error = data["error"]
         message = error.get("message") if isinstance(error, dict) else error
@@ -80,6 +86,15 @@ def event_line(event: Event) -> Text:
     if "duration_seconds" in data:
         line.append(f"  in {duration_text(float(data['duration_seconds']) * 1000)}", style="dim")
     return line
+
+
+def _add_summary(line: Text, data: Mapping[str, Any]) -> None:
+    counts = data["tasks"]
+    line.append(f"  {float(data['progress']):.0%}  ")
+    line.append(f"{counts['completed']:,} of {data['total_tasks']:,} tasks")
+    for status in ("running", "retrying", "failed", "skipped", "cancelled"):
+        if counts[status]:
+            line.append(f", {counts[status]:,} {status}", style=STATUS_STYLES.get(status, ""))
 
 
 class _View:

@@ -112,6 +112,8 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         `follow=False` it ends where the log ends now.
 
         `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
+        `detail="summary"` is for one execution: in place of its tasks' events, `execution_progress`
+        says now and then how all of them stand.
         """
         cursor = stream_cursor(execution_id, after, until, wanted, follow=follow)
         patience = Patience(idle_s)

@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
@@ -49,6 +49,8 @@ _CUT_OFF = "slow_consumer"
 class Event(TypedDict):
     """One event: its number within the execution, what happened, when, where, and more of it.
 
+    A summary is told in the same form, with the type `execution_progress`.
+
     In the stream of the whole installation it has the `cursor` to resume after; an event `gap`
     there is about no execution, and its seq is 0.
     """
@@ -68,6 +70,7 @@ class Wanted(TypedDict, total=False):
     task: str | None
     workflow_id: str | None
     statuses: Sequence[str] | None
+    detail: Literal["full", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,16 @@ class Selection:
     task: str | None = None
     workflow_id: str | None = None
     statuses: Sequence[str] | None = None
+    #: `summary`: not each event of a task, but what they come to.
+    detail: Literal["full", "summary"] = "full"
 
     @property
     def query(self) -> dict[str, str]:
         """As query parameters."""
         listed = {"type": self.types, "status": self.statuses}
         words = {name: ",".join(them) for name, them in listed.items() if them is not None}
-        plain = {"task": self.task, "workflow_id": self.workflow_id}
+        detail = None if self.detail == "full" else self.detail
+        plain = {"task": self.task, "workflow_id": self.workflow_id, "detail": detail}
         return words | {name: value for name, value in plain.items() if value is not None}
 
 
@@ -168,8 +174,8 @@ class EventCursor(_Cursor):
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event, or None if this one was seen already or is no event of the execution.
 
-        Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection
-        there are gaps, and ids without data that say how far the stream has come.
+        Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection, or
+        in a summary, there are gaps, and ids without data that say how far the stream has come.
         """
         if not event_id.isdecimal() or event_type == _CUT_OFF:
             return None
@@ -261,6 +267,8 @@ def stream_cursor(
     if execution_id is None:
         if until is not None:
             raise TypeError("until: only the events of one execution have an end to give")
+        if selection.detail != "full":
+            raise TypeError("detail: only the events of one execution can be summed up")
         return InstallationCursor(None if after is None else str(after), selection, follow=follow)
     if selection.workflow_id is not None or selection.statuses is not None or not follow:
         raise TypeError(

@@ -130,6 +130,14 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         """
         return self._client.events(self.id, after=after, types=types, task=task)
 
+    def progress(self, after: int = 0) -> Iterator[Event]:
+        """How the execution stands, a few times a second at most, until it ends.
+
+        An event `execution_progress` counts the tasks by status, whatever number of them there is;
+        the execution's own events are between them.
+        """
+        return self._client.events(self.id, after=after, detail="summary")
+
     def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""
         return self._client.download_file(self.id, path, destination)
@@ -152,6 +160,14 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         `types` and `task` say which are wanted; by default all.
         """
         return self._client.events(self.id, after=after, types=types, task=task)
+
+    def progress(self, after: int = 0) -> AsyncIterator[Event]:
+        """How the execution stands, a few times a second at most, until it ends.
+
+        An event `execution_progress` counts the tasks by status, whatever number of them there is;
+        the execution's own events are between them.
+        """
+        return self._client.events(self.id, after=after, detail="summary")
 
     async def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""

@@ -12,6 +12,12 @@ from tests.support.running import RunningService, running_service
 
 #: More than one, so that streams whose broadcaster lives go on beside those whose has died.
 BROADCASTERS = 2
+#: Small enough to be reached by tests.
+STREAMS = {
+    "HARMONIA_STREAM_SEND_TIMEOUT_S": "4",
+    "HARMONIA_STREAMS_PER_KEY_MAX": "25",
+    "HARMONIA_STREAMS_PER_REPLICA_MAX": "120",
+}
 
 
 @pytest.fixture(scope="package")
@@ -35,6 +41,7 @@ def service(
     components = f"tests.support.actions,{remote.url}"
     # Some tests kill whoever drives an execution, again and again: it is not the execution's fault.
     settings = {"HARMONIA_QUARANTINE_CRASHES": "20", "HARMONIA_BROADCASTERS": str(BROADCASTERS)}
+    settings |= STREAMS
     with running_service(data_dir, "--components", components, settings=settings) as running:
         yield running
         processes = running.processes()
