@@ -25,6 +25,7 @@ from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import log_unexpected
 from harmonia_serve.queries import EventStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs, observed
+from harmonia_serve.starts import start_after
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -36,7 +37,6 @@ from harmonia_serve.streams import (
     in_time,
     installation_stream,
     let_go,
-    start_after,
 )
 
 __all__ = ["PREFIX", "frame", "readable_by", "router"]

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import (
     HarmoniaError,
     NotFound,
@@ -38,6 +36,7 @@ from harmonia_serve.event_filters import Filter, execution_filter, installation_
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
+from harmonia_serve.starts import start_cursor
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -54,13 +53,10 @@ __all__ = [
     "in_time",
     "installation_stream",
     "let_go",
-    "start_after",
-    "start_cursor",
 ]
 
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"
-_SEQ_DIGITS_MAX: Final = 16
 #: When to ask again, if there is no room for a stream.
 _RETRY_S: Final = 5
 
@@ -174,37 +170,6 @@ class StreamSlots:
             self._by_key[key_id] -= 1
             if not self._by_key[key_id]:
                 del self._by_key[key_id]
-
-
-def start_after(after: int | None, headers: Headers) -> int:
-    """The seq after which a stream starts. Raises ValidationFailed.
-
-    A browser that reconnects keeps the query of its first request and adds Last-Event-ID, so the
-    header wins.
-    """
-    last = headers.get("last-event-id")
-    if not last:
-        return after or 0
-    if not (last.isascii() and last.isdecimal()) or len(last) > _SEQ_DIGITS_MAX:
-        message = f"must be the id of an event, a whole number, not '{last[:100]}'"
-        raise ValidationFailed("request", [Problem("Last-Event-ID", message)])
-    return int(last)
-
-
-def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
-    """The same for the stream of the whole installation; None means from now on."""
-    last = headers.get("last-event-id")
-    field, text = ("Last-Event-ID", last) if last else ("after", after)
-    if text is None:
-        return None
-    cursor = parse_cursor(text)
-    if cursor is None:
-        message = (
-            "must be a cursor that this stream has sent, like 1795000000000-42, or 0 for all that "
-            f"is kept, not '{text[:100]}'"
-        )
-        raise ValidationFailed("request" if last else "query", [Problem(field, message)])
-    return cursor
 
 
 class Subscription:

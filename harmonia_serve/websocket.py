@@ -30,6 +30,7 @@ from harmonia_serve.problems import (
 )
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs, observed
+from harmonia_serve.starts import start_after
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -40,7 +41,6 @@ from harmonia_serve.streams import (
     in_time,
     installation_stream,
     let_go,
-    start_after,
 )
 
 __all__ = ["PREFIX", "catch_all", "router"]

@@ -54,8 +54,8 @@ ENGINE_VALUES = (
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
     auth bodies boundary connections credentials event_filters examples gateway identifiers
-    observation once openapi problems queries request_schemas routes schemas shapes sse streams
-    summaries unread_bodies websocket
+    observation once openapi problems queries request_schemas routes schemas shapes sse starts
+    streams summaries unread_bodies websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())
 
