@@ -122,6 +122,9 @@ class FilterQuery(_Parameters):
     task: _Filter = Field(
         None, max_length=_FILTER_LENGTH_MAX, description="Only events of the task with this name"
     )
+    logs: bool = Field(
+        False, description="`true`: log lines of tasks are sent, too, as `task_log`, in any case"
+    )
 
 
 class StreamQuery(FilterQuery):
@@ -142,6 +145,9 @@ class ExecutionStreamQuery(StreamQuery):
         "full",
         description="`summary`: in place of the tasks' events, now and then what they come to, as "
         "`execution_progress`",
+    )
+    until: Annotated[int | None, BeforeValidator(_digits_only), Query()] = Field(
+        None, ge=0, le=2**53, description="The stream ends with the event of this seq"
     )
 
 

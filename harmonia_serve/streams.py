@@ -32,7 +32,7 @@ from harmonia_actors.settings import Settings
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
 from harmonia_serve.event_filters import Filter, execution_filter, installation_filter
-from harmonia_serve.gateway import AnyEvent, Gateway
+from harmonia_serve.gateway import AnyEvent, Gateway, StreamEvent
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
 from harmonia_serve.summaries import summarised
@@ -66,6 +66,7 @@ class Ending(Enum):
     """Why a stream came to its end, when nothing went wrong."""
 
     LAST_EVENT = "the execution has ended"
+    UNTIL = "that was the last event asked for"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
 
@@ -169,14 +170,20 @@ class Subscription:
         self,
         settings: Settings,
         batches: Batches,
-        wanted: Filter | None,
+        wanted: Filter,
         notes: StreamNotes,
+        *,
+        tells_position: bool = True,
     ) -> None:
-        """`wanted`: which of the events the client is to see; None for all."""
+        """`wanted`: which of the events the client is to see.
+
+        `tells_position`: whether it is told where the stream is if there is nothing for it to see.
+        """
         self._settings = settings
         self._batches = batches
         self._wanted = wanted
         self._notes = notes
+        self._tells_position = tells_position
         #: What is left to be sent of the batch that was read last, and whether it is the last.
         self._rest: Sequence[AnyEvent] = ()
         self._ends = False
@@ -220,7 +227,7 @@ class Subscription:
                     return Ending.GONE
                 if self._reading.done() and await self._pass_on(sink):
                     await self._tell_position(sink)
-                    return Ending.LAST_EVENT
+                    return Ending.LAST_EVENT if self._ends else Ending.UNTIL
                 if clock() >= expires:
                     await self._tell_position(sink)
                     return Ending.EXPIRED
@@ -270,7 +277,7 @@ class Subscription:
         begins = not self._passed
         self._passed = batch[-1].cursor
         self._ends = batch[-1].last
-        self._rest = self._shown(batch)
+        self._rest = self._wanted.of(batch)
         if begins and not self._rest:
             # A client that loses the stream before any event must resume from here.
             await self._tell_position(sink)
@@ -286,13 +293,9 @@ class Subscription:
         piece, self._rest = rest[:count], rest[count:]
         return piece
 
-    def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
-        wanted = self._wanted
-        return batch if wanted is None else [event for event in batch if wanted(event)]
-
     async def _tell_position(self, sink: Sink) -> None:
         """Unless some of what was looked at is still to be sent: none of it may be passed over."""
-        if self._told != self._passed and not self._rest:
+        if self._tells_position and self._told != self._passed and not self._rest:
             await self._in_time(sink.send_position(self._passed))
             self._told = self._passed
 
@@ -302,9 +305,7 @@ class Subscription:
     async def aclose(self) -> None:
         """Stop reading and let the gateway go."""
         await _cancel(self._reading)
-        close = getattr(self._batches, "aclose", None)
-        if close is not None:
-            await close()
+        await _close(self._batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +315,16 @@ class Stream:
     #: What it is counted as.
     kind: str
     batches: Callable[[], Batches]
-    wanted: Filter | None
+    wanted: Filter
     #: Where to begin again, if the client was told of nothing.
     after: str
+    #: Whether the client knows what a position is.
+    tells_position: bool = True
 
     def subscribe(self, settings: Settings, notes: StreamNotes) -> Subscription:
         """Begin to read."""
-        return Subscription(settings, self.batches(), self.wanted, notes)
+        tells = self.tells_position
+        return Subscription(settings, self.batches(), self.wanted, notes, tells_position=tells)
 
 
 def execution_stream(
@@ -334,16 +338,44 @@ def execution_stream(
     """The stream of one execution that a client asks for. Raises ValidationFailed."""
     wanted = execution_filter(query)
     is_summary = query.detail == "summary"
-    if is_summary and wanted is not None:
-        message = "cannot be 'summary' with a filter: a summary is one of all events"
+    is_cut = query.until is not None
+    if is_summary and (is_cut or query.logs or not wanted.is_plain):
+        message = "cannot be 'summary' with a filter or an end: a summary is one of all events"
         raise ValidationFailed("query", [Problem("detail", message)])
 
     def batches() -> Batches:
         if is_summary:
             return summarised(gateway, settings, execution_id, after=after)
-        return gateway.events(execution_id, after=after)
+        events = gateway.events(execution_id, after=after)
+        return events if query.until is None else _up_to(query.until, after, events)
 
-    return Stream(kind, batches, wanted, str(after))
+    # Whoever has asked for nothing but the events gets nothing but events.
+    tells = is_cut or not wanted.is_plain
+    return Stream(kind, batches, wanted, str(after), tells_position=tells)
+
+
+async def _up_to(
+    until: int, after: int, batches: AsyncIterator[Sequence[StreamEvent]]
+) -> AsyncIterator[Sequence[StreamEvent]]:
+    """The batches up to the event with this seq, or what there is before it."""
+    position = after
+    try:
+        async for batch in batches:
+            # The first one says that there is such an execution.
+            if position >= until:
+                return
+            position = batch[-1].seq if batch else position
+            yield [event for event in batch if event.seq <= until]
+            if position >= until:
+                return
+    finally:
+        await _close(batches)
+
+
+async def _close(batches: AsyncIterator[Any]) -> None:
+    close = getattr(batches, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def installation_stream(

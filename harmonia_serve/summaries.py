@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from harmonia_actors.core.events import TaskLog
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.core.summary import ExecutionSummary, is_of_a_task
 from harmonia_actors.settings import Settings
@@ -65,21 +66,23 @@ class Telling:
         return self._summary.told()
 
     def _take(self, event: StreamEvent, out: list[StreamEvent]) -> None:
-        own = not is_of_a_task(event.type)
-        if not own:
+        is_log, is_told = event.type == TaskLog.type, is_of_a_task(event.type)
+        if is_told:
             # A summary of more will follow those that are held.
             out += self._flush()
             self._summary.take(event)
         if not self._settled and event.seq >= self._found_seq:
             self._settle()
-        if own:
-            if self.is_due:
-                out.append(self.tell())
+        if is_told or (is_log and not self._held):
+            return
+        if self.is_due:
+            out.append(self.tell())
+        if not is_log:
             self._summary.take(event)
             if event.seq > self._after:
                 self._held.append(event)
-            if self._settled:
-                out += self._flush()
+        if self._settled:
+            out += self._flush()
 
     def _settle(self) -> None:
         self._settled = True

@@ -20,8 +20,8 @@ AUDIT_RULES: Final = {
     "completed.",
     "A7": "The attempt numbers of a task only grow, so that no attempt starts twice.",
     "A8": "At most one attempt of a task runs at a time.",
-    "A9": "Outcomes and progress are those of the attempt that runs; only a failure may be of one "
-    "that has not begun. Progress that says nothing new is not told.",
+    "A9": "Outcomes, progress and log lines are those of the attempt that runs; only a failure may "
+    "be of one that has not begun. Progress that says nothing new is not told.",
     "A10": "A task ends once, and nothing is told of it afterwards.",
     "A11": "`will_retry` and `retry_count` are what the retry policy gives; lost attempts count "
     "apart.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.log_lines import LEVELS, STREAMS
 from harmonia_actors.core.timestamps import timestamp
 
 __all__ = ["StoredForm", "UnreadableEvent", "read_event", "timestamp_problem"]
@@ -59,6 +60,21 @@ def _anything(value: Any) -> bool:  # noqa: ARG001
     return True
 
 
+def _lines(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_line, value))
+
+
+def _line(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() - {"level"} != {
+        "stream",
+        "text",
+        "timestamp_ms",
+    }:
+        return False
+    is_fit = _text(value["text"]) and _whole(value["timestamp_ms"])
+    return is_fit and value["stream"] in STREAMS and value.get("level", LEVELS[0]) in LEVELS
+
+
 def _object(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -94,6 +110,7 @@ _FORMS: Final[Mapping[str, _Fields]] = {
     "execution_started": _WORKFLOW,
     "task_started": _ATTEMPT,
     "task_progress": {"task_name": _text, "progress": _share, "message": _text},
+    "task_log": {"task_name": _text, "attempt": _numbered, "lines": _lines, "dropped": _whole},
     "task_completed": {**_ATTEMPT, "output": _anything},
     "task_failed": {
         **_ATTEMPT,

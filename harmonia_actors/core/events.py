@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 from urllib.parse import quote
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.stimuli import Failure, Output
 from harmonia_actors.core.timestamps import timestamp
 
@@ -28,6 +29,7 @@ __all__ = [
     "TaskCancelled",
     "TaskCompleted",
     "TaskFailed",
+    "TaskLog",
     "TaskProgress",
     "TaskSkipped",
     "TaskStarted",
@@ -106,6 +108,28 @@ class TaskProgress:
         """The event's data object as JSON."""
         return jsontext.encode(
             {"task_name": self.task_name, "progress": self.progress, "message": self.message}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog:
+    """What a running task has written, if it is asked for; `dropped` lines before are left out."""
+
+    type: ClassVar[str] = "task_log"
+    task_name: str
+    attempt: int
+    lines: tuple[LogLine, ...]
+    dropped: int
+
+    def data(self, execution_id: str) -> bytes:  # noqa: ARG002
+        """The event's data object as JSON."""
+        return jsontext.encode(
+            {
+                "task_name": self.task_name,
+                "attempt": self.attempt,
+                "lines": [line.to_json() for line in self.lines],
+                "dropped": self.dropped,
+            }
         )
 
 
@@ -259,6 +283,7 @@ Event = (
     ExecutionStarted
     | TaskStarted
     | TaskProgress
+    | TaskLog
     | TaskCompleted
     | TaskFailed
     | TaskSkipped

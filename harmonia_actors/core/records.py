@@ -75,6 +75,8 @@ class TaskRow:
     message: str = ""
     #: Why it cannot start yet, although all it depends on has completed.
     waiting: str = ""
+    #: Lines of the attempt that runs which were told or left out.
+    lines: int = 0
 
 
 def automatic_name(seq: int) -> str:
@@ -129,6 +131,8 @@ class Head:
     automatic: AutomaticCheckpoint | None = None
     #: `node_id`: the node of its workspace; `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
+    #: What the log lines that were told count for.
+    log_bytes: int = 0
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
     once: str = ""
 
@@ -138,7 +142,7 @@ class Head:
         return tuple(self.labels.get("files_from", ()))
 
 
-_ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", ""]
+_ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", "", 0]
 
 
 def encode_row(row: TaskRow) -> bytes:
@@ -156,6 +160,7 @@ def encode_row(row: TaskRow) -> bytes:
         row.progress,
         row.message,
         row.waiting,
+        row.lines,
     ]
     while values and values[-1] == _ROW_DEFAULTS[len(values) - 1]:
         values.pop()
@@ -181,6 +186,7 @@ def decode_row(body: bytes) -> TaskRow:
         progress=full[9],
         message=full[10],
         waiting=full[11],
+        lines=full[12],
     )
 
 
@@ -214,6 +220,7 @@ def encode_head(head: Head) -> bytes:
             "checkpoint_id": head.checkpoint_id,
             "automatic": head.automatic.to_list() if head.automatic else None,
             "labels": head.labels,
+            "log_bytes": head.log_bytes,
             "once": head.once,
         }
     )

@@ -13,6 +13,7 @@ from typing import Any
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import Command, StartAttempt, StopAttempt, StopReason
+from harmonia_actors.core.log_lines import EVENT_COST, cost_of
 from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.outputs import composing_tasks
 from harmonia_actors.core.records import Head, TaskRow
@@ -49,6 +50,8 @@ class CoreLimits:
     lost_attempts_max: int = 5
     progress_events_max: int = 200_000
     inline_output_bytes_max: int = 65_536
+    #: What all log lines of the execution may count for.
+    log_bytes_max: int = 16_000_000
     #: Automatic checkpoints that stay, if the policy does not say how many.
     checkpoints_kept: int = 5
 
@@ -206,7 +209,7 @@ class ExecutionState:
         self._stopping.pop(task, None)
         row = self.rows[task]
         row.attempt += 1
-        row.progress, row.message = None, ""
+        row.progress, row.message, row.lines = None, "", 0
         if status is TaskStatus.PENDING:
             # As if it had never begun. While a retry waits, it is still of use when the attempt
             # that failed had begun.
@@ -215,6 +218,7 @@ class ExecutionState:
     def _end(self, task: int, status: TaskStatus) -> None:
         self._move(task, status)
         self.rows[task].retry_at_ms = None
+        self.rows[task].lines = 0
         self.handed_out.discard(task)
         self._stopping.pop(task, None)
         self.open_count -= 1
@@ -253,6 +257,28 @@ class ExecutionState:
             will_retry=will_retry,
         )
         self._emit(event, at_ms)
+
+    def _tell_lines(self, report: st.LinesReported) -> None:
+        """Tell lines that are new, and how many are missing before them.
+
+        Where there is no room for lines any more, only the end of the attempt says how many.
+        """
+        row, head = self.rows[report.task], self.head
+        lines = report.lines[max(0, row.lines - report.first) :]
+        dropped = max(0, report.first - row.lines)
+        cost = cost_of(lines)
+        has_room = self.seq < self.limits.progress_events_max
+        if lines and not (has_room and head.log_bytes + cost <= self.limits.log_bytes_max):
+            if not report.last:
+                return
+            lines, dropped, cost = (), report.end - row.lines, EVENT_COST
+        if not (lines or dropped):
+            return
+        row.lines += dropped + len(lines)
+        head.log_bytes += cost
+        self._draft.changed[report.task] = None
+        name = self.workflow.tasks[report.task].name
+        self._emit(ev.TaskLog(name, row.attempt, lines, dropped), report.at_ms)
 
     def _error_of_task(self, task: int, failure: st.Failure) -> dict[str, Any]:
         code = "component_error" if failure.origin == "component" else "execution_error"

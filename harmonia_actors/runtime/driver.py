@@ -56,6 +56,8 @@ class Surroundings:
     clock: Clock
     room: InFlight
     nodes: Nodes = field(default_factory=AnyNode)
+    #: Log lines wait so long for something else to be committed with.
+    lines_wait_s: float = 0.25
 
 
 class ExecutionDriver:
@@ -95,6 +97,9 @@ class ExecutionDriver:
         self._inbox_done: list[str] = []
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._lines_wait_s = surroundings.lines_wait_s
+        #: When log lines that wait are committed, if nothing else is before.
+        self._lines_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: Attempts whose input is being read; True once they are to be stopped.
         self._preparing: dict[tuple[int, int], bool] = {}
@@ -110,7 +115,11 @@ class ExecutionDriver:
             return
         self._inbox_taken.update(inbox_ids)
         self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
-        self._wake.set()
+        if inbox_ids or not all(isinstance(each, st.LinesReported) for each in stimuli):
+            self._wake.set()
+        elif self._lines_due is None:
+            loop = asyncio.get_running_loop()
+            self._lines_due = loop.call_later(self._lines_wait_s, self._wake.set)
 
     def _not_from_the_future(self, stimulus: st.Stimulus) -> st.Stimulus:
         """Reports bear the time of another machine, whose clock may be ahead of ours.
@@ -137,8 +146,9 @@ class ExecutionDriver:
             self.superseded = True
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._lines_due):
+                if timer is not None:
+                    timer.cancel()
             for task in self._tasks:
                 task.cancel()
             self._backlog.close()
@@ -152,6 +162,9 @@ class ExecutionDriver:
         self.ended.set()
 
     async def _step(self) -> None:
+        if self._lines_due is not None:
+            self._lines_due.cancel()
+            self._lines_due = None
         letters = self._mail.take(_BATCH_MAX, _BATCH_BYTES_MAX)
         self._inbox_done += letters.inbox_ids
         for stimulus in letters.stimuli:

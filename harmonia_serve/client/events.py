@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
-from harmonia_serve.client.flows import path_segment
+from harmonia_serve.client.flows import JsonObject, path_segment
 
 __all__ = [
     "AnyCursor",
     "Event",
     "EventCursor",
     "InstallationCursor",
+    "LogLine",
     "Selection",
     "Wanted",
+    "log_lines",
     "stream_cursor",
 ]
 
@@ -52,23 +54,42 @@ class Event(TypedDict):
     cursor: NotRequired[str]
 
 
+class LogLine(TypedDict):
+    """A line that a task has written, in the event of this seq.
+
+    `stream` is log (what the action says; it has a level), stdout or stderr. With the stream
+    `dropped` it stands for lines that are left out; `dropped` says how many.
+    """
+
+    seq: int
+    task_name: str
+    attempt: int
+    stream: str
+    level: NotRequired[str]
+    text: str
+    timestamp_ms: int | None
+    dropped: NotRequired[int]
+
+
 class Wanted(TypedDict, total=False):
     """Which events are wanted, as arguments of `events`; what is left out is no filter."""
 
     types: Sequence[str] | None
     task: str | None
+    logs: bool
     workflow_id: str | None
     statuses: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events are wanted; by default all."""
+    """Which events are wanted; by default all but log lines."""
 
     types: Sequence[str] | None = None
     task: str | None = None
     workflow_id: str | None = None
     statuses: Sequence[str] | None = None
+    logs: bool = False
 
     @property
     def query(self) -> dict[str, str]:
@@ -76,7 +97,8 @@ class Selection:
         listed = {"type": self.types, "status": self.statuses}
         words = {name: ",".join(them) for name, them in listed.items() if them is not None}
         plain = {"task": self.task, "workflow_id": self.workflow_id}
-        return words | {name: value for name, value in plain.items() if value is not None}
+        given = words | {name: value for name, value in plain.items() if value is not None}
+        return given | ({"logs": "true"} if self.logs else {})
 
 
 class _Cursor:
@@ -126,7 +148,10 @@ class EventCursor(_Cursor):
         self.execution_id = execution_id
         self.after = after
         self._until = until
-        self._query = selection.query if selection else {}
+        query = selection.query if selection else {}
+        #: Whether each event is sent, so that a number that is missing is an event that is missing.
+        self._is_whole = query == Selection(logs=True).query
+        self._query = query if until is None else {**query, "until": str(until)}
         self.ended = self._is_enough()
         self._taken_since_open = 0
 
@@ -148,8 +173,8 @@ class EventCursor(_Cursor):
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event, or None if this one was seen already or is no event of the execution.
 
-        Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection
-        there are gaps, and ids without data that say how far the stream has come.
+        Raises ServiceUnreachable on a gap, so that the subscriber asks again. Where something is
+        left out there are gaps, and ids without data that say how far the stream has come.
         """
         if not event_id.isdecimal():
             return None
@@ -157,11 +182,11 @@ class EventCursor(_Cursor):
         if seq <= self.after:
             return None
         if event_type in ("", "message"):
-            if not text and self._query:
+            if not text:
                 self.after = seq
                 self.ended = self._is_enough()
             return None
-        if seq > self.after + 1 and self._taken_since_open and not self._query:
+        if seq > self.after + 1 and self._taken_since_open and self._is_whole:
             raise ServiceUnreachable(
                 self.path, f"event {seq} came after event {self.after}", sent=True
             )
@@ -177,6 +202,18 @@ class EventCursor(_Cursor):
             execution_id=self.execution_id,
             data=envelope["data"],
         )
+
+
+def log_lines(event: Event) -> list[LogLine]:
+    """The lines that an event `task_log` tells of, behind those that are left out before them."""
+    data = event["data"]
+    whose = {"seq": event["seq"], "task_name": data["task_name"], "attempt": data["attempt"]}
+    lines: list[JsonObject] = [{**whose, **line} for line in data["lines"]]
+    if count := data["dropped"]:
+        text = "1 line is left out" if count == 1 else f"{count} lines are left out"
+        gone = {"stream": "dropped", "text": text, "timestamp_ms": None, "dropped": count}
+        lines.insert(0, {**whose, **gone})
+    return cast(list[LogLine], lines)
 
 
 class InstallationCursor(_Cursor):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from harmonia_serve.client.errors import ExecutionEndedBadly
-from harmonia_serve.client.events import Event
+from harmonia_serve.client.events import Event, LogLine
 from harmonia_serve.client.flows import Flow, JsonObject, execution_flow, output_flow, wait_flow
 from harmonia_serve.client.operations import BytesT, DocumentT, Operations
 
@@ -121,13 +121,26 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         self._client = client
 
     def events(
-        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+        self,
+        after: int = 0,
+        *,
+        types: Sequence[str] | None = None,
+        task: str | None = None,
+        logs: bool = False,
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all.
+        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
+        if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task)
+        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+
+    def logs(self, task: str | None = None, *, follow: bool = True) -> Iterator[LogLine]:
+        """The lines that the tasks write, or one of them, until the execution ends.
+
+        With `follow=False`, those that there are now.
+        """
+        return self._client.logs(self.id, task, follow=follow)
 
     def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""
@@ -144,13 +157,26 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         self._client = client
 
     def events(
-        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+        self,
+        after: int = 0,
+        *,
+        types: Sequence[str] | None = None,
+        task: str | None = None,
+        logs: bool = False,
     ) -> AsyncIterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all.
+        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
+        if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task)
+        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+
+    def logs(self, task: str | None = None, *, follow: bool = True) -> AsyncIterator[LogLine]:
+        """The lines that the tasks write, or one of them, until the execution ends.
+
+        With `follow=False`, those that there are now.
+        """
+        return self._client.logs(self.id, task, follow=follow)
 
     async def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""

@@ -13,7 +13,14 @@ import httpx
 from httpx_sse import SSEError, connect_sse
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
-from harmonia_serve.client.events import AnyCursor, Event, Wanted, stream_cursor
+from harmonia_serve.client.events import (
+    AnyCursor,
+    Event,
+    LogLine,
+    Wanted,
+    log_lines,
+    stream_cursor,
+)
 from harmonia_serve.client.execution import Execution
 from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
 from harmonia_serve.client.location import locate
@@ -114,7 +121,8 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         that is kept). An event `gap` stands where events cannot be had any more. With
         `follow=False` it ends where the log ends now.
 
-        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
+        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted;
+        log lines (`task_log`) only come if `types` names them, or with `logs=True`.
         """
         cursor = stream_cursor(execution_id, after, until, wanted, follow=follow)
         patience = Patience(idle_s)
@@ -130,6 +138,17 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
                 error = caught
             if not cursor.ended:
                 time.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
+
+    def logs(
+        self, execution_id: str, task: str | None = None, *, follow: bool = True
+    ) -> Iterator[LogLine]:
+        """The lines that the tasks of an execution write, or one of them, until it ends.
+
+        With `follow=False`, those that there are now.
+        """
+        until = None if follow else self.get_execution(execution_id, outputs=False)["last_seq"]
+        for event in self.events(execution_id, until=until, types=["task_log"], task=task):
+            yield from log_lines(event)
 
     def _stream(self, cursor: AnyCursor, patience: Patience) -> Iterator[Event]:
         with connect_sse(

@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.events import FINAL_EVENT_TYPES, encode_event, output_descriptor
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import (
     Head,
@@ -50,6 +51,7 @@ rows = some.builds(
     progress=some.none() | some.floats(0, 1),
     message=texts,
     waiting=texts,
+    lines=some.integers(0, 10**6),
 )
 policies = some.builds(
     RetryPolicy,
@@ -79,6 +81,7 @@ heads = some.builds(
     output=some.none() | references,
     checkpoint_id=some.none() | texts,
     labels=details,
+    log_bytes=some.integers(0, 10**9),
 )
 
 
@@ -108,7 +111,7 @@ def test_records_of_another_version_are_refused() -> None:
     with pytest.raises(UnknownSchema, match="schema version 2; this version of Harmonia reads 1"):
         decode_head(jsontext.encode({**head, "v": 2}))
     with pytest.raises(UnknownSchema):
-        decode_row(jsontext.encode([None] * 13))
+        decode_row(jsontext.encode([None] * 14))
 
 
 # Events ------------------------------------------------------------------------------------------
@@ -143,6 +146,7 @@ REFERENCE_EVENTS: list[tuple[ev.Event, set[str]]] = [
     (ev.ExecutionCompleted("wf-1", "data_processing_workflow", 300_000, OUTPUT), set()),
 ]
 MORE_EVENTS: list[ev.Event] = [
+    ev.TaskLog("b", 2, (LogLine("log", "a", 5, "info"), LogLine("stderr", "ü", 6)), 3),
     ev.TaskSkipped("b", 1, 3, "task 'a' failed"),
     ev.TaskCancelled("b", 1, 3, "the execution was cancelled"),
     ev.CheckpointCreated("cp-1", "half way"),
