@@ -45,7 +45,8 @@ class Filter:
     def of(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
         """The events of a batch that the subscriber is to see."""
         if self.is_plain:
-            return [event for event in batch if event.type not in self.hidden]
+            hidden = self.hidden | {_MARK}
+            return [event for event in batch if event.type not in hidden]
         return [event for event in batch if self(event)]
 
     def __call__(self, event: AnyEvent) -> bool:

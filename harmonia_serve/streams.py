@@ -66,7 +66,7 @@ class Ending(Enum):
     """Why a stream came to its end, when nothing went wrong."""
 
     LAST_EVENT = "the execution has ended"
-    UNTIL = "that was the last event asked for"
+    NO_MORE = "there are no more events to send"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
 
@@ -227,7 +227,7 @@ class Subscription:
                     return Ending.GONE
                 if self._reading.done() and await self._pass_on(sink):
                     await self._tell_position(sink)
-                    return Ending.LAST_EVENT if self._ends else Ending.UNTIL
+                    return Ending.LAST_EVENT if self._ends else Ending.NO_MORE
                 if clock() >= expires:
                     await self._tell_position(sink)
                     return Ending.EXPIRED

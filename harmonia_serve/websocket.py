@@ -100,7 +100,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
             notes.note_dropped("unwelcome_messages")
             await sink.close(error.code, str(error))
         else:
-            if ending in (Ending.LAST_EVENT, Ending.UNTIL):
+            if ending in (Ending.LAST_EVENT, Ending.NO_MORE):
                 await sink.close(CLOSE_ENDED, ending.value)
             elif ending is Ending.EXPIRED:
                 await sink.close(CLOSE_EXPIRED, f"{ending.value}: resume with ?after={sink.sent}")

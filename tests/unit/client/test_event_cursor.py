@@ -8,7 +8,7 @@ import pytest
 
 from harmonia_serve.client import ServiceUnreachable
 from harmonia_serve.client.errors import api_error
-from harmonia_serve.client.events import EventCursor
+from harmonia_serve.client.events import EventCursor, Selection
 
 
 def envelope(**data: object) -> str:
@@ -36,7 +36,7 @@ def test_repeats_and_comments_are_dropped() -> None:
 
 
 def test_a_gap_makes_the_subscriber_ask_again_after_the_last_event() -> None:
-    cursor = EventCursor("exec-1", 0)
+    cursor = EventCursor("exec-1", 0, selection=Selection(logs=True))
     cursor.headers()
     cursor.take("1", "execution_started", envelope())
     with pytest.raises(ServiceUnreachable):
