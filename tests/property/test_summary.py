@@ -46,6 +46,7 @@ def completed(log: Sequence[Message]) -> int:
 
 def as_told(log: Sequence[Message], first: Steps) -> dict[str, Any]:
     """What a log says, by a look at the last events of each task."""
+    log = [message for message in log if message["type"] != "task_log"]
     total, before = len(first.rows), restored(first)
     statuses, shares, failed = [], [], []
     starts: dict[str, int] = {}

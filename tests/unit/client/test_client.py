@@ -195,6 +195,53 @@ def test_events_end_with_the_one_that_was_named(service: Service, client: Harmon
         assert list(client.events(execution.id, after=2, until=until)) == []
 
 
+def write(service: Service, execution_id: str, task: str, *texts: str, dropped: int = 0) -> None:
+    lines = [
+        {"stream": "log", "level": "info", "text": text, "timestamp_ms": 1_736_942_400_000}
+        for text in texts
+    ]
+    service.emit(execution_id, "task_log", task_name=task, attempt=1, lines=lines, dropped=dropped)
+
+
+def test_log_lines_come_to_those_who_ask(service: Service, client: HarmoniaClient) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    service.emit(execution.id, "task_started", task_name="first")
+    write(service, execution.id, "first", "one", "two")
+    service.emit(execution.id, "task_progress", task_name="first")
+    write(service, execution.id, "second", "three", dropped=7)
+    write(service, execution.id, "second", dropped=1)
+    now = list(client.logs(execution.id, follow=False))
+    assert [(each["task_name"], each["stream"], each["text"]) for each in now] == [
+        ("first", "log", "one"),
+        ("first", "log", "two"),
+        ("second", "dropped", "7 lines are left out"),
+        ("second", "log", "three"),
+        ("second", "dropped", "1 line is left out"),
+    ]
+    assert [each.get("dropped") for each in now] == [None, None, 7, None, 1]
+    assert [each["text"] for each in execution.logs("first", follow=False)] == ["one", "two"]
+    assert [e["seq"] for e in client.events(execution.id, until=5)] == [1, 3]
+    assert [e["seq"] for e in client.events(execution.id, until=5, logs=True)] == [1, 2, 3, 4, 5]
+    following = execution.logs("first")
+    assert next(following)["text"] == "one"
+    write(service, execution.id, "first", "four")
+    service.finish(execution.id)
+    assert [each["text"] for each in following] == ["two", "four"]
+    assert [event["seq"] for event in execution.events()] == [1, 3, 7]
+    assert [event["seq"] for event in execution.events(logs=True)] == list(range(1, 8))
+    assert [event["seq"] for event in execution.events(types=["task_log"], task="second")] == [4, 5]
+
+
+async def test_the_async_client_has_log_lines_too(service: Service) -> None:
+    async with AsyncHarmoniaClient(service.url, service.key) as client:
+        execution = await client.run(SMALL_WORKFLOW)
+        await asyncio.to_thread(write, service, execution.id, "first", "one")
+        assert [line["text"] async for line in execution.logs(follow=False)] == ["one"]
+        await asyncio.to_thread(service.finish, execution.id)
+        assert [line["text"] async for line in execution.logs("first")] == ["one"]
+        assert [line async for line in execution.logs("second")] == []
+
+
 def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) -> None:
     with HarmoniaClient(service.url, service.key) as client:
         execution = client.run(SMALL_WORKFLOW)
