@@ -13,6 +13,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from harmonia_actors.core.origins import origin_as_sent
+
 __all__ = ["Settings"]
 
 _WARM_LEAST: Final = 2
@@ -153,7 +155,7 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Origins besides the service's own whose pages may open WebSockets and read "
-        "event streams, comma-separated.",
+        "event streams, comma-separated, like https://dash.example.com; no wildcards.",
     )
     stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
     stream_unconfirmed_s_max: float = Field(
@@ -413,7 +415,12 @@ class Settings(BaseSettings):
         0.1,
         gt=0,
         description="Time alone that clears an execution which was there when its execution actor "
-        "died; four times as long for each crash that it ever had.",
+        "died; four times as long for each further crash lately.",
+    )
+    crashes_kept_s: float = Field(
+        3_600.0,
+        gt=0,
+        description="After so long without a crash, an execution's earlier ones are forgotten.",
     )
     lease_ms: int = Field(
         10_000,
@@ -466,6 +473,12 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _as_sent(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """One that no browser sends would be without effect, and nobody would know why."""
+        return tuple(origin_as_sent(origin) for origin in value)
 
     @field_validator("task_actors_max")
     @classmethod

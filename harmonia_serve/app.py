@@ -8,6 +8,7 @@ that names neither a scope nor an open path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
@@ -93,7 +94,12 @@ def _build(
         title="Harmonia",
         routes=[*routes, *websocket.catch_all.routes],
         middleware=[
-            Middleware(Boundary, prefix=prefix, observation=observation),
+            Middleware(
+                Boundary,
+                prefix=prefix,
+                observation=observation,
+                readable=partial(sse.readable_by, allowed=settings.allowed_origins),
+            ),
             Middleware(Authentication, gateway=gateway, settings=settings),
         ],
         exception_handlers={

@@ -40,7 +40,8 @@ __all__ = [
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/api/harmonia/health", "/api/harmonia/ready"})
 #: Those of them that say more to whoever presents a key.
 OPTIONAL_KEY_PATHS: Final = frozenset({"/health", "/api/harmonia/health"})
-_STREAM_PREFIX: Final = "/events/harmonia/"
+#: Where browsers read events: they can set no header there.
+_STREAMS: Final = "/events/harmonia/executions"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CALLER: Final = "harmonia.caller"
 
@@ -114,12 +115,11 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _identify(self, scope: Scope) -> Caller:
-        streams = scope["type"] == "websocket" or scope["path"].startswith(_STREAM_PREFIX)
         try:
             secret = presented_secret(
                 scope,
                 scope[QUERY_KEYS],
-                query_allowed=streams and self._settings.query_keys,
+                query_allowed=_is_stream(scope) and self._settings.query_keys,
             )
             principal = await self._gateway.authenticate(secret)
         except AuthenticationFailed:
@@ -138,6 +138,11 @@ def _is_open(scope: Scope) -> bool:
     raw_path = scope.get("raw_path")
     as_sent = raw_path is None or raw_path.endswith(scope["path"].encode())
     return as_sent and bool(scope["method"] == "GET")
+
+
+def _is_stream(scope: Scope) -> bool:
+    path = str(scope["path"])
+    return scope["type"] == "websocket" or path == _STREAMS or path.startswith(f"{_STREAMS}/")
 
 
 def check_origin(headers: Headers, allowed: tuple[str, ...]) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -80,10 +82,19 @@ def close_reason(message: str) -> str:
 class Boundary:
     """ASGI middleware; `prefix` is the path below which the surface's routes lie."""
 
-    def __init__(self, app: ASGIApp, *, prefix: str, observation: Observation) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        prefix: str,
+        observation: Observation,
+        readable: Callable[[Headers], Mapping[str, str]],
+    ) -> None:
+        """`readable`: headers by which the page that a request is of may read why it is refused."""
         self._app = app
         self._prefix = prefix
         self._observation = observation
+        self._readable = readable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
@@ -124,7 +135,8 @@ class Boundary:
             except HarmoniaError as error:
                 if status:
                     raise
-                await problem_response(error)(scope, exchange.receive, send_with_headers)
+                answer = self._refusal(problem_response(error), scope)
+                await answer(scope, exchange.receive, send_with_headers)
         except (ClientDisconnect, _BodyLeftOut):
             status = status or _CLIENT_CLOSED
         except Exception as error:
@@ -132,9 +144,14 @@ class Boundary:
             if status:
                 # The answer is under way: all that can be said now is that it is not whole.
                 raise
-            await unexpected_response(error_id)(scope, exchange.receive, send_with_headers)
+            answer = self._refusal(unexpected_response(error_id), scope)
+            await answer(scope, exchange.receive, send_with_headers)
         finally:
             self._note(method, scope, status, time.perf_counter() - started)
+
+    def _refusal(self, answer: Response, scope: Scope) -> Response:
+        answer.headers.update(self._readable(Headers(scope=scope)))
+        return answer
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refusals are an accept and a close, so that browsers can see the code."""

@@ -140,15 +140,20 @@ def _wait_answering(settings: Settings) -> None:
 
 
 def undeploy(namespace: str) -> None:
-    """Remove this installation's applications; Serve itself ends if nothing else uses it."""
+    """Remove this installation's applications; Serve itself ends if nothing else uses it.
+
+    REST first: it is at "/", and would say of the streams' paths, once they are gone, that there
+    is nothing, in a form that their clients believe.
+    """
     try:
         applications = serve.status().applications
     except (RayServeException, RuntimeError):
         return
-    ours = {f"{namespace}-{kind}" for kind in ("rest", "websocket", "events")}
-    for name in ours & set(applications):
-        serve.delete(name)
-    if not set(applications) - ours:
+    ours = [f"{namespace}-{kind}" for kind in ("rest", "websocket", "events")]
+    for name in ours:
+        if name in applications:
+            serve.delete(name)
+    if not set(applications) - set(ours):
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -157,7 +157,7 @@ _COMMON: Final = {
     # A busy machine may take longer than Serve's 5 s to start a proxy, which Serve would kill
     # for it; and one that has died shall be missed before the default half minute is over.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "3",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from persistence.errors import StaleOwner, VersionConflict
-from persistence.store import Commit, InboxEntry, IndexEntry, Snapshot
+from persistence.store import Commit, InboxEntry, IndexEntry, Loaded, Snapshot
 
 __all__ = ["StoredExecution"]
 
@@ -35,9 +35,10 @@ class StoredExecution:
     holds: tuple[str, ...]
     version: int = 1
     ended: bool = False
-    #: Crashes since it was last calm, and ever.
+    #: Crashes since it was last calm, and lately.
     crashes: int = 0
-    crashes_ever: int = 0
+    crashes_lately: int = 0
+    crashed_ms: int = 0
     #: Unread entries in order of arrival.
     inbox: dict[str, bytes] = field(default_factory=dict)
     #: Ids of the entries that were acknowledged last, oldest first.
@@ -76,10 +77,28 @@ class StoredExecution:
         entries = list(self.inbox.items())[:limit]
         return [InboxEntry(entry_id, body) for entry_id, body in entries]
 
-    def count_crash(self) -> None:
+    def count_crash(self, now_ms: int, kept_ms: int) -> None:
         """An owner has died with it, or on account of it."""
+        if now_ms - self.crashed_ms > kept_ms:
+            self.crashes_lately = 0
+        self.crashed_ms = now_ms
         self.crashes += 1
-        self.crashes_ever += 1
+        self.crashes_lately += 1
+
+    def loaded(self, inbox_max: int) -> Loaded:
+        """What a new owner gets."""
+        return Loaded(
+            execution_id=self.execution_id,
+            epoch=self.epoch,
+            version=self.version,
+            seq=len(self.events),
+            definition=self.definition,
+            fields=dict(self.fields),
+            rows=dict(self.rows),
+            inbox=self.unread(inbox_max),
+            crashes=self.crashes,
+            crashes_lately=self.crashes_lately,
+        )
 
     def snapshot(self, *, rows: bool) -> Snapshot:
         """A reading that is the reader's own."""

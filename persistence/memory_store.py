@@ -29,6 +29,7 @@ from persistence.memory_parts import Definitions, Documents, Indexes, Roster, To
 from persistence.memory_retention import Holdings, Lives
 from persistence.retention import Tally
 from persistence.store import (
+    CRASHES_KEPT_MS,
     Commit,
     Document,
     Durability,
@@ -54,7 +55,11 @@ class MemoryStore(MemoryLog):
     """`Store` in memory. `now_ms` is the clock that leases and rate limits use."""
 
     def __init__(
-        self, now_ms: Callable[[], int] | None = None, *, log_entries_max: int = LOG_ENTRIES_MAX
+        self,
+        now_ms: Callable[[], int] | None = None,
+        *,
+        log_entries_max: int = LOG_ENTRIES_MAX,
+        crashes_kept_ms: int = CRASHES_KEPT_MS,
     ) -> None:
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._indexes = Indexes()
@@ -69,6 +74,7 @@ class MemoryStore(MemoryLog):
         #: Executions without an owner.
         self._waiting: set[str] = set()
         self._suspects: set[str] = set()
+        self._crashes_kept_ms = crashes_kept_ms
         self._checkpoints = Checkpoints(self._documents, self._definitions, self._holdings)
 
     # The server ------------------------------------------------------------------------------
@@ -322,7 +328,7 @@ class MemoryStore(MemoryLog):
             execution = self._executions[execution_id]
             self._take_from_owner(execution)
             if blame:
-                execution.count_crash()
+                execution.count_crash(self._now_ms(), self._crashes_kept_ms)
             (self._suspects if execution.crashes else self._waiting).add(execution_id)
         self._roster.retire(owner)
         return len(moved)
@@ -333,7 +339,7 @@ class MemoryStore(MemoryLog):
         if execution and execution.epoch == epoch and execution.owner and not execution.ended:
             self._take_from_owner(execution)
             if blame:
-                execution.count_crash()
+                execution.count_crash(self._now_ms(), self._crashes_kept_ms)
             self._waiting.add(execution_id)
 
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
@@ -468,18 +474,7 @@ class MemoryStore(MemoryLog):
         self._roster.give(owner, execution.execution_id)
         if stays_alone:
             self._roster.isolate(owner, execution.execution_id)
-        return Loaded(
-            execution_id=execution.execution_id,
-            epoch=execution.epoch,
-            version=execution.version,
-            seq=len(execution.events),
-            definition=execution.definition,
-            fields=dict(execution.fields),
-            rows=dict(execution.rows),
-            inbox=execution.unread(INBOX_MAX),
-            crashes=execution.crashes,
-            crashes_ever=execution.crashes_ever,
-        )
+        return execution.loaded(INBOX_MAX)
 
     def _oldest(self, ids: set[str]) -> StoredExecution:
         return min(self._by_number(ids), key=_number)

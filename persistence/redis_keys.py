@@ -31,8 +31,9 @@ KINDS: tuple[KeyKind, ...] = (
         "execution",
         "hash: v version, e epoch, s seq, o owner, d definition, f first owner, n number in order "
         "of creation, x index entries, h executions whose outputs it holds, c crashes in a row, C "
-        "crashes ever, z set once it has ended; fields as '.' and their name. Small fields that "
-        "every commit checks live with those that never change, so that a status is one read",
+        "crashes lately, t time of the last one, z set once it has ended; fields as '.' and their "
+        "name. Small fields that every commit checks live with those that never change, so that a "
+        "status is one read",
         "until it expires, the retention after its end",
     ),
     KeyKind("ROWS", "rows", "hash: an execution's rows by name", "as long as the execution"),

@@ -204,7 +204,7 @@ def loaded(reply: Sequence[Any]) -> Loaded:
         rows=_named(flat_rows),
         inbox=inbox(entries),
         crashes=int(head.get(b"c", 0)),
-        crashes_ever=int(head.get(b"C", 0)),
+        crashes_lately=int(head.get(b"C", 0)),
     )
 
 

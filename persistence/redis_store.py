@@ -27,6 +27,7 @@ from persistence.redis_scripts import Scripts
 from persistence.redis_suitability import read_durability
 from persistence.retention import Tally
 from persistence.store import (
+    CRASHES_KEPT_MS,
     Commit,
     Document,
     Durability,
@@ -56,12 +57,17 @@ class RedisStore(RedisLog):
     """`Store` over Redis. Bound to the event loop in which it is first used."""
 
     def __init__(
-        self, client: RedisClient, namespace: str, log_entries_max: int = LOG_ENTRIES_MAX
+        self,
+        client: RedisClient,
+        namespace: str,
+        log_entries_max: int = LOG_ENTRIES_MAX,
+        crashes_kept_ms: int = CRASHES_KEPT_MS,
     ) -> None:
         self._client = client
         self._keys = Keys(namespace)
         self._scripts = Scripts(self._keys)
         self._log_entries_max = log_entries_max
+        self._crashes_kept_ms = crashes_kept_ms
         self._commits = Batches(
             self._send_commits, calls_max=BATCH_CALLS_MAX, bytes_max=BATCH_BYTES_MAX
         )
@@ -75,15 +81,17 @@ class RedisStore(RedisLog):
         connections_max: int = 32,
         timeout_ms: int = 10_000,
         log_entries_max: int = LOG_ENTRIES_MAX,
+        crashes_kept_ms: int = CRASHES_KEPT_MS,
     ) -> RedisStore:
         """A store that connects when it is first used.
 
         At most `connections_max` connections; each reply, and each wait for a free connection, is
-        given `timeout_ms`. The log keeps at least the newest `log_entries_max` entries. Raises
-        ValueError for a URL or namespace that cannot be used.
+        given `timeout_ms`. The log keeps at least the newest `log_entries_max` entries; crashes of
+        an execution are forgotten `crashes_kept_ms` after its last one. Raises ValueError for a URL
+        or namespace that cannot be used.
         """
         client = RedisClient(url, connections_max=connections_max, timeout_ms=timeout_ms)
-        return cls(client, namespace, log_entries_max)
+        return cls(client, namespace, log_entries_max, crashes_kept_ms)
 
     # The server ------------------------------------------------------------------------------
 
@@ -329,11 +337,11 @@ class RedisStore(RedisLog):
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""
         checks.check_count("limit", limit)
-        return int(await self._run("orphan", owner, limit, int(blame)))
+        return int(await self._run("orphan", owner, limit, int(blame), self._crashes_kept_ms))
 
     async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
         """See `Store.give_on`."""
-        await self._run("give_on", execution_id, epoch, int(blame))
+        await self._run("give_on", execution_id, epoch, int(blame), self._crashes_kept_ms)
 
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """See `Store.calm`."""

@@ -19,6 +19,7 @@ from persistence.retention import Retention
 from persistence.stored_event import StoredEvent
 
 __all__ = [
+    "CRASHES_KEPT_MS",
     "Commit",
     "Document",
     "Durability",
@@ -34,6 +35,9 @@ __all__ = [
     "Store",
     "StoredEvent",
 ]
+
+#: How long a store remembers an execution's crashes after the last one, unless it is told.
+CRASHES_KEPT_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class Loaded:
     inbox: Sequence[InboxEntry]
     #: How often an owner has died with it, or on account of it, since `calm` was last said of it.
     crashes: int = 0
-    #: The same, since it was created.
-    crashes_ever: int = 0
+    #: The same, since the store has last forgotten them, a set time after the last one.
+    crashes_lately: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +420,8 @@ class Store(Retention, EventLog, Protocol):
         and removes the owner once it has none. It gets no new ones from the
         first call on, whatever it renews. Returns how many were moved; call until 0.
         `blame`: any of them may have been its death. Each counts a crash more, and is a suspect
-        until `calm` is said of it.
+        until `calm` is said of it. Crashes are forgotten at the next one, if the last one of the
+        same execution was long ago.
         """
         ...
 

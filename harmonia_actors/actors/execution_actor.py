@@ -38,7 +38,10 @@ class ExecutionActor:
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._leases = RayLeases(self._pool, name)
         self._nodes = WorkspaceNodes(
-            self._leases, self._read_capacity, shared=settings.workspace_shared
+            self._leases,
+            self._read_capacity,
+            shared=settings.workspace_shared,
+            per_node=settings.workspace_per_node,
         )
         self._made: ExecutionHost | None = None
         self._background: list[asyncio.Task[Any]] = []

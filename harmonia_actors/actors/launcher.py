@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
-from harmonia_actors.actors.node_files import call_on_node
+from harmonia_actors.actors.node_files import call_on_node, node_at
 from harmonia_actors.actors.ray_ports import ActorRef
 from harmonia_actors.core.errors import ResourceNotFound, ServiceUnavailable
 from harmonia_actors.core.resources import Capacity
@@ -192,7 +192,8 @@ class RayFileReader:
         return found
 
     async def _call(self, place: FilePlace, method: str, *more: Any) -> Any:
-        node_id, arguments = place.node_id, (place.execution_id, place.files_from, *more)
+        arguments = (place.execution_id, place.files_from, *more)
+        node_id = "" if self._settings.workspace_shared else await node_at(place.node)
         if node_id in ("", self._here):
             return await asyncio.to_thread(getattr(self._files, method), *arguments)
         try:
@@ -200,5 +201,5 @@ class RayFileReader:
         except RayError as error:
             raise ResourceNotFound(
                 "the node that holds the execution's workspace cannot be reached",
-                {"node_id": node_id},
+                {"node": place.node},
             ) from error

@@ -13,11 +13,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harmonia_actors.actors import parts
 from harmonia_actors.core.errors import HarmoniaError
+from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.janitor import Place, PlaceAway
 from harmonia_actors.runtime.places import BlobPlace, DirectoryPlace
 from harmonia_actors.settings import Settings
 
-__all__ = ["ClusterPlaces", "call_on_node"]
+__all__ = ["ClusterPlaces", "call_on_node", "node_at"]
 
 #: Time a node has to remove what it is asked to; it may have to start a process for it first.
 _REMOVAL_S = 120.0
@@ -31,6 +32,16 @@ def _on_node(settings: Settings, method: str, arguments: tuple[Any, ...]) -> Any
         return getattr(parts.make_files(settings, node_id), method)(*arguments)
     except HarmoniaError as error:
         return error
+
+
+async def node_at(place: str) -> str:
+    """The id of the node that is at a place now, as `Nodes.now`. Raises what Ray raises."""
+    known = place.partition("@")[0]
+    if known in ("", ray.get_runtime_context().get_node_id()):
+        return known
+    nodes = await asyncio.to_thread(ray.nodes)
+    alive = {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+    return Capacity(nodes=alive).node_at(place) or known
 
 
 async def call_on_node(

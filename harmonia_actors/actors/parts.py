@@ -58,6 +58,7 @@ def connect_store(settings: Settings) -> RedisStore:
         connections_max=settings.redis_connections_max,
         timeout_ms=settings.redis_timeout_ms,
         log_entries_max=settings.log_entries_max,
+        crashes_kept_ms=int(settings.crashes_kept_s * 1000),
     )
 
 

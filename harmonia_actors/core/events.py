@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.log_lines import LogLine
-from harmonia_actors.core.stimuli import Failure, Output
+from harmonia_actors.core.stimuli import WORKER_LOST, Failure, Output
 from harmonia_actors.core.timestamps import timestamp
 
 __all__ = [
@@ -296,11 +296,10 @@ Event = (
 
 EVENT_TYPES: tuple[str, ...] = tuple(kind.type for kind in get_args(Event))
 
-#: What an event says that its task, or its execution, has come to.
+#: What a task, or an execution, comes to by an event. By progress it comes to nothing else.
 _STATUSES = {
     ExecutionStarted.type: "running",
     TaskStarted.type: "running",
-    TaskProgress.type: "running",
     TaskCompleted.type: "completed",
     TaskFailed.type: "failed",
     TaskSkipped.type: "skipped",
@@ -319,9 +318,14 @@ FINAL_EVENT_TYPES = frozenset(
 
 
 def event_status(kind: str, data: bytes) -> str | None:
-    """The status that the task or execution has by this event; None if it is about neither."""
-    if kind == TaskFailed.type and jsontext.decode(data)["will_retry"]:
-        return _RETRYING
+    """The status that the task or execution comes to by this event; None if there is none to tell.
+
+    A task whose attempt was lost is started again at once: it does not wait for a retry.
+    """
+    if kind == TaskFailed.type:
+        told = jsontext.decode(data)
+        if told["will_retry"]:
+            return None if told["error_details"]["code"] == WORKER_LOST else _RETRYING
     return _STATUSES.get(kind)
 
 

@@ -79,9 +79,10 @@ class Execution(ExecutionState):
             for index, row in enumerate(self.rows):
                 if not row.status.is_final and index not in self.handed_out:
                     self._resume_task(index, row, at_ms, untouched=untouched)
-        if self.checkpoint_policy and self.head.automatic and not self.head.automatic.taken:
-            self._take_checkpoint(self.checkpoint_policy, self.head.automatic)
+        policy, decided = self.checkpoint_policy, self.head.automatic
         self._settle(at_ms)
+        if policy and decided and not decided.taken and not self.is_final:
+            self._take_checkpoint(policy, decided)
         return self._finish_draft()
 
     def quarantine(self, at_ms: int, error: dict[str, Any]) -> Decision:
@@ -116,8 +117,8 @@ class Execution(ExecutionState):
                     self._emit(ev.CheckpointCreated(checkpoint_id, name), at_ms)
             case st.AutomaticCheckpointTaken():
                 self._automatic_taken(stimulus)
-            case st.NodeChosen(node_id=node_id):
-                self._node_chosen(node_id)
+            case st.NodeChosen():
+                self._node_chosen(stimulus)
             case st.OutputComposed() | st.OutputRefused():
                 self._output_ready(stimulus)
             case _:
@@ -150,10 +151,10 @@ class Execution(ExecutionState):
             self.rows[task].waiting = reason
             self._draft.changed[task] = None
 
-    def _node_chosen(self, node_id: str) -> None:
-        """Once and for ever: files that are on one node are not on another."""
-        if not self.is_final and "node_id" not in self.head.labels:
-            self.head.labels["node_id"] = node_id
+    def _node_chosen(self, chosen: st.NodeChosen) -> None:
+        """Never beside another one: files that are on one node are not on another."""
+        if not self.is_final and self.head.node == chosen.instead_of:
+            self.head.labels["node"] = chosen.place
             self._draft.head_changed = True
 
     def _output_ready(self, stimulus: st.OutputComposed | st.OutputRefused) -> None:

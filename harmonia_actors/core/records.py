@@ -129,12 +129,17 @@ class Head:
     checkpoint_id: str | None = None
     #: Set from the beginning on, if the execution takes checkpoints by itself.
     automatic: AutomaticCheckpoint | None = None
-    #: `node_id`: the node of its workspace; `files_from`: see there.
+    #: `node`, `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
     #: What the log lines that were told count for.
     log_bytes: int = 0
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
     once: str = ""
+
+    @property
+    def node(self) -> str:
+        """The place of the node that has its files (`Capacity.place_of`); "" if any does."""
+        return str(self.labels.get("node", ""))
 
     @property
     def files_from(self) -> tuple[str, ...]:

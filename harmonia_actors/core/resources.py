@@ -22,6 +22,9 @@ _UNITS: Final = 10_000
 _QUANTITY_MAX: Final = 1_000_000_000.0
 _CUSTOM_MAX: Final = 32
 _NAME_LENGTH_MAX: Final = 128
+#: Ray names a node's address, and what it is for, among its resources.
+_ADDRESS: Final = "node:"
+_MARK: Final = "node:__"
 #: Memory is rounded up to steps, so that requests that differ by a little share actors.
 _MEMORY_STEP_BYTES: Final = 256 * 2**20
 _MEMORY_BYTES_MAX: Final = 2**60
@@ -143,6 +146,33 @@ class Capacity:
     def has_node(self, node_id: str) -> bool:
         """Whether this node is alive."""
         return node_id in self.nodes
+
+    def place_of(self, node_id: str) -> str:
+        """What finds a node again when the cluster has been restarted: its id, and its address.
+
+        `ID@ADDRESS`, or the id alone if Ray names no address. Ray gives a node another id at each
+        start; its disks stay where they were.
+        """
+        address = self._address_of(node_id)
+        return f"{node_id}@{address}" if address else node_id
+
+    def node_at(self, place: str) -> str | None:
+        """The node that is at a place now (`place_of`), or None if it is gone.
+
+        The node with that id, or else one with that address: two on one machine share its disks.
+        """
+        node_id, _, address = place.partition("@")
+        if node_id in self.nodes:
+            return node_id
+        if not address:
+            return None
+        return min((n for n in self.nodes if self._address_of(n) == address), default=None)
+
+    def _address_of(self, node_id: str) -> str:
+        for name in self.nodes.get(node_id, ()):
+            if name.startswith(_ADDRESS) and not name.startswith(_MARK):
+                return name.removeprefix(_ADDRESS)
+        return ""
 
     def nodes_for(self, requests: Iterable[ResourceRequest]) -> list[str]:
         """Nodes that are alive on each of which any one of the requests can be met, sorted."""

@@ -224,7 +224,9 @@ class NodeChosen:
     """A node for the execution's files is there; what uses them runs on it from now on."""
 
     at_ms: int
-    node_id: str
+    place: str
+    #: The one that was chosen before and is gone, with nothing of use on it; "" if none was.
+    instead_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class ExecutionDriver:
         self._attempts = surroundings.attempts
         self._backlog = Backlog(surroundings.room, self._make, surroundings.attempts.start)
         self._nodes = surroundings.nodes
-        self._node_wait = NodeWait(execution.head.labels, node_need)
+        self._node_wait = NodeWait(execution, surroundings.nodes, node_need)
         self._node_search: asyncio.Task[None] | None = None
         self._sink = surroundings.sink
         self._clock = surroundings.clock
@@ -281,8 +281,9 @@ class ExecutionDriver:
             self.deliver(st.AttemptWaiting(start.task, start.attempt, now_ms, need.reason))
 
     async def _find_node(self, need: NodeNeed) -> None:
-        node_id = await self._nodes.wait_for(self.execution_id, need.request)
-        self.deliver(st.NodeChosen(self._clock.now_ms(), node_id))
+        former = self.execution.head.node
+        place = await self._nodes.wait_for(self.execution_id, need.request)
+        self.deliver(st.NodeChosen(self._clock.now_ms(), place, instead_of=former))
 
     def _arm(self, due_ms: int) -> None:
         if self._timer is not None:

@@ -45,12 +45,12 @@ class DriverMaker:
         """A driver that does not run yet. Raises Missing, UnknownSchema or ValueError."""
         planned = await self._planned_workflow(loaded.definition)
         head = decode_head(loaded.fields["head"])
-        need = None if "node_id" in head.labels else self._node_need(planned)
-        if need is not None:
-            node_id = self.surroundings.nodes.choose(loaded.execution_id, need.request)
-            if node_id:
-                head.labels["node_id"] = node_id
-            if node_id is not None:
+        need = self._node_need(planned)
+        if need is not None and not head.node:
+            place = self.surroundings.nodes.choose(loaded.execution_id, need.request)
+            if place:
+                head.labels["node"] = place
+            elif place is not None:
                 need = None
         execution = Execution(
             workflow=planned.workflow,
@@ -66,6 +66,7 @@ class DriverMaker:
             cache=self.cache,
             store=self.surroundings.store,
             blobs=self.blobs,
+            nodes=self.surroundings.nodes,
             limits=self.ordering_limits,
         )
         return ExecutionDriver(

@@ -348,7 +348,7 @@ class ExecutionHost:
         self._running[driver] = task
         task.add_done_callback(lambda done: self._driver_ended(driver, given, done))
         if loaded.crashes:
-            self._spawn(self._calm_later(driver, given, loaded.crashes_ever))
+            self._spawn(self._calm_later(driver, given, loaded.crashes_lately))
 
     # Suspects ----------------------------------------------------------------------------------
 
@@ -372,9 +372,11 @@ class ExecutionHost:
             self._giving_on.discard(given.execution_id)
         await self._pick_up_quietly()
 
-    async def _calm_later(self, driver: ExecutionDriver, given: _Given, crashes_ever: int) -> None:
+    async def _calm_later(
+        self, driver: ExecutionDriver, given: _Given, crashes_lately: int
+    ) -> None:
         """A suspect that does no harm for a while is cleared, and makes room for the next one."""
-        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_ever - 1, _CALM_STEPS_MAX))
+        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_lately - 1, _CALM_STEPS_MAX))
         if self._drivers.get(driver.execution_id) is not driver:
             return
         others_wait = await patiently(

@@ -39,6 +39,14 @@ class AnyNode:
         """Nobody waits."""
         return ""
 
+    def now(self, place: str) -> str:  # noqa: ARG002 - the port's
+        """Any will do."""
+        return ""
+
+    def is_gone(self, place: str) -> bool:  # noqa: ARG002 - the port's
+        """Another will do."""
+        return False
+
 
 class WorkspaceNodes:
     """Chooses by what the cluster has and may get, as the pool last read it."""
@@ -49,15 +57,18 @@ class WorkspaceNodes:
         read: Callable[[], Awaitable[Capacity | None]],
         *,
         shared: bool = False,
+        per_node: bool = False,
         again_s: float = 0.5,
     ) -> None:
         """`read` gives the capacity, or None if it cannot be had now; `shared`: as AnyNode.
 
-        `again_s` is the time between two looks while something waits.
+        `per_node`: nodes with one address have directories of their own, so that none can stand in
+        for another. `again_s` is the time between two looks while something waits.
         """
         self._leases = leases
         self._read = read
         self._shared = shared
+        self._per_node = per_node
         self._again_s = again_s
         self._capacity = Capacity(complete=False)
         self._changed = asyncio.Condition()
@@ -71,7 +82,21 @@ class WorkspaceNodes:
             return None
         # Where no node can ever have it all, whatever a task then lacks is said at its turn.
         nodes = nodes or self._capacity.nodes_for([_ANY_CPU])
-        return nodes[zlib.crc32(execution_id.encode()) % len(nodes)] if nodes else ""
+        if not nodes:
+            return ""
+        chosen = nodes[zlib.crc32(execution_id.encode()) % len(nodes)]
+        return chosen if self._per_node else self._capacity.place_of(chosen)
+
+    def now(self, place: str) -> str:
+        """The node at a place; one that is gone keeps its id, and whoever asks for it is told."""
+        if self._shared or not place:
+            return ""
+        return self._capacity.node_at(place) or place.partition("@")[0]
+
+    def is_gone(self, place: str) -> bool:
+        """By what was last read; before that, nothing is."""
+        known = not self._shared and bool(self._capacity.nodes)
+        return known and bool(place) and self._capacity.node_at(place) is None
 
     async def wait_for(self, execution_id: str, request: ResourceRequest) -> str:
         """Wait for a node that fits, and want it until it is there."""

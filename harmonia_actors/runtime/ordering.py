@@ -30,6 +30,7 @@ from harmonia_actors.runtime.inputs import (
 )
 from harmonia_actors.runtime.orders import AttemptOrder, QueueKey
 from harmonia_actors.runtime.output_cache import OutputCache
+from harmonia_actors.runtime.ports import Nodes
 from persistence.errors import Missing
 from persistence.store import Store
 
@@ -84,6 +85,7 @@ class Ordering:
         cache: OutputCache,
         store: Store,
         blobs: BlobReader,
+        nodes: Nodes,
         limits: OrderingLimits,
     ) -> None:
         self._execution = execution
@@ -93,6 +95,7 @@ class Ordering:
         self._cache = cache
         self._store = store
         self._blobs = blobs
+        self._nodes = nodes
         self._limits = limits
 
     def remember(self, outputs: Mapping[str, bytes]) -> None:
@@ -210,7 +213,7 @@ class Ordering:
             input=body,
             key=QueueKey(
                 task.resources,
-                head.labels.get("node_id", "") if action.uses_files else "",
+                self._nodes.now(head.node) if action.uses_files else "",
                 action.is_async,
             ),
             values=values,

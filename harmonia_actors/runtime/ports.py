@@ -135,13 +135,25 @@ class LeaseSource(Protocol[_L]):
 
 
 class Nodes(Protocol):
-    """Chooses the one node on which all tasks of an execution run that use files."""
+    """Chooses the one node on which all tasks of an execution run that use files.
+
+    Nodes are named by their place, which outlives a restart of the cluster
+    (`Capacity.place_of`).
+    """
 
     def choose(self, execution_id: str, request: ResourceRequest) -> str | None:
         """A node that has what each of those tasks asks for; "" if any will do.
 
         None if there is no such node, but one may come: then it has to be waited for.
         """
+        ...
+
+    def now(self, place: str) -> str:
+        """The id of the node that is at a place now; "" if any will do."""
+        ...
+
+    def is_gone(self, place: str) -> bool:
+        """Whether no node is there any more, as far as is known."""
         ...
 
     async def wait_for(self, execution_id: str, request: ResourceRequest) -> str:

@@ -59,7 +59,7 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except ClientError as error:
             _report(_message(error), _way_out(error))
-            raise typer.Exit(2 if isinstance(error, CannotBeSent) else 1) from None
+            raise typer.Exit(2 if _is_of_arguments(error) else 1) from None
         except BrokenPipeError:
             # Whoever read our output has seen enough (`harmonia … | head`). What is still
             # buffered must not raise again when the interpreter flushes it.
@@ -70,6 +70,17 @@ class CommandGroup(TyperGroup):
             place = f": {error.filename}" if error.filename else ""
             _report(f"{error.strerror or error}{place}", "")
             raise typer.Exit(1) from None
+
+
+def _is_of_arguments(error: ClientError) -> bool:
+    """Whether it is the command's own arguments that cannot be used.
+
+    What a request asks for in its query is all from there. Of what is not valid in a body, the
+    service says so of a workflow, an execution and the like.
+    """
+    if isinstance(error, ValidationFailed):
+        return error.message.startswith("query is not valid")
+    return isinstance(error, CannotBeSent)
 
 
 def _report(message: str, way_out: str) -> None:

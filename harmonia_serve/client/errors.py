@@ -49,6 +49,8 @@ __all__ = [
 
 #: The code of an answer that is no envelope of ours.
 FOREIGN = "http_error"
+#: What a proxy says in place of a service that it has lost, or does not know yet.
+_OF_A_PROXY = frozenset({404, 500, 502, 504})
 #: Of an answer that is no envelope of ours (a proxy's page), so much is shown.
 _FOREIGN_BODY_SHOWN = 200
 
@@ -118,6 +120,11 @@ class ApiError(ClientError):
         self.message = message
         self.details = dict(details)
         self.status = status
+
+    @property
+    def of_a_proxy(self) -> bool:
+        """Whether this is no word of the service, but of a proxy that has lost it: ask again."""
+        return self.error_code == FOREIGN and self.status in _OF_A_PROXY
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.error_code, self.message, self.details, self.status)

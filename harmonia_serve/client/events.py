@@ -1,12 +1,14 @@
 """A subscriber's place in a stream of events: what to ask for, what to make of it.
 
 A cursor sees each event once and in order: repeats are dropped, a gap or a break makes it ask
-again after the last event it has seen, with growing pauses and a limit. It does no I/O.
+again after the last event it has seen, with growing pauses, for as long as an outage may take. It
+does no I/O.
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, cast
@@ -14,6 +16,7 @@ from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
 from harmonia_serve.client.flows import JsonObject, path_segment
+from harmonia_serve.client.outage import PATIENCE_S, Outage
 
 __all__ = [
     "AnyCursor",
@@ -28,15 +31,21 @@ __all__ = [
 ]
 
 _STREAMS = "/events/harmonia/executions"
-_BREAKS_MAX = 8
-_FIRST_PAUSE_S = 0.1
-_PAUSE_S_MAX = 10.0
+#: From where on is said in the query, not by Last-Event-ID: whoever began at something unusable is
+#: told so by the name that they gave it.
+_HEADERS = {"Accept": "text/event-stream"}
+#: A stream that has lasted for longer was a good one: the service ends each at its greatest age.
 _GOOD_STREAM_S = 30.0
+#: So long a service may be away that was never there: it may be the wrong place to ask.
+_FIRST_PATIENCE_S = 30.0
 
 #: Types of the events that no other event follows.
 _LAST_TYPES = frozenset({"execution_completed", "execution_failed", "execution_cancelled"})
 #: The last word of a stream of the installation that was to end.
 _END = "end"
+#: The last word to a follower that was cut off. It is no event and has no id of its own: what an
+#: SSE parser gives it is the id of the event before.
+_CUT_OFF = "slow_consumer"
 
 
 class Event(TypedDict):
@@ -101,30 +110,41 @@ class Selection:
         return given | ({"logs": "true"} if self.logs else {})
 
 
-class _Cursor:
+class _Cursor(ABC):
     """What all cursors share: how to go on after a break."""
 
-    path: str
     ended: bool = False
 
     def __init__(self) -> None:
-        self._breaks = 0
+        self._outage = Outage(_FIRST_PATIENCE_S)
+        self._is_open = False
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """What to GET, from where on included."""
+
+    def note_open(self) -> None:
+        """Take in that the service has begun to answer with a stream."""
+        self._is_open = True
+        self._outage.patience_s = PATIENCE_S
 
     def pause_after_break(
         self, error: ServiceUnreachable | ApiError | None, lasted_s: float
     ) -> float:
         """Seconds until asking again, after the stream broke (or closed early: None).
 
-        Raises the error if it will not go away, or after too many breaks in a row. A stream that
-        lasted for a while was a good one: the service ends each at its greatest age.
+        `lasted_s`: how long ago it was asked for. Raises the error if it will not go away, or
+        after two minutes without a good stream: one that brought an event, or lasted for a while.
+        Time that a stream was open for is no outage, however it ended.
         """
-        lasting = isinstance(error, ApiError) and error.status not in (429, 500, 502, 503, 504)
-        self._breaks = 1 if lasted_s > _GOOD_STREAM_S else self._breaks + 1
-        if error is not None and (lasting or self._breaks > _BREAKS_MAX):
-            raise error
-        if self._breaks > _BREAKS_MAX:
-            raise ServiceUnreachable(self.path, "the stream closes again and again", sent=True)
-        return float(min(_FIRST_PAUSE_S * 2 ** (self._breaks - 1), _PAUSE_S_MAX))
+        was_open, self._is_open = self._is_open, False
+        if was_open and lasted_s > _GOOD_STREAM_S:
+            self._outage.end()
+        if error is None:
+            reason = "the stream closes again and again"
+            error = ServiceUnreachable(self.path, reason, sent=True)
+        return self._outage.pause_s(error, 0.0 if was_open else lasted_s)
 
     def note_nothing_more(self) -> None:
         """Take in that the service has no event after the last one (204)."""
@@ -159,16 +179,16 @@ class EventCursor(_Cursor):
         return self._until is not None and self.after >= self._until
 
     @property
-    def path(self) -> str:  # type: ignore[override]
+    def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        query = urlencode({"envelope": "true", **self._query})
+        begin = {"after": str(self.after)} if self.after else {}
+        query = urlencode({"envelope": "true", **self._query, **begin})
         return f"{_STREAMS}/{path_segment(self.execution_id)}?{query}"
 
     def headers(self) -> dict[str, str]:
-        """What to send with it: from where on."""
+        """What to send with it."""
         self._taken_since_open = 0
-        resume = {"Last-Event-ID": str(self.after)} if self.after else {}
-        return {"Accept": "text/event-stream", **resume}
+        return dict(_HEADERS)
 
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event, or None if this one was seen already or is no event of the execution.
@@ -176,7 +196,7 @@ class EventCursor(_Cursor):
         Raises ServiceUnreachable on a gap, so that the subscriber asks again. Where something is
         left out there are gaps, and ids without data that say how far the stream has come.
         """
-        if not event_id.isdecimal():
+        if not event_id.isdecimal() or event_type == _CUT_OFF:
             return None
         seq = int(event_id)
         if seq <= self.after:
@@ -191,7 +211,7 @@ class EventCursor(_Cursor):
                 self.path, f"event {seq} came after event {self.after}", sent=True
             )
         self.after = seq
-        self._breaks = 0
+        self._outage.end()
         self._taken_since_open += 1
         self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
@@ -222,24 +242,32 @@ class InstallationCursor(_Cursor):
     def __init__(self, after: str | None, selection: Selection, *, follow: bool) -> None:
         super().__init__()
         self.after = after
-        query = {**selection.query, **({} if follow else {"follow": "false"})}
-        self.path = f"{_STREAMS}?{urlencode(query)}" if query else _STREAMS
+        self._query = {**selection.query, **({} if follow else {"follow": "false"})}
+
+    @property
+    def path(self) -> str:
+        """What to GET."""
+        begin = {} if self.after is None else {"after": self.after}
+        query = urlencode({**self._query, **begin})
+        return f"{_STREAMS}?{query}" if query else _STREAMS
 
     def headers(self) -> dict[str, str]:
-        """What to send with it: from where on."""
-        resume = {} if self.after is None else {"Last-Event-ID": self.after}
-        return {"Accept": "text/event-stream", **resume}
+        """What to send with it."""
+        return dict(_HEADERS)
 
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
-        """The next event; None for an id without data, which says how far the stream has come."""
-        if not event_id:
+        """The next event; None for an id without data, which says how far the stream has come.
+
+        None also for what is no event of an execution: the end, and the farewell to a slow reader.
+        """
+        if not event_id or event_type == _CUT_OFF:
             return None
         if event_type in ("", "message"):
             if not text:
                 self.after = event_id
             return None
         self.after = event_id
-        self._breaks = 0
+        self._outage.end()
         if event_type == _END:
             self.ended = True
             return None

@@ -47,7 +47,9 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
     def wait(self, timeout: float | None = None) -> DocumentT:
         """Wait until the execution has ended, however it ends; its final state.
 
-        Raises WaitTimedOut after `timeout` seconds (None: wait for ever).
+        Raises WaitTimedOut after `timeout` seconds (None: wait for ever). A service that is away
+        is asked again for as long, or for two minutes without a timeout; then ServiceUnreachable,
+        or what is said in its place, is raised.
         """
         return self._client._document(self._wait(timeout))
 
@@ -58,8 +60,7 @@ class _ExecutionOperations(Generic[DocumentT, BytesT]):
         are large are kept apart: `{"$ref": …, "size": …, "preview": …}` stands for each, and
         `task_output` has it.
 
-        Raises ExecutionEndedBadly if it failed or was cancelled, WaitTimedOut after `timeout`
-        seconds.
+        Raises ExecutionEndedBadly if it failed or was cancelled, and what `wait` raises.
         """
         return self._client._document(self._result(timeout))
 

@@ -8,6 +8,7 @@ transports only drive flows, so that there is one place for paths, retries and w
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import uuid
@@ -18,12 +19,13 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from harmonia_serve.client.errors import (
-    FOREIGN,
+    ApiError,
     CannotBeSent,
     ServiceUnreachable,
     WaitTimedOut,
     api_error,
 )
+from harmonia_serve.client.outage import PATIENCE_S, Outage
 
 __all__ = [
     "API",
@@ -57,7 +59,6 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 #: A request is sent so often at most, and a retry waits so long at most.
 _ATTEMPTS_MAX = 5
-_OF_A_PROXY = (404, 500, 502, 504)
 _PAUSE_S_MAX = 30.0
 _FIRST_PAUSE_S = 0.1
 
@@ -110,6 +111,7 @@ class Pause:
 
 
 Answer = Reply | ServiceUnreachable | None
+Clock = Callable[[], float]
 _T = TypeVar("_T")
 Flow = Generator[Call | Pause, Answer, _T]
 
@@ -171,12 +173,12 @@ def _is_refused(call: Call, answer: Reply) -> bool:
     """Whether an answer asks to come again, and coming again can do no harm."""
     if answer.status == 503:
         return call.repeatable or call.method != "POST"
-    if answer.status in _OF_A_PROXY and call.repeatable:
-        return api_error(answer.status, answer.content).error_code == FOREIGN
-    return answer.status == 429
+    if answer.status < 400 or answer.status == 429:
+        return answer.status == 429
+    return call.repeatable and api_error(answer.status, answer.content).of_a_proxy
 
 
-def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Reply]:
+def _exchange(call: Call, left_s: Clock | None = None) -> Flow[Reply]:
     """Send a call, again if that is safe, and return the good answer or raise the bad one.
 
     With `left_s`, which tells the seconds that are left, it is done by then.
@@ -200,7 +202,7 @@ def _exchange(call: Call, left_s: Callable[[], float] | None = None) -> Flow[Rep
     return answer
 
 
-def document(call: Call, left_s: Callable[[], float] | None = None) -> Flow[JsonObject]:
+def document(call: Call, left_s: Clock | None = None) -> Flow[JsonObject]:
     """Send a call whose answer is a JSON object."""
     reply = yield from _exchange(call, left_s)
     try:
@@ -238,7 +240,7 @@ def is_kept_apart(output: Any) -> bool:
     )
 
 
-def output_flow(final: JsonObject) -> Flow[Any]:
+def output_flow(final: JsonObject, clock: Clock = time.monotonic) -> Flow[Any]:
     """The whole output of an execution, given its final state, which may only refer to it.
 
     Outputs of tasks that the execution's output refers to stay references.
@@ -246,8 +248,8 @@ def output_flow(final: JsonObject) -> Flow[Any]:
     output = final.get("output")
     if not is_kept_apart(output):
         return output
-    path = api_path("executions", str(final["execution_id"]), "output")
-    return json.loads((yield from content(Call("GET", path))))
+    call = Call("GET", api_path("executions", str(final["execution_id"]), "output"))
+    return json.loads((yield from _outlasting(lambda: content(call), None, clock)))
 
 
 def run_flow(
@@ -278,23 +280,23 @@ def run_flow(
 
 
 def wait_flow(
-    execution_id: str, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
+    execution_id: str, timeout_s: float | None, clock: Clock = time.monotonic
 ) -> Flow[JsonObject]:
     """Ask until the execution has ended, ever less often; returns its final state, whole.
 
-    Raises WaitTimedOut, also if it is the service that takes so long.
+    Raises WaitTimedOut, also if it is the service that takes so long. A service that is away is
+    asked again for as long; without a timeout, for two minutes. Then what it says, or that there
+    is nobody, is raised.
     """
-    path = api_path("executions", execution_id)
-    look, whole = Call("GET", path, query={"outputs": "none"}), Call("GET", path)
     if timeout_s is None:
-        return (yield from _wait_for_end(look, whole, None))
+        return (yield from _wait_for_end(execution_id, None, clock))
     deadline = clock() + timeout_s
 
     def left_s() -> float:
         return deadline - clock()
 
     try:
-        return (yield from _wait_for_end(look, whole, left_s))
+        return (yield from _wait_for_end(execution_id, left_s, clock))
     except _TimeIsUp:
         raise WaitTimedOut(execution_id, timeout_s) from None
     except ServiceUnreachable as error:
@@ -303,16 +305,41 @@ def wait_flow(
         raise
 
 
+def _outlasting(ask: Callable[[], Flow[_T]], left_s: Clock | None, clock: Clock) -> Flow[_T]:
+    """What a flow comes to once the service is there, if it is away now.
+
+    Waits for as long as there is time left; without `left_s`, for as long as followers do.
+    """
+    outage = Outage(PATIENCE_S if left_s is None else math.inf)
+    while True:
+        begun_s = clock()
+        try:
+            return (yield from ask())
+        except (ServiceUnreachable, ApiError) as error:
+            pause_s = outage.pause_s(error, clock() - begun_s)
+            if left_s is not None:
+                pause_s = min(pause_s, left_s())
+                if pause_s <= 0:
+                    raise
+        yield Pause(pause_s)
+
+
 class _TimeIsUp(Exception):
     pass
 
 
-def _wait_for_end(look: Call, whole: Call, left_s: Callable[[], float] | None) -> Flow[JsonObject]:
+def _wait_for_end(execution_id: str, left_s: Clock | None, clock: Clock) -> Flow[JsonObject]:
+    path = api_path("executions", execution_id)
+    look, whole = Call("GET", path, query={"outputs": "none"}), Call("GET", path)
+
+    def ask(call: Call) -> Flow[JsonObject]:
+        return _outlasting(lambda: document(call, left_s), left_s, clock)
+
     pause = _WAIT_FIRST_S
     while True:
-        state = yield from document(look, left_s)
+        state = yield from ask(look)
         if state["status"] in ENDED:
-            return (yield from document(whole, left_s))
+            return (yield from ask(whole))
         if left_s is not None:
             left = left_s()
             if left <= 0:

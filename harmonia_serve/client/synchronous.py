@@ -111,10 +111,11 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        A broken stream is resumed after the last event; after several breaks in a row the
-        error is raised. It also ends with the event of seq `until` (the `last_seq` of a state is
-        that of the last event so far), and with `idle_s` once no event has come for so long, or
-        with the service's next sign of life after that.
+        A broken stream is resumed after the last event. A service that is away is asked again for
+        two minutes (half a minute if it was never there), then the error is raised. It also ends
+        with the event of seq `until` (the `last_seq` of a state is that of the last event so
+        far), and with `idle_s` once no event has come for so long, or with the service's next
+        sign of life after that.
 
         Without `execution_id`: the events of all executions, without end, in the order of their
         commits, from now on or after the cursor `after` (the `cursor` of an event, or "0" for all
@@ -159,6 +160,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
                 return
             if source.response.status_code != 200:
                 raise api_error(source.response.status_code, source.response.read())
+            cursor.note_open()
             patience.attend(source.response)
             try:
                 for sent in source.iter_sse():

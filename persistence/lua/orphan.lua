@@ -1,4 +1,5 @@
--- owner, limit, whether its death is put down to what it had. Answers how many were moved.
+-- owner, limit, whether its death is put down to what it had, how long crashes are kept. Answers how
+-- many were moved.
 local owner, blame = ARGV[1], ARGV[3] == '1'
 if not redis.call('ZSCORE', LEASES, owner) then return 0 end
 
@@ -10,7 +11,7 @@ for at = 1, #moved, 2 do
   redis.call('ZREM', OWNED .. owner, id)
   redis.call('ZREM', MAIL .. owner, id)
   redis.call('HSET', EXECUTION .. id, 'o', '')
-  if blame then count_crash(id) end
+  if blame then count_crash(id, ARGV[4]) end
   redis.call('ZADD', is_suspect(id) and SUSPECTS or WAITING, moved[at + 1], id)
 end
 if redis.call('ZCARD', OWNED .. owner) == 0 then

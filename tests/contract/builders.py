@@ -13,6 +13,7 @@ from persistence.store import (
 )
 
 LEASE_MS = 60_000
+DEADLINE_S = 20
 ALL_BYTES = bytes(range(256))
 ODD_NAMES = [
     "a:b",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from persistence.store import (
 )
 from tests.contract.builders import (
     ALL_BYTES,
+    DEADLINE_S,
     LEASE_MS,
     ODD_NAMES,
     claimed,
@@ -124,7 +126,7 @@ class SuspectContract:
         await store.renew_owner("b", lease_ms=LEASE_MS)
         first = await store.claim_next("a", owners_max=1)
         assert first is not None
-        assert (first.execution_id, first.crashes, first.crashes_ever) == ("e0", 1, 1)
+        assert (first.execution_id, first.crashes, first.crashes_lately) == ("e0", 1, 1)
         assert await store.claim_next("a", owners_max=1) is None, "it has a suspect alone"
         second = await store.claim_next("b", owners_max=1)
         assert second is not None
@@ -136,7 +138,7 @@ class SuspectContract:
         assert (taken.execution_id, taken.crashes) == ("new", 0)
         again = await store.claim("e0", "a")
         assert again is not None
-        assert (again.crashes, again.crashes_ever) == (0, 1)
+        assert (again.crashes, again.crashes_lately) == (0, 1)
 
     async def test_an_owner_beyond_the_ceiling_is_kept_for_suspects(self, store: Store):
         for owner in ("busy", "dead", "spare"):
@@ -269,7 +271,7 @@ class SuspectContract:
         await store.renew_owner("o", lease_ms=LEASE_MS)
         loaded = await store.claim_next("o", owners_max=1)
         assert loaded is not None
-        assert (loaded.crashes, loaded.crashes_ever) == (2, 2)
+        assert (loaded.crashes, loaded.crashes_lately) == (2, 2)
         await store.calm("e", epoch=loaded.epoch - 1)
         await store.orphan("o", limit=10)
         await store.renew_owner("o", lease_ms=LEASE_MS)
@@ -280,7 +282,25 @@ class SuspectContract:
         await store.give_on("e", epoch=loaded.epoch, blame=True)
         loaded = await store.claim_next("o", owners_max=1)
         assert loaded is not None
-        assert (loaded.crashes, loaded.crashes_ever) == (1, 3)
+        assert (loaded.crashes, loaded.crashes_lately) == (1, 3)
+
+    async def test_old_crashes_are_forgotten_at_the_next_one(self, forgetful_store: Store):
+        store = forgetful_store
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        await create(store)
+        await store.orphan("o", limit=10, blame=True)
+        began_ms = await store.time_ms()
+        deadline_s = time.monotonic() + DEADLINE_S
+        while await store.time_ms() < began_ms + 5:
+            assert time.monotonic() < deadline_s
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        await store.orphan("o", limit=10, blame=True)
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await store.claim_next("o", owners_max=1)
+        assert loaded is not None
+        assert (loaded.crashes, loaded.crashes_lately) == (2, 1), "in a row are counted for ever"
 
     async def test_the_end_of_a_suspect_ends_its_isolation(self, store: Store):
         await suspects(store, "e0")

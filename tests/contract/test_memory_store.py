@@ -26,6 +26,10 @@ class TestMemoryStore(StoreContract):
     def small_log(self) -> Store:
         return MemoryStore(log_entries_max=10)
 
+    @pytest.fixture
+    def forgetful_store(self) -> Store:
+        return MemoryStore(crashes_kept_ms=1)
+
 
 @pytest.fixture
 def clock() -> Clock:

@@ -21,10 +21,8 @@ from persistence.redis_client import is_refusal
 from persistence.redis_store import RedisStore
 from persistence.redis_suitability import refuse_kind
 from persistence.store import Commit, NewExecution
-from tests.contract.builders import claimed, create, next_commit
+from tests.contract.builders import DEADLINE_S, claimed, create, next_commit
 from tests.support.scripted_actors import until
-
-DEADLINE_S = 20
 
 
 @pytest.fixture

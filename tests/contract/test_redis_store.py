@@ -47,6 +47,14 @@ class TestRedisStore(StoreContract):
         yield opened
         await opened.close()
 
+    @pytest.fixture
+    async def forgetful_store(
+        self, redis_server: EmbeddedServer, redis_namespace: str
+    ) -> AsyncIterator[RedisStore]:
+        opened = RedisStore.connect(redis_server.url, redis_namespace, crashes_kept_ms=1)
+        yield opened
+        await opened.close()
+
 
 async def counted(wire: Wire, *calls: object) -> list[int]:
     counts = []

@@ -58,7 +58,7 @@ KEEPING_MUTANTS: tuple[Mutant, ...] = (
         "crashes, Lua",
         "the same",
         f"{_LUA}/part_queues.lua",
-        "  redis.call('HINCRBY', EXECUTION .. id, 'c', 1)\n",
+        "  redis.call('HINCRBY', key, 'c', 1)\n",
         "",
         f"{REDIS}::test_crashes_add_up_and_a_calm_ends_the_row",
     ),

@@ -242,7 +242,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "checkpoint, resumed",
         "a checkpoint that was decided on is taken by the next owner, if the last one died first",
         "harmonia_actors/core/execution.py",
-        "self.head.automatic and not self.head.automatic.taken:",
+        "decided and not decided.taken and not self.is_final:",
         "False:",
         "tests/unit/core/test_automatic_checkpoints.py"
         "::test_a_decision_whose_outcome_is_unknown_is_carried_out_again",

@@ -56,7 +56,7 @@ class _Known:
     lines: LineJudge
     #: In a row, and ever, as its last owner was told.
     crashes: int = 0
-    crashes_ever: int = 0
+    crashes_lately: int = 0
     owners: dict[int, str] = field(default_factory=dict)
     #: Epochs under which something was committed.
     written: set[int] = field(default_factory=set)
@@ -153,9 +153,9 @@ class Auditor:
         """How long suspects may be alone in all, one after the other."""
         limits = HostLimits(owners_max=1, lease_ms=1)
         return sum(
-            limits.calm_s * 4 ** (known.crashes_ever - 1)
+            limits.calm_s * 4 ** (known.crashes_lately - 1)
             for known in self._known.values()
-            if known.crashes_ever
+            if known.crashes_lately
         )
 
     def executions(self) -> list[str]:
@@ -244,7 +244,7 @@ class Auditor:
     def _claimed(self, process: Process, loaded: Loaded) -> str:
         execution_id, epoch = loaded.execution_id, loaded.epoch
         known = self._known[execution_id]
-        known.crashes, known.crashes_ever = loaded.crashes, loaded.crashes_ever
+        known.crashes, known.crashes_lately = loaded.crashes, loaded.crashes_lately
         if epoch <= known.epoch or epoch in known.owners:
             self._report(execution_id, f"epoch {epoch} is claimed again")
         known.epoch = epoch
@@ -280,7 +280,7 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         for rule in violations_since(known.picture, execution):
             self._report(execution_id, f"{told}: {rule}")
-        if known.picture.node_id is None and "node_id" in execution.head.labels and known.written:
+        if known.picture.node_id is None and "node" in execution.head.labels and known.written:
             self.counts["nodes waited for"] += 1
         known.picture = picture(execution)
         known.version, known.seq = snapshot.version, snapshot.seq
@@ -392,7 +392,7 @@ class Auditor:
         if not order.action.endswith("_with_files"):
             return ""
         head = decode_head(self._snapshot(order.execution_id).fields["head"])
-        return str(head.labels.get("node_id", "no node"))
+        return str(head.labels.get("node", "no node"))
 
     def _must_be_due(self, order: AttemptOrder, what: str) -> None:
         """All that the task depends on is in the store, and so is its attempt."""

@@ -266,7 +266,9 @@ class LocalInstallation:
         return {name: owner.host for name, owner in self.running.items()}
 
     async def __aenter__(self) -> LocalInstallation:
-        self.settings = self.settings.model_copy(update={"execution_actors_max": self.owners})
+        self.settings = self.settings.model_copy(
+            update={"execution_actors_max": max(1, self.owners)}
+        )
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
         registry = Registry.load(self.modules)
@@ -357,7 +359,7 @@ class LocalInstallation:
             clock=self.clock,
             limits=replace(
                 self.host_limits,
-                owners_max=self.owners,
+                owners_max=self.settings.execution_actors_max,
                 executions_max=self.settings.executions_per_actor_max,
             ),
             core_limits=CoreLimits(checkpoints_kept=self.settings.automatic_checkpoints_kept),

@@ -35,7 +35,10 @@ class LocalService:
 
 @contextmanager
 def local_service(
-    directory: Path, modules: Sequence[str] = (), components: Sequence[Component] = ()
+    directory: Path,
+    modules: Sequence[str] = (),
+    components: Sequence[Component] = (),
+    settings: Settings | None = None,
 ) -> Iterator[LocalService]:
     """Serve until the context ends, with `components` and those that `modules` have."""
     begun: Future[tuple[LocalService, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
@@ -49,7 +52,7 @@ def local_service(
             LocalInstallation(
                 store, directory, modules=modules, components=components
             ) as installation,
-            serve_app(build_app(installation.gateway, Settings())) as served,
+            serve_app(build_app(installation.gateway, settings or Settings())) as served,
         ):
             begun.set_result((LocalService(served.http, key), asyncio.get_running_loop(), end))
             await end.wait()

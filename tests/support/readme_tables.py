@@ -206,6 +206,7 @@ def _sample(field: dataclasses.Field[Any]) -> Any:
         "float": 0.0,
         "bool": False,
         "Output": Output(2, b"{}"),
+        "tuple[LogLine, ...]": (),
         "Failure": Failure("", "", {}, "component"),
         "dict[str, Any]": {},
     }

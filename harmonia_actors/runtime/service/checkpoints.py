@@ -150,7 +150,10 @@ class CheckpointService(EditService):
     ) -> Head:
         former = decode_head(snapshot.fields["head"])
         now_ms = self.clock.now_ms()
-        files_from = self._files_from(snapshot, former, known)
+        labels = {**former.labels, "files_from": self._files_from(snapshot, former, known)}
+        if not former.files_from and not self._has_used_files(snapshot, former, known):
+            # Nothing is on that node: any other is as good, should it be gone.
+            labels.pop("node", None)
         return Head(
             execution_id=await self.new_execution_id(),
             workflow_id=former.workflow_id,
@@ -160,7 +163,7 @@ class CheckpointService(EditService):
             created_ms=now_ms,
             updated_ms=now_ms,
             checkpoint_id=checkpoint_id,
-            labels={**former.labels, "files_from": files_from},
+            labels=labels,
             once=creation.index,
         )
 

@@ -36,8 +36,8 @@ _CHUNK_BYTES = 1_000_000
 class FilePlace:
     """Where the files of an execution are."""
 
-    #: "" if workspaces are the same on all nodes.
-    node_id: str
+    #: As in `Head.node`.
+    node: str
     execution_id: str
     #: As in `Head.files_from`.
     files_from: tuple[str, ...]
@@ -185,4 +185,4 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
 
     async def _file_place(self, execution_id: str) -> FilePlace:
         head = await self._head(execution_id)
-        return FilePlace(str(head.labels.get("node_id", "")), execution_id, head.files_from)
+        return FilePlace(head.node, execution_id, head.files_from)

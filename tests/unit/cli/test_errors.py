@@ -122,6 +122,7 @@ def test_a_url_that_is_none_is_said_to_be_none(nowhere: None, harmonia: Harmonia
     [
         ("HARMONIA_NODE_TYPES", "[{", "HARMONIA_NODE_TYPES"),
         ("HARMONIA_PORT", "abc", "HARMONIA_PORT"),
+        ("HARMONIA_ALLOWED_ORIGINS", "*", "HARMONIA_ALLOWED_ORIGINS"),
         ("HARMONIA_REDIS_URL", "redis://:zq[xv@h:1/0", "percent-encoded"),
     ],
 )
@@ -171,6 +172,28 @@ def test_terminal_codes_of_the_service_are_not_passed_on(
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "[red]x[/red]" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("executions", "list", "--status", "nope"),
+        ("workflows", "list", "--limit", "100000"),
+    ],
+)
+def test_options_that_the_service_refuses_are_unusable_arguments(
+    service: Service, harmonia: Harmonia, arguments: tuple[str, ...]
+) -> None:
+    found = harmonia(*arguments)
+    assert (found.code, found.out) == (2, "")
+    assert arguments[2].removeprefix("--") in found.err
+
+
+def test_a_definition_that_the_service_refuses_is_no_matter_of_arguments(
+    service: Service, harmonia: Harmonia, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.json").write_text('{"name": "x", "tasks": {}}')
+    assert harmonia("workflows", "create", "empty.json").code == 1
 
 
 def test_a_problem_of_several_fields_lists_them(service: Service, harmonia: Harmonia) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from harmonia_actors.settings import Settings
 from harmonia_serve.client import (
     AsyncHarmoniaClient,
     Event,
@@ -150,19 +154,135 @@ def test_the_command_prints_what_is_kept(
     (line,) = some.out.splitlines()
     assert execution_id in line
     assert "task_completed" in line
-    wrong = harmonia("events", "--type", "task_complete")
-    assert (wrong.code, "did you mean 'task_completed'" in wrong.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--type", "task_complete"], "did you mean 'task_completed'"),
+        (["--status", "nope"], "there is no status 'nope'"),
+        (["--after", "xyz"], "after: must be a cursor"),
+        (["--after", ""], "after: must be a cursor"),
+        (["--after", "xyz", "--follow"], "after: must be a cursor"),
+        (["--workflow", "wf-x"], "must be an ID like wf-"),
+    ],
+)
+def test_unusable_arguments_of_the_command_are_said_to_be_that(
+    service: LocalService,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    says: str,
+) -> None:
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    wrong = harmonia("events", *arguments)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert says in wrong.err
+    assert "Last-Event-ID" not in wrong.err
+
+
+def test_what_is_not_there_is_no_unusable_argument(
+    service: LocalService, harmonia: Harmonia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    missing = "wf-00000000-0000-4000-8000-000000000000"
+    assert harmonia("events", "--workflow", missing).code == 1
+
+
+async def test_where_to_begin_is_refused_by_the_name_that_it_has_here(
+    service: LocalService, client: HarmoniaClient
+) -> None:
+    execution_id, _ = ran(client)
+    for of, after in ((None, "xyz"), (execution_id, -1)):
+        with pytest.raises(ValidationFailed, match="after") as caught:
+            next(client.events(of, after=after))
+        assert "Last-Event-ID" not in str(caught.value)
+        async with AsyncHarmoniaClient(service.url, service.api_key) as asynchronous:
+            with pytest.raises(ValidationFailed, match="after"):
+                await anext(aiter(asynchronous.events(of, after=after)))
+
+
+# A follower that is slow ------------------------------------------------------------------------
+
+#: All of them together are more than the kernel takes for one connection.
+WIDE = {
+    f"t{number}": {
+        "component": "harmonia",
+        "action": "echo",
+        "input": {"value": "${workflow.input.v}"},
+    }
+    for number in range(220)
+}
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalService, str]]:
+    """A service that soon cuts off who does not read, and an execution with large events."""
+    settings = Settings(stream_send_timeout_s=1.0)
+    with (
+        local_service(tmp_path_factory.mktemp("impatient"), settings=settings) as found,
+        HarmoniaClient(found.url, found.api_key) as client,
+    ):
+        execution = client.run({"name": "wide", "tasks": WIDE}, {"v": "x" * 60_000})
+        assert execution.wait(timeout=60)["status"] == "completed"
+        yield found, execution.id
+
+
+def cut_off(service: LocalService) -> int:
+    """How many followers of everything were cut off for being slow."""
+    url = f"{service.url}/events/harmonia/metrics"
+    text = httpx.get(url, headers={"X-API-Key": service.api_key}).text
+    counted = 'dropped_total{reason="slow_consumer",surface="sse_installation"} '
+    return sum(int(float(line.rpartition(" ")[2])) for line in text.splitlines() if counted in line)
+
+
+def let_be_cut_off(service: LocalService, times: int) -> None:
+    """Do something else than read, for as long as the service bears it."""
+    deadline = time.monotonic() + 30
+    while cut_off(service) < times:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_slow_follower_of_everything_is_cut_off_and_goes_on(
+    impatient: tuple[LocalService, str],
+) -> None:
+    service, execution_id = impatient
+    before, seen = cut_off(service), []
+    with HarmoniaClient(service.url, service.api_key) as client:
+        for event in client.events(after="0", follow=False):
+            if not seen:
+                let_be_cut_off(service, before + 1)
+            seen.append((event["execution_id"], event["seq"]))
+    assert seen == [(execution_id, seq) for seq in range(1, len(seen) + 1)]
+    assert len(seen) == 2 * len(WIDE) + 2
+
+
+async def test_so_does_a_slow_follower_of_the_async_client(
+    impatient: tuple[LocalService, str],
+) -> None:
+    service, execution_id = impatient
+    before, seen = cut_off(service), []
+    async with AsyncHarmoniaClient(service.url, service.api_key) as client:
+        async for event in client.events(after="0", follow=False):
+            if not seen:
+                await asyncio.to_thread(let_be_cut_off, service, before + 1)
+            seen.append((event["execution_id"], event["seq"]))
+    assert seen == [(execution_id, seq) for seq in range(1, len(seen) + 1)]
+    assert len(seen) == 2 * len(WIDE) + 2
 
 
 # The cursors alone -------------------------------------------------------------------------------
 
 
-def test_a_cursor_of_all_is_asked_for_by_header_and_moves_without_events() -> None:
+def test_a_cursor_of_all_asks_from_where_it_is_and_moves_without_events() -> None:
     cursor = InstallationCursor(None, Selection(types=["a", "b"], task="x y"), follow=True)
     assert cursor.path == "/events/harmonia/executions?type=a%2Cb&task=x+y"
-    assert "Last-Event-ID" not in cursor.headers()
     assert cursor.take("5-1", "message", "") is None
-    assert cursor.headers()["Last-Event-ID"] == "5-1"
+    assert cursor.path == "/events/harmonia/executions?type=a%2Cb&task=x+y&after=5-1"
+    assert list(cursor.headers()) == ["Accept"], "a header would win over what the user wrote"
     assert cursor.take("", "message", "") is None
     body = json.dumps(
         {"seq": 0, "timestamp": "t", "execution_id": "", "data": {"reason": "trimmed"}}
@@ -170,8 +290,18 @@ def test_a_cursor_of_all_is_asked_for_by_header_and_moves_without_events() -> No
     gap = cursor.take("6-2", "gap", body)
     assert gap is not None
     assert (gap["type"], gap["seq"], gap.get("cursor")) == ("gap", 0, "6-2")
+    assert cursor.take("6-2", "slow_consumer", '{"after":"6-2"}') is None
+    assert (cursor.after, cursor.ended) == ("6-2", False)
     assert cursor.take("7-3", "end", "{}") is None
     assert cursor.ended
+
+
+def test_a_farewell_to_a_slow_reader_is_no_event_of_an_execution() -> None:
+    cursor = EventCursor("exec-1", 0)
+    assert cursor.take("", "slow_consumer", '{"after":"0"}') is None
+    assert cursor.take("1", "task_started", json.dumps({"timestamp": "t", "data": {}})) is not None
+    assert cursor.take("1", "slow_consumer", '{"after":"1"}') is None
+    assert (cursor.after, cursor.ended) == (1, False)
 
 
 def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:

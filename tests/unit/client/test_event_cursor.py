@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harmonia_serve.client import ServiceUnreachable
+from harmonia_serve.client import ApiError, ServiceUnreachable
 from harmonia_serve.client.errors import api_error
 from harmonia_serve.client.events import EventCursor, Selection
 
@@ -41,7 +41,7 @@ def test_a_gap_makes_the_subscriber_ask_again_after_the_last_event() -> None:
     cursor.take("1", "execution_started", envelope())
     with pytest.raises(ServiceUnreachable):
         cursor.take("3", "task_started", envelope())
-    assert cursor.headers()["Last-Event-ID"] == "1"
+    assert "after=1" in cursor.path
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
@@ -51,14 +51,55 @@ def test_the_last_event_ends_the_stream(outcome: str) -> None:
     assert cursor.ended
 
 
-def test_breaks_are_bounded_and_wait_ever_longer() -> None:
+REFUSED = ServiceUnreachable("http://x", "refused", sent=False)
+HANGS = ServiceUnreachable("http://x", "timed out", sent=True)
+
+
+def borne(cursor: EventCursor, error: ServiceUnreachable | None, lasted_s: float) -> list[float]:
+    """The pauses after tries that all fail alike, until the follower gives up."""
+    pauses: list[float] = []
+    while len(pauses) < 1_000:
+        try:
+            pauses.append(cursor.pause_after_break(error, lasted_s))
+        except ServiceUnreachable:
+            return pauses
+    raise AssertionError("it never gives up")
+
+
+def opened() -> EventCursor:
+    """A follower whose stream has broken once."""
     cursor = EventCursor("exec-1", 0)
-    broken = ServiceUnreachable("http://x", "reset", sent=True)
-    pauses = [cursor.pause_after_break(broken, 0.1) for _ in range(8)]
+    cursor.note_open()
+    cursor.take("1", "execution_started", envelope())
+    cursor.pause_after_break(None, 0.1)
+    return cursor
+
+
+def test_a_follower_outlasts_a_restart_of_everything_with_growing_pauses() -> None:
+    pauses = borne(opened(), REFUSED, 0.0)
     assert pauses == sorted(pauses)
-    assert max(pauses) <= 10
-    with pytest.raises(ServiceUnreachable):
-        cursor.pause_after_break(broken, 0.1)
+    assert max(pauses) <= 5
+    assert 120 <= sum(pauses) <= 130
+
+
+def test_time_that_tries_take_counts_too() -> None:
+    assert len(borne(opened(), HANGS, 5.0)) < 30
+    assert len(borne(opened(), HANGS, 60.0)) == 1, "an answer that never comes is no good stream"
+
+
+def test_a_place_where_nothing_ever_was_is_given_up_sooner() -> None:
+    pauses = borne(EventCursor("exec-1", 0), REFUSED, 0.0)
+    assert 30 <= sum(pauses) <= 40
+
+
+def test_streams_that_close_at_once_are_given_up() -> None:
+    cursor = opened()
+    pauses = 0.0
+    with pytest.raises(ServiceUnreachable, match="closes again and again"):
+        for _ in range(1_000):
+            cursor.note_open()
+            pauses += cursor.pause_after_break(None, 0.1)
+    assert pauses >= 120
 
 
 def test_an_event_forgives_earlier_breaks() -> None:
@@ -69,8 +110,10 @@ def test_an_event_forgives_earlier_breaks() -> None:
 
 
 def test_a_stream_that_lasted_forgives_earlier_breaks() -> None:
-    cursor = EventCursor("exec-1", 0)
-    assert {cursor.pause_after_break(None, 3600.0) for _ in range(50)} == {0.1}
+    cursor = opened()
+    for error in [None, HANGS] * 50:
+        cursor.note_open()
+        assert cursor.pause_after_break(error, 3600.0) == 0.1
 
 
 def test_an_error_that_will_not_go_away_is_raised_at_once() -> None:
@@ -80,3 +123,16 @@ def test_an_error_that_will_not_go_away_is_raised_at_once() -> None:
     )
     with pytest.raises(type(error)):
         cursor.pause_after_break(error, 0.1)
+
+
+@pytest.mark.parametrize("status", [404, 500, 502, 504])
+def test_what_a_proxy_says_that_lost_the_service_does_not_end_the_stream(status: int) -> None:
+    cursor = EventCursor("exec-1", 0)
+    foreign = api_error(status, b"Path '/events/harmonia' not found. Ping http://x/-/routes")
+    assert cursor.pause_after_break(foreign, 0.1) == 0.1
+
+
+@pytest.mark.parametrize("status", [301, 400, 403, 413])
+def test_other_answers_without_our_envelope_are_raised_at_once(status: int) -> None:
+    with pytest.raises(ApiError):
+        EventCursor("exec-1", 0).pause_after_break(api_error(status, b"<html>"), 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -28,6 +29,7 @@ from harmonia_serve.client.flows import (
     content,
     document,
     once_key,
+    output_flow,
     pause_before_retry,
     run_flow,
     wait_flow,
@@ -348,10 +350,64 @@ def noting(flow: Flow, asked: list[float]) -> Flow:
         answer = yield step
 
 
-def test_a_service_that_is_gone_is_not_waited_for() -> None:
-    refused = ServiceUnreachable("http://x", "refused", sent=False)
-    with pytest.raises(ServiceUnreachable):
-        drive(wait_flow("exec-1", 60.0, Clock()), [refused, refused])
+REFUSED = ServiceUnreachable("http://x", "refused", sent=False)
+LOST = b"Path '/api' not found"
+AWAY: list[Answer] = [REFUSED, reply(503, retry_after="1"), reply(404, LOST), reply(502), HANGS]
+DONE = reply(200, b'{"status": "completed", "execution_id": "exec-1"}')
+
+
+def until(clock: Clock, end_s: float, first: Answer, then: Answer) -> Iterator[Answer]:
+    """One answer before some time, another one from then on."""
+    while clock.now_s < end_s:
+        yield first
+    while True:
+        yield then
+
+
+@pytest.mark.parametrize("away", AWAY)
+@pytest.mark.parametrize(("timeout_s", "outage_s"), [(None, 100.0), (300.0, 290.0)])
+def test_waiting_outlasts_an_outage(away: Answer, timeout_s: float | None, outage_s: float) -> None:
+    clock = Clock()
+    flow = wait_flow("exec-1", timeout_s, clock)
+    state, _ = drive(flow, until(clock, clock.now_s + outage_s, away, DONE), clock)
+    assert state == {"status": "completed", "execution_id": "exec-1"}
+    assert clock.now_s <= 1_000.0 + outage_s + 5
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_service_that_is_gone_is_not_waited_for_longer_than_that(away: Answer) -> None:
+    for timeout_s, least, most in ((None, 120.0, 135.0), (60.0, 60.0, 61.0)):
+        clock = Clock()
+        with pytest.raises((ServiceUnreachable, ApiError, WaitTimedOut)):
+            drive(wait_flow("exec-1", timeout_s, clock), itertools.repeat(away), clock)
+        assert least <= clock.now_s - 1_000.0 <= most
+
+
+def test_what_stood_in_the_way_of_a_wait_is_told() -> None:
+    for away, kind in ((REFUSED, ServiceUnreachable), (reply(503), ApiError)):
+        clock = Clock()
+        with pytest.raises(kind):
+            drive(wait_flow("exec-1", 60.0, clock), itertools.repeat(away), clock)
+
+
+@pytest.mark.parametrize("code", ["execution_not_found", "authentication_failed"])
+def test_a_wait_for_what_is_refused_ends_at_once(code: str) -> None:
+    status = 404 if code == "execution_not_found" else 401
+    body = b'{"error": {"code": "%s", "message": "no", "details": {}}}' % code.encode()
+    clock = Clock()
+    with pytest.raises(ApiError):
+        drive(wait_flow("exec-1", 60.0, clock), [reply(status, body)], clock)
+    assert clock.now_s == 1_000.0
+
+
+def test_a_large_output_is_fetched_in_spite_of_an_outage() -> None:
+    final = {
+        "execution_id": "exec-1",
+        "output": {"$ref": "/executions/exec-1/output", "size": 9, "preview": ""},
+    }
+    clock = Clock()
+    answers = until(clock, clock.now_s + 60, REFUSED, reply(200, b'{"a": 1}'))
+    assert drive(output_flow(final, clock), answers, clock)[0] == {"a": 1}
 
 
 def test_waiting_for_ever_leaves_each_look_the_usual_time() -> None:

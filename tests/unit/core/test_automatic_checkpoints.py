@@ -228,6 +228,16 @@ def test_after_the_end_nothing_is_carried_out_again() -> None:
     assert story.ordered() == []
 
 
+def test_whoever_only_ends_it_takes_no_checkpoint_of_the_end() -> None:
+    """What ran when it was cancelled is gone; a checkpoint would restore an ended execution."""
+    story = story_of(every(1), {"a": "", "b": ""})
+    story.succeeded("a")
+    story.take(st.CancelRequested(story.at_ms))
+    story.restart()
+    assert story.status() == "cancelled"
+    assert asked(story) == []
+
+
 # Policies ----------------------------------------------------------------------------------------
 
 

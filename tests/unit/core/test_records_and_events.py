@@ -27,7 +27,7 @@ from harmonia_actors.core.records import (
 )
 from harmonia_actors.core.retry import RetryPolicy
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
-from harmonia_actors.core.stimuli import Failure, Output
+from harmonia_actors.core.stimuli import WORKER_LOST, Failure, Output
 from harmonia_actors.runtime.event_hub import parse_event
 from tests.acceptance.reference import assert_same_shape, load
 
@@ -230,3 +230,36 @@ def test_a_large_output_is_shown_by_where_it_is() -> None:
 
 def test_every_event_that_the_reference_prints_is_compared() -> None:
     assert {event.type for event, _ in REFERENCE_EVENTS} == set(printed_messages())
+
+
+def failed(code: str, *, will_retry: bool) -> ev.Event:
+    """An attempt that failed; a detail cannot pretend that it was lost."""
+    failure = Failure("no", code, {"code": WORKER_LOST, "lost_attempts": 1})
+    return ev.TaskFailed("a", 0, 1, 1, failure, 0, 0, will_retry=will_retry)
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (ev.ExecutionStarted("wf-1", "n"), "running"),
+        (ev.TaskStarted("a", 0, 1, 1), "running"),
+        (ev.TaskProgress("a", 0.5, ""), None),
+        (ev.TaskCompleted("a", 0, 1, 1, Output(2, b"{}")), "completed"),
+        (failed("X", will_retry=True), "retrying"),
+        (failed("X", will_retry=False), "failed"),
+        # It is started again at once, and pending until then.
+        (failed(WORKER_LOST, will_retry=True), None),
+        (failed(WORKER_LOST, will_retry=False), "failed"),
+        (ev.TaskSkipped("a", 0, 1, "r"), "skipped"),
+        (ev.TaskCancelled("a", 0, 1, "r"), "cancelled"),
+        (ev.CheckpointCreated("cp-1", "n"), None),
+        (ev.ExecutionCompleted("wf-1", "n", 1, Output(2, b"{}")), "completed"),
+        (ev.ExecutionFailed("wf-1", "n", 1, {}), "failed"),
+        (ev.ExecutionCancelled("wf-1", "n", 1), "cancelled"),
+    ],
+)
+def test_an_event_has_the_status_that_something_comes_to_by_it(
+    event: ev.Event, status: str | None
+) -> None:
+    assert ev.event_status(event.type, event.data("exec-1")) == status
+    assert status is None or status in ev.EVENT_STATUSES

@@ -253,3 +253,23 @@ def test_how_many_the_nodes_can_hold(
     assert larger.can_hold(request_, node) == (count if node else None), "more nodes may come"
     assert Capacity(nodes, complete=False).can_hold(request_, "") is None
     assert Capacity(nodes, node_types=({"TPU": 1.0},)).can_hold(request_, node) == count
+
+
+HERE, THERE = {"CPU": 1.0, "node:10.0.0.1": 1.0}, {"node:__internal_head__": 1.0, "CPU": 1.0}
+
+
+def test_a_node_is_found_again_after_a_restart_of_the_cluster() -> None:
+    """Ray gives it another id each time."""
+    place = Capacity({"first": HERE, "other": THERE}).place_of("first")
+    assert place == "first@10.0.0.1"
+    assert Capacity({"first": HERE, "0": HERE}).node_at(place) == "first"
+    assert Capacity({"second": HERE, "other": THERE}).node_at(place) == "second"
+    assert Capacity({"3": HERE, "2": HERE}).node_at(place) == "2", "both have its disks"
+    assert Capacity({"other": THERE}).node_at(place) is None
+
+
+def test_a_node_without_an_address_is_found_by_its_id_alone() -> None:
+    capacity = Capacity({"other": THERE})
+    assert capacity.place_of("other") == "other"
+    assert capacity.node_at("other") == "other"
+    assert Capacity({"another": THERE}).node_at("other") is None

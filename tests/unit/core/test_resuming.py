@@ -190,7 +190,7 @@ def test_the_node_of_the_files_is_stored_and_never_another_one() -> None:
     story.take(st.NodeChosen(story.at_ms, "b"))
     assert story.last.is_empty
     story.restart("a")
-    assert story.execution.head.labels == {"node_id": "a"}
+    assert story.execution.head.labels == {"node": "a"}
 
 
 def test_no_node_is_chosen_for_what_has_ended() -> None:

@@ -149,7 +149,8 @@ class Rig:
         fields = {"head": head, "input": jsontext.encode(self.given), "options": b"{}"}
         new = NewExecution(EXECUTION_ID, "d", fields)
         assert await self.store.create_execution(new, owners_max=1) == "me"
-        self.driver = self.make_driver(Execution(workflow=self.workflow, head=decode_head(head)))
+        self.execution = Execution(workflow=self.workflow, head=decode_head(head))
+        self.driver = self.make_driver(self.execution)
         self.running = asyncio.ensure_future(self.driver.run())
 
     def make_driver(
@@ -162,6 +163,7 @@ class Rig:
             cache=OutputCache(10_000_000),
             store=self.store,
             blobs=self.blobs,
+            nodes=self.nodes,
             limits=OrderingLimits(inline_output_bytes_max=200),
         )
         return ExecutionDriver(

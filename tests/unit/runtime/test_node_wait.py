@@ -11,7 +11,7 @@ from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.records import Head, TaskRow, decode_head, decode_row
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
-from tests.support.executions import EXECUTION_ID, failed
+from tests.support.executions import EXECUTION_ID, failed, new_head, workflow_of
 from tests.support.scripted_actors import settle, until
 from tests.unit.runtime.driver_rig import Rig
 
@@ -26,6 +26,7 @@ class ComingNode:
         self.asked: list[tuple[str, ResourceRequest]] = []
         self.given_up = 0
         self.error: Exception | None = None
+        self.gone: set[str] = set()
         self._came = asyncio.Event()
 
     def come(self, error: Exception | None = None) -> None:
@@ -45,6 +46,12 @@ class ComingNode:
         if self.error is not None:
             raise self.error
         return "late"
+
+    def now(self, place: str) -> str:
+        return place
+
+    def is_gone(self, place: str) -> bool:
+        return place in self.gone
 
 
 async def waiting_rig(
@@ -98,7 +105,7 @@ async def test_what_uses_files_starts_once_its_node_is_written(rigs: list[Rig]) 
     await until(lambda: len(rig.orders) == 3)
     assert rig.story[-3:-1] == [f"commit {rig.store.commits[-1].version}", "start b 1"]
     assert [rig.orders[n].key.node_id for n in "abc"] == ["", "late", "late"]
-    assert (await stored(rig))[0].labels == {"node_id": "late"}
+    assert (await stored(rig))[0].labels == {"node": "late"}
     for name in "bc":
         rig.driver.deliver(st.AttemptStarted(rig.orders[name].task, 1, rig.clock.now_ms()))
         rig.done(name)
@@ -162,7 +169,7 @@ async def test_another_owner_looks_again_and_then_has_what_was_found(rigs: list[
         assert loaded is not None
         assert loaded.epoch == epoch
         head = decode_head(loaded.fields["head"])
-        if "node_id" in head.labels:
+        if "node" in head.labels:
             rig.node_need = None
         execution = Execution(
             workflow=rig.workflow,
@@ -208,8 +215,9 @@ async def test_a_node_that_comes_too_late_changes_nothing(rigs: list[Rig]) -> No
 
 
 def test_only_the_first_are_shown_as_waiting_and_each_once() -> None:
-    labels: dict[str, Any] = {}
-    wait = NodeWait(labels, NodeNeed(frozenset(range(1, 200)), REQUEST))
+    workflow = workflow_of({f"t{number}": "" for number in range(200)})
+    execution = Execution(workflow=workflow, head=new_head(workflow))
+    wait = NodeWait(execution, ComingNode(), NodeNeed(frozenset(range(1, 200)), REQUEST))
     starts = [StartAttempt(task, 1) for task in range(200)]
     assert wait.let_through(starts) == starts[:1]
     assert wait.take_unshown() == starts[1:101]
@@ -217,7 +225,7 @@ def test_only_the_first_are_shown_as_waiting_and_each_once() -> None:
     assert wait.withdraw(1, 1)
     assert not wait.withdraw(1, 1)
     assert wait.take_unshown() == [starts[101]]
-    labels["node_id"] = "a"
+    execution.head.labels["node"] = "a"
     more = [StartAttempt(0, 2)]
     assert wait.let_through(more) == [*starts[2:], *more]
     assert not wait
@@ -225,7 +233,57 @@ def test_only_the_first_are_shown_as_waiting_and_each_once() -> None:
 
 
 def test_without_a_need_nothing_waits() -> None:
-    wait = NodeWait({}, None)
+    workflow = workflow_of({"a": ""})
+    wait = NodeWait(Execution(workflow=workflow, head=new_head(workflow)), ComingNode(), None)
     starts = [StartAttempt(0, 1)]
     assert wait.let_through(starts) == starts
     assert not wait
+
+
+# A node that is gone ------------------------------------------------------------------------------
+
+
+async def test_another_node_is_taken_for_one_that_went_before_it_had_any_files(
+    rigs: list[Rig],
+) -> None:
+    rig, node = await waiting_rig(rigs, {"a": "", "b": {**FILES, "depends_on": ["a"]}})
+    rig.execution.head.labels["node"] = "early"
+    rig.begin()
+    await until(lambda: rig.orders)
+    node.gone.add("early")
+    rig.done("a")
+    await shown_waiting(rig, "b")
+    node.come()
+    await until(lambda: len(rig.orders) == 2)
+    assert rig.orders["b"].key.node_id == "late"
+    assert (await stored(rig))[0].labels == {"node": "late"}
+
+
+async def test_files_that_went_with_their_node_are_not_looked_for_on_another(
+    rigs: list[Rig],
+) -> None:
+    """What needs them is told so by the pool, which knows what nodes there are."""
+    rig, node = await waiting_rig(rigs, {"a": FILES, "b": {**FILES, "depends_on": ["a"]}})
+    rig.execution.head.labels["node"] = "early"
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.done("a")
+    node.gone.add("early")
+    await until(lambda: len(rig.orders) == 2)
+    assert rig.orders["b"].key.node_id == "early"
+    assert node.asked == []
+
+
+async def test_an_attempt_that_was_lost_with_its_node_is_made_again_on_another(
+    rigs: list[Rig],
+) -> None:
+    rig, node = await waiting_rig(rigs, {"a": FILES})
+    rig.execution.head.labels["node"] = "early"
+    rig.begin()
+    await until(lambda: rig.orders)
+    node.gone.add("early")
+    rig.driver.deliver(st.AttemptLost(0, 1, rig.clock.now_ms(), "its node has died"))
+    await shown_waiting(rig, "a")
+    node.come()
+    await until(lambda: rig.orders["a"].attempt == 2)
+    assert rig.orders["a"].key.node_id == "late"

@@ -20,12 +20,12 @@ LARGE = {"CPU": 2.0, "GPU": 1.0}
 class Cluster:
     """What may be read of a cluster, and the actors that its pool gives."""
 
-    def __init__(self, capacity: Capacity | None, *, shared: bool = False) -> None:
+    def __init__(self, capacity: Capacity | None, **more: bool) -> None:
         self.has = capacity
         self.broken = False
         self.looks = 0
         self.leases = ScriptedLeases()
-        self.nodes = WorkspaceNodes(self.leases, self.read, shared=shared, again_s=0.001)
+        self.nodes = WorkspaceNodes(self.leases, self.read, again_s=0.001, **more)
 
     async def read(self) -> Capacity | None:
         self.looks += 1
@@ -176,3 +176,40 @@ async def test_nothing_begins_before_there_is_a_node_that_runs_tasks() -> None:
     assert not beginning.done()
     cluster.has = Capacity({"head": {}, "a": SMALL}, (LARGE,))
     await asyncio.wait_for(beginning, 10)
+
+
+BEFORE = Capacity({"old": {**SMALL, "node:10.0.0.1": 1.0}})
+AFTER = Capacity({"new": {**SMALL, "node:10.0.0.1": 1.0}})
+ELSEWHERE = Capacity({"other": {**SMALL, "node:10.0.0.2": 1.0}})
+
+
+async def test_the_files_are_found_again_after_a_restart_of_the_cluster() -> None:
+    cluster = await known(BEFORE)
+    place = cluster.nodes.choose("exec-1", CPU)
+    assert place is not None
+    assert (cluster.nodes.now(place), cluster.nodes.is_gone(place)) == ("old", False)
+    cluster.has = AFTER
+    await cluster.nodes.look()
+    assert (cluster.nodes.now(place), cluster.nodes.is_gone(place)) == ("new", False)
+    cluster.has = ELSEWHERE
+    await cluster.nodes.look()
+    assert (cluster.nodes.now(place), cluster.nodes.is_gone(place)) == ("old", True)
+
+
+async def test_before_anything_is_known_nothing_is_gone() -> None:
+    assert not Cluster(None).nodes.is_gone("old@10.0.0.1")
+    assert Cluster(None).nodes.now("old@10.0.0.1") == "old"
+
+
+async def test_where_nodes_share_the_files_no_node_is_asked_for() -> None:
+    cluster = await known(ELSEWHERE, shared=True)
+    assert (cluster.nodes.now("old@10.0.0.1"), cluster.nodes.is_gone("old@10.0.0.1")) == ("", False)
+
+
+async def test_a_directory_for_each_node_is_that_nodes_alone() -> None:
+    """Two on one machine have the same address."""
+    cluster = await known(BEFORE, per_node=True)
+    assert cluster.nodes.choose("exec-1", CPU) == "old"
+    cluster.has = AFTER
+    await cluster.nodes.look()
+    assert cluster.nodes.is_gone("old")

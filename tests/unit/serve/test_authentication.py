@@ -318,6 +318,25 @@ async def test_a_query_key_is_for_streams_only(
         assert other.status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/executionsx", "/executions.", "/other"])
+async def test_a_query_key_is_for_no_other_path_below_the_streams(
+    app: FastAPI, key: str, path: str
+) -> None:
+    """A page of numbers is no stream: whoever reads it can set a header."""
+    async with connect(app) as client:
+        assert (await client.get(f"{sse.PREFIX}{path}?api_key={key}")).status_code == 401
+        headers = {"X-API-Key": key}
+        answer = await client.get(f"{sse.PREFIX}{path}", headers=headers)
+        assert answer.status_code == (200 if path == "/metrics" else 404)
+
+
+async def test_a_query_key_is_taken_on_the_stream_of_everything(app: FastAPI, key: str) -> None:
+    async with connect(app) as client:
+        stream = f"{sse.PREFIX}/executions?api_key={key}"
+        # It is let in, and then refused for something else: as it is, it would never end.
+        assert (await client.get(f"{stream}&after=nonsense")).status_code == 422
+
+
 async def test_query_keys_can_be_switched_off(
     gateway: MemoryGateway, execution_id: str, key: str
 ) -> None:
@@ -363,6 +382,7 @@ async def test_requests_over_the_limit_are_429_with_retry_after(
         ([], 4404),
         (["http://testserver"], 4404),
         (["https://allowed.example"], 4404),
+        (["https://dash.example"], 4404),
         (["http://testserver:8080"], 4403),
         (["https://testserver"], 4404),
         (["https://evil.example"], 4403),
@@ -377,7 +397,9 @@ async def test_requests_over_the_limit_are_429_with_retry_after(
 async def test_a_browser_may_come_from_our_own_or_an_allowed_site_only(
     gateway: MemoryGateway, key: str, origins: list[str], code: int
 ) -> None:
-    app = build_app(gateway, Settings(allowed_origins=("https://allowed.example",)))
+    app = build_app(
+        gateway, Settings(allowed_origins=("https://allowed.example", "https://Dash.Example/"))
+    )
     headers = [("X-API-Key", key), *(("Origin", origin) for origin in origins)]
     assert await _closes_with(app, f"{websocket.PREFIX}/executions/exec-{_UUID}", headers) == code
 

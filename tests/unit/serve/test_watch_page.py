@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -136,6 +136,100 @@ def test_its_script_takes_each_event_in_once(page: Page) -> None:
     }
 
 
+#: What the script needs of a browser. Pauses end at once and are counted; `answers` is what fetch
+#: comes to, one after the other.
+BROWSER = """
+    const element = () => new Proxy(function () {}, {
+        get: (_, name) => name === "appendChild" ? (child) => child : name === Symbol.toPrimitive
+            ? () => "" : element(),
+        set: () => true, apply: () => element(),
+    });
+    globalThis.document = { getElementById: element, createElement: element };
+    globalThis.location = { origin: "http://page.example", hash: "" };
+    const pauses = [], sources = [], said = [], fetched = [];
+    globalThis.setTimeout = (work, ms) => {
+        if (ms === 2000) { pauses.push(ms); queueMicrotask(work); }
+    };
+    globalThis.EventSource = class {
+        static CLOSED = 2;
+        constructor(url) { this.url = url; this.readyState = 0; sources.push(this); }
+        addEventListener() {}
+        close() { this.readyState = 2; this.closed = true; }
+        open() { this.readyState = 1; this.onopen(); }
+        refuse() { this.readyState = 2; return this.onerror(); }
+    };
+    globalThis.fetch = async (url, { signal }) => {
+        fetched.push(url);
+        const answer = answers.shift();
+        if (answer === "away") throw new TypeError("Failed to fetch");
+        const [status, body] = answer;
+        return { status, json: async () => JSON.parse(body), signal };
+    };
+"""
+ENVELOPE = json.dumps({"error": {"code": "x", "message": "No such key", "details": {}}})
+
+
+def watched(page: Page, answers: list[object], acts: str) -> dict[str, Any]:
+    """What comes of a watch: what it said last, how often it paused, and opened a stream."""
+    told = f"""
+        const answers = {json.dumps(answers)};
+        {BROWSER}
+        {page.script}
+        (async () => {{
+            const watch = watched = new Watch("http://s", "k", "exec-1");
+            {acts}
+            console.log(JSON.stringify({{
+                said: watch.problem, pauses: pauses.length, streams: sources.length,
+                asked: fetched.length === 0 || new Set([...fetched, sources[0].url]).size === 1,
+                left: answers.length,
+            }}));
+        }})();
+    """
+    ran = subprocess.run(
+        [NODE, "-"], input=told, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return dict(json.loads(ran.stdout))
+
+
+#: A stream that was there, and then is refused as often as there are answers.
+OPENED = "sources[0].open(); sources[0].onerror();"
+REFUSED = "await sources.at(-1).refuse(); await null;"
+
+
+@pytest.mark.skipif(not NODE, reason="runs the page's script with node")
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_it_asks_no_more_once_it_is_refused_for_good(page: Page, status: int) -> None:
+    found = watched(page, [[status, ENVELOPE]], OPENED + REFUSED)
+    assert found == {"said": "No such key", "pauses": 0, "streams": 1, "asked": True, "left": 0}
+
+
+@pytest.mark.skipif(not NODE, reason="runs the page's script with node")
+def test_it_asks_again_while_the_service_is_away_until_it_is_refused(page: Page) -> None:
+    """A proxy's own pages, and answers that a page may not read, are no refusals."""
+    answers = ["away", [503, ENVELOPE], [404, "<html>"], [500, ""], [429, ENVELOPE], [200, ""]]
+    found = watched(page, answers, OPENED + REFUSED * 6)
+    assert (found["said"], found["left"]) == ("The service is away; asking again …", 0)
+    assert (found["pauses"], found["streams"]) == (6, 7)
+    found = watched(page, [*answers, [401, ENVELOPE]], OPENED + REFUSED * 7)
+    assert (found["said"], found["pauses"], found["left"]) == ("No such key", 6, 0)
+
+
+@pytest.mark.skipif(not NODE, reason="runs the page's script with node")
+def test_what_was_never_there_is_said_to_be_refused(page: Page) -> None:
+    assert watched(page, [[404, ENVELOPE]], REFUSED)["said"] == "No such key"
+    found = watched(page, ["away"], REFUSED)
+    assert "HARMONIA_ALLOWED_ORIGINS names http://page.example" in found["said"]
+    assert (found["pauses"], found["streams"]) == (0, 1)
+
+
+@pytest.mark.skipif(not NODE, reason="runs the page's script with node")
+def test_a_watch_that_was_stopped_meanwhile_says_nothing_more(page: Page) -> None:
+    acts = OPENED + "const last = sources[0].refuse(); watch.stop(); await last; await null;"
+    found = watched(page, ["away"], acts)
+    assert (found["pauses"], found["streams"]) == (0, 1)
+
+
 # What the service says to such a page ------------------------------------------------------------
 
 
@@ -182,6 +276,46 @@ async def test_an_allowed_page_reads_and_resumes(
     ended = await ask(gateway, path, SITE, **{"Last-Event-ID": "2"})
     assert ended.status_code == 204
     assert ended.headers["access-control-allow-origin"] == SITE
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("api_key=no", 401), ("after=x&api_key={}", 422), ("api_key={}", 404)]
+)
+async def test_an_allowed_page_may_read_why_it_is_refused(
+    gateway: MemoryGateway, key: str, query: str, status: int
+) -> None:
+    path = f"/events/harmonia/executions/exec-{'0' * 8}-0000-4000-8000-{'0' * 12}?"
+    answer = await ask(gateway, path + query.format(key), SITE)
+    assert (answer.status_code, answer.headers["vary"]) == (status, "Origin")
+    assert answer.headers["access-control-allow-origin"] == SITE
+    assert "access-control-allow-credentials" not in answer.headers
+    for origin in ("https://evil.example", None):
+        answer = await ask(gateway, path + query.format(key), origin)
+        assert "access-control-allow-origin" not in answer.headers
+    async with connect(build_app(gateway, Settings()), key) as client:
+        answer = await client.get(path, headers={"Origin": SITE})
+    assert {"vary", "access-control-allow-origin"}.isdisjoint(answer.headers)
+
+
+async def test_an_allowed_page_may_read_that_something_went_wrong(
+    gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    gateway.failure = ZeroDivisionError("unforeseen")
+    path = f"/events/harmonia/executions/{execution_id}?api_key={key}"
+    answer = await ask(gateway, path, SITE)
+    assert (answer.status_code, answer.headers["vary"]) == (500, "Origin")
+    assert answer.headers["access-control-allow-origin"] == SITE
+
+
+async def test_an_origin_may_be_written_as_people_write_it(
+    monkeypatch: pytest.MonkeyPatch, gateway: MemoryGateway, execution_id: str, key: str
+) -> None:
+    monkeypatch.setenv("HARMONIA_ALLOWED_ORIGINS", f"{SITE.upper()}/")
+    await gateway.append(execution_id, "execution_completed", {})
+    async with connect(build_app(gateway, Settings()), key) as client:
+        path = f"/events/harmonia/executions/{execution_id}"
+        answer = await client.get(path, headers={"Origin": SITE})
+    assert answer.headers["access-control-allow-origin"] == SITE
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ async def restored(world: World, execution_id: str) -> str:
 async def test_a_node_that_is_there_is_chosen_at_the_beginning(world: World, nodes: Nodes) -> None:
     found = await world.run({"a": FILES, "b": {**GPU, "depends_on": ["a"]}})
     assert found["status"] == "completed", "what uses no files may run anywhere"
-    assert (await head_of(world, found["execution_id"])).labels == {"node_id": "small"}
+    assert (await head_of(world, found["execution_id"])).labels == {"node": "small"}
     assert nodes.leases.asked == []
 
 
@@ -134,14 +134,14 @@ async def test_all_that_uses_files_waits_for_the_node_that_has_it_all(
     found = await world.ended(execution_id)
     assert found["status"] == "completed"
     assert {task["attempt"] for task in found["task_status"].values()} == {1}
-    assert (await head_of(world, execution_id)).labels == {"node_id": "late"}
+    assert (await head_of(world, execution_id)).labels == {"node": "late"}
 
 
 async def test_what_fits_no_node_together_is_not_waited_for(world: World, nodes: Nodes) -> None:
     """Its turn comes, and the pool says what is wrong and what the way out is."""
     large = {"resources": {"num_cpus": 4}}
     found = await world.run({"a": {**FILES, **GPU}, "b": {**FILES, **large}})
-    assert (await head_of(world, found["execution_id"])).labels == {"node_id": "small"}
+    assert (await head_of(world, found["execution_id"])).labels == {"node": "small"}
     assert nodes.leases.asked == []
 
 
@@ -167,7 +167,7 @@ async def test_whoever_takes_over_waits_on(world: World, nodes: Nodes) -> None:
     assert (await head_of(world, execution_id)).labels == {}
     await nodes.come()
     assert (await world.ended(execution_id))["status"] == "completed"
-    assert (await head_of(world, execution_id)).labels == {"node_id": "late"}
+    assert (await head_of(world, execution_id)).labels == {"node": "late"}
 
 
 async def test_what_is_restored_has_the_node_of_its_files_or_waits_as_they_did(
@@ -181,12 +181,12 @@ async def test_what_is_restored_has_the_node_of_its_files_or_waits_as_they_did(
     await nodes.come()
     for execution_id in (first, second):
         await world.began(execution_id, "b")
-        assert (await head_of(world, execution_id)).labels["node_id"] == "late"
+        assert (await head_of(world, execution_id)).labels["node"] == "late"
     # Where its files are counts, not what would fit now.
     await nodes.come(Capacity({"another": LARGE}))
     third = await restored(world, first)
     await world.began(third, "b")
-    assert (await head_of(world, third)).labels["node_id"] == "late"
+    assert (await head_of(world, third)).labels["node"] == "late"
     world.gates.open("b")
     for execution_id in (first, second, third):
         assert (await world.ended(execution_id))["status"] == "completed"
