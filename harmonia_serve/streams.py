@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from harmonia_actors.core.cursors import Cursor, parse_cursor
+from harmonia_actors.core.cursors import Cursor, Place, parse_cursor, parse_place
 from harmonia_actors.core.errors import (
     HarmoniaError,
     NotFound,
@@ -54,7 +54,6 @@ __all__ = [
 
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"
-_SEQ_DIGITS_MAX: Final = 16
 #: When to ask again, if there is no room for a stream.
 _RETRY_S: Final = 5
 
@@ -132,19 +131,21 @@ class StreamSlots:
                 del self._by_key[key_id]
 
 
-def start_after(after: int | None, headers: Headers) -> int:
-    """The seq after which a stream starts. Raises ValidationFailed.
+def start_after(after: str | None, headers: Headers) -> Place:
+    """The place after which a stream starts. Raises ValidationFailed.
 
     A browser that reconnects keeps the query of its first request and adds Last-Event-ID, so the
     header wins.
     """
     last = headers.get("last-event-id")
-    if not last:
-        return after or 0
-    if not (last.isascii() and last.isdecimal()) or len(last) > _SEQ_DIGITS_MAX:
-        message = f"must be the id of an event, a whole number, not '{last[:100]}'"
-        raise ValidationFailed("request", [Problem("Last-Event-ID", message)])
-    return int(last)
+    text = last or after
+    if not text:
+        return Place()
+    place = parse_place(text)
+    if place is None:
+        message = f"must be the id of an event, like 12, not '{text[:100]}'"
+        raise ValidationFailed("request", [Problem("Last-Event-ID" if last else "after", message)])
+    return place
 
 
 def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
@@ -331,41 +332,42 @@ def execution_stream(
     kind: str,
     execution_id: str,
     query: ExecutionStreamQuery,
-    after: int,
+    after: Place,
     gateway: Gateway,
     settings: Settings,
 ) -> Stream:
     """The stream of one execution that a client asks for. Raises ValidationFailed."""
     wanted = execution_filter(query)
     is_summary = query.detail == "summary"
-    is_cut = query.until is not None
+    until = None if query.until is None else parse_place(query.until)
+    is_cut = until is not None
     if is_summary and (is_cut or query.logs or not wanted.is_plain):
         message = "cannot be 'summary' with a filter or an end: a summary is one of all events"
         raise ValidationFailed("query", [Problem("detail", message)])
 
     def batches() -> Batches:
         if is_summary:
-            return summarised(gateway, settings, execution_id, after=after)
-        events = gateway.events(execution_id, after=after)
-        return events if query.until is None else _up_to(query.until, after, events)
+            return summarised(gateway, settings, execution_id, after=after.seq)
+        events = gateway.events(execution_id, after=after.seq, part=after.part)
+        return events if until is None else _up_to(until, after, events)
 
     # Whoever has asked for nothing but the events gets nothing but events.
     tells = is_cut or not wanted.is_plain
-    return Stream(kind, batches, wanted, str(after), tells_position=tells)
+    return Stream(kind, batches, wanted, after.text, tells_position=tells)
 
 
 async def _up_to(
-    until: int, after: int, batches: AsyncIterator[Sequence[StreamEvent]]
+    until: Place, after: Place, batches: AsyncIterator[Sequence[StreamEvent]]
 ) -> AsyncIterator[Sequence[StreamEvent]]:
-    """The batches up to the event with this seq, or what there is before it."""
+    """The batches up to the event at this place, or what there is before it."""
     position = after
     try:
         async for batch in batches:
             # The first one says that there is such an execution.
             if position >= until:
                 return
-            position = batch[-1].seq if batch else position
-            yield [event for event in batch if event.seq <= until]
+            position = batch[-1].place if batch else position
+            yield [event for event in batch if event.place <= until]
             if position >= until:
                 return
     finally:

@@ -10,7 +10,7 @@ __all__ = ["AUDIT_RULES", "Findings", "Violation"]
 #: A1 to A15 are asked of the event log, A16 to A18 of what is stored besides.
 AUDIT_RULES: Final = {
     "A1": "The `seq` of events grows by one from 1, without gap or repeat, up to the last that "
-    "was stored.",
+    "was stored; log lines are parts of the one before.",
     "A2": "An event has the form of its type.",
     "A3": "The log begins with `execution_started`, which comes once; only an execution that was "
     "cancelled or quarantined before it began has none.",

@@ -30,6 +30,7 @@ class StoredForm:
     at_ms: int
     execution_id: str
     data: dict[str, Any]
+    part: int = 0
 
 
 def _text(value: Any) -> bool:
@@ -137,7 +138,10 @@ def read_event(body: bytes) -> StoredForm:
         raise UnreadableEvent(f"the event is not JSON: {error}") from error
     if not isinstance(envelope, dict):
         raise UnreadableEvent("the event is no JSON object")
+    part = envelope.pop("part", 0)
     _check("the event", envelope, _ENVELOPE)
+    if not _whole(part):
+        raise UnreadableEvent(f"the event has part = {str(part)[:100]!r}")
     kind = envelope["type"]
     if kind not in _FORMS:
         raise UnreadableEvent(f"there is no event type '{kind[:60]}'")
@@ -149,6 +153,7 @@ def read_event(body: bytes) -> StoredForm:
         at_ms=envelope["timestamp_ms"],
         execution_id=envelope["execution_id"],
         data=envelope["data"],
+        part=part,
     )
 
 

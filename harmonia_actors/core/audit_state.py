@@ -80,6 +80,7 @@ def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
     expected = {
         "total": (head.total, len(auditor.told.tasks)),
         "completed_tasks": (head.completed_tasks, auditor.told.completed),
+        "log_events": (head.log_events, auditor.log_events),
         "log_bytes": (head.log_bytes, auditor.told.log_bytes),
         "started_ms": (head.started_ms, None if began is None else began.at_ms),
         "completed_ms": (head.completed_ms, None if final is None else final.at_ms),

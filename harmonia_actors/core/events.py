@@ -349,14 +349,16 @@ def _ended(workflow_id: str, workflow_name: str, duration_ms: int) -> dict[str, 
     }
 
 
-def encode_event(event: Event, *, seq: int, at_ms: int, execution_id: str) -> bytes:
+def encode_event(event: Event, *, seq: int, at_ms: int, execution_id: str, part: int = 0) -> bytes:
     """The event in the API's envelope, as UTF-8 JSON.
 
-    `seq` comes first and `data` last, so that a reader can find either without a full parse.
+    `seq` comes first, with `part` if it has one, and `data` last, so that a reader can find either
+    without a full parse.
     """
+    place = f'{seq},"part":{part}' if part else str(seq)
     return (
         (
-            f'{{"seq":{seq},"type":"{event.type}","timestamp":"{timestamp(at_ms)}",'
+            f'{{"seq":{place},"type":"{event.type}","timestamp":"{timestamp(at_ms)}",'
             f'"timestamp_ms":{at_ms},"execution_id":"{execution_id}","data":'
         ).encode()
         + event.data(execution_id)

@@ -113,9 +113,9 @@ def violations_since(before: Picture, execution: Execution) -> list[str]:
 def violations_of(decision: Decision, *, seq_before: int, seq_after: int) -> list[str]:
     """Rules that the events of a decision break."""
     found = [
-        f"I6 event {numbered.seq} stands where {expected} belongs"
+        f"I6 event {numbered.index} stands where {expected} belongs"
         for expected, numbered in enumerate(decision.events, seq_before + 1)
-        if numbered.seq != expected
+        if numbered.index != expected
     ]
     if seq_after != seq_before + len(decision.events):
         found.append(f"I6 {len(decision.events)} events took seq from {seq_before} to {seq_after}")

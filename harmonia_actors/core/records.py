@@ -131,7 +131,10 @@ class Head:
     automatic: AutomaticCheckpoint | None = None
     #: `node`, `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
-    #: What the log lines that were told count for.
+    #: How many events of log lines there are, in all and since the last other event; what they
+    #: count for.
+    log_events: int = 0
+    log_part: int = 0
     log_bytes: int = 0
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
     once: str = ""
@@ -225,6 +228,8 @@ def encode_head(head: Head) -> bytes:
             "checkpoint_id": head.checkpoint_id,
             "automatic": head.automatic.to_list() if head.automatic else None,
             "labels": head.labels,
+            "log_events": head.log_events,
+            "log_part": head.log_part,
             "log_bytes": head.log_bytes,
             "once": head.once,
         }

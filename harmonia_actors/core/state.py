@@ -58,11 +58,21 @@ class CoreLimits:
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
-    """An event with its place in the log and its time."""
+    """An event with its place in the log and its time.
+
+    `index` counts all events of the log. Log lines have the seq of the event before, and a part.
+    """
 
     seq: int
     at_ms: int
     event: ev.Event
+    part: int = 0
+    index: int = 0
+
+    def encoded(self, execution_id: str) -> bytes:
+        """As it is stored and sent."""
+        place = {"seq": self.seq, "part": self.part}
+        return ev.encode_event(self.event, at_ms=self.at_ms, execution_id=execution_id, **place)
 
 
 @dataclass(slots=True)
@@ -97,6 +107,7 @@ class ExecutionState:
     ) -> None:
         self.workflow = workflow
         self.head = head
+        #: How many events the log has, log lines included.
         self.seq = seq
         self.limits = limits or CoreLimits()
         #: Reports that were ignored because their attempt is not the current one.
@@ -138,6 +149,11 @@ class ExecutionState:
     def accepts_starts(self) -> bool:
         """True while tasks may be started: running, and nothing has failed for good."""
         return self.head.status is ExecutionStatus.RUNNING and self.head.error is None
+
+    @property
+    def told_seq(self) -> int:
+        """The seq of the last event, as clients see it: log lines have none of their own."""
+        return self.seq - self.head.log_events
 
     def retry_policy(self, task: int) -> RetryPolicy:
         """The task's own policy, else the execution's, else the workflow's, else none."""
@@ -240,9 +256,14 @@ class ExecutionState:
         self._draft.head_changed = True
 
     def _emit(self, event: ev.Event, at_ms: int) -> None:
+        head = self.head
         self.seq += 1
-        self.head.updated_ms = max(self.head.updated_ms, at_ms)
-        self._draft.events.append(NumberedEvent(self.seq, at_ms, event))
+        is_log = isinstance(event, ev.TaskLog)
+        head.log_events += is_log
+        head.log_part = head.log_part + 1 if is_log else 0
+        head.updated_ms = max(head.updated_ms, at_ms)
+        told = NumberedEvent(self.told_seq, at_ms, event, head.log_part, self.seq)
+        self._draft.events.append(told)
 
     def _emit_failed(self, task: int, at_ms: int, failure: st.Failure, *, will_retry: bool) -> None:
         row = self.rows[task]

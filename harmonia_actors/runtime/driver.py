@@ -16,7 +16,6 @@ from typing import Any
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.automatic import automatic_checkpoint
@@ -158,7 +157,7 @@ class ExecutionDriver:
         """Write and publish a decision after which nothing is performed: the last one."""
         bodies = await self._commit(decision)
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
         self.ended.set()
 
     async def _step(self) -> None:
@@ -188,14 +187,11 @@ class ExecutionDriver:
             self._backlog.add(starts)
         self._await_node()
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
 
     async def _commit(self, decision: Decision) -> list[bytes]:
         execution = self.execution
-        bodies = [
-            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=self.execution_id)
-            for n in decision.events
-        ]
+        bodies = [numbered.encoded(self.execution_id) for numbered in decision.events]
         if not (bodies or decision.changed or decision.head_changed or self._inbox_done):
             return bodies
         head = execution.head_record()

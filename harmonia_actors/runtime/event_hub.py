@@ -1,8 +1,8 @@
 """Follows executions for the clients of one replica: each event is fetched once and shared.
 
-A client's position is a seq. What it needs next is taken from the recent events in memory if they
-hold it, else from the log in the store; so joining at any moment, a lost broadcaster and a dropped
-batch all end in the same place: every event once, in order.
+A client's position is a place in the log. What it needs next is taken from the recent events in
+memory if they hold it, else from the log in the store; so joining at any moment, a lost broadcaster
+and a dropped batch all end in the same place: every event once, in order.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
 from harmonia_actors.core.records import decode_head
@@ -34,6 +36,9 @@ _PULL_S = 20.0
 _LOOK_S = 10.0
 #: Looks after a sign that something was missed.
 _SOON_S = 0.5
+
+
+_PLACE = re.compile(rb'\{"seq":(\d+),(?:"part":(\d+),)?')
 
 
 class FeedGone(Exception):
@@ -56,12 +61,14 @@ class EventFeed(Protocol):
         ...
 
 
-def parse_event(seq: int, body: bytes) -> StreamEvent:
+def parse_event(index: int, body: bytes) -> StreamEvent:
     """A stored event, taken apart without parsing its data (see `encode_event`)."""
+    found = _PLACE.match(body)
+    seq, part = (int(found[1]), int(found[2] or 0)) if found else (index, 0)
     type_at = body.index(b'"type":"') + 8
     kind = body[type_at : body.index(b'"', type_at)].decode()
     data_at = body.index(b',"data":') + 8
-    return StreamEvent(seq, kind, body, data_at, kind in FINAL_EVENT_TYPES)
+    return StreamEvent(seq, kind, body, data_at, kind in FINAL_EVENT_TYPES, part, index)
 
 
 @dataclass(eq=False, slots=True)
@@ -95,28 +102,32 @@ class EventHub:
         self._pulling: asyncio.Task[None] | None = None
 
     async def events(
-        self, execution_id: str, *, after: int
+        self, execution_id: str, *, after: int, part: int = 0
     ) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events with seq > `after`, in batches, until the last.
+
+        Log lines that follow event `after` are among them, those behind the first `part` events of
+        lines.
 
         The first batch comes at once, others when there is something, empty ones now and then. An
         execution that has ended, and has no event after that seq, gives no batch at all. One that
         expires while it is being read ends where it is.
         """
-        first = await self._first(execution_id, after)
+        place = Place(after, part)
+        position = await self._index_of(execution_id, place)
+        first = await self._first(execution_id, position)
         if not first and await self._has_ended(execution_id):
             # It may have ended after the log was read.
-            first = await self._first(execution_id, after)
+            first = await self._first(execution_id, position)
             if not first:
                 return
         topic = await self._join(execution_id)
         try:
-            position = after
             batch: Sequence[StreamEvent] = first
-            yield batch
+            yield _behind(place, batch)
             while True:
                 if batch:
-                    position = batch[-1].seq
+                    position = batch[-1].index
                     if batch[-1].last:
                         return
                 changed = topic.changed
@@ -130,7 +141,7 @@ class EventHub:
                     continue
                 if not batch and await self._is_beyond_the_end(execution_id, position):
                     return
-                yield batch
+                yield _behind(place, batch)
         finally:
             self._leave(execution_id, topic)
 
@@ -143,9 +154,33 @@ class EventHub:
 
     # -------------------------------------------------------------------------------------------
 
-    async def _first(self, execution_id: str, after: int) -> Sequence[StreamEvent]:
+    async def _index_of(self, execution_id: str, place: Place) -> int:
+        """How many events of the log come no later than a place that a client has named.
+
+        As many as the seq says, and what there is of log lines: few looks find them, none if there
+        is no need. A place that the log has not reached yet is not found: it may be anywhere ahead.
+        """
+        low, step = place.seq, 1
+        if not low or await self._place_at(execution_id, low) in (None, (place.seq, place.part)):
+            return low
+        while (found := await self._place_at(execution_id, low + step)) and found <= place:
+            low, step = low + step, step * 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = await self._place_at(execution_id, middle)
+            low, high = (middle, high) if found and found <= place else (low, middle)
+        return low
+
+    async def _place_at(self, execution_id: str, index: int) -> Place | None:
+        found = await self._first(execution_id, index - 1, limit=1)
+        return found[0].place if found else None
+
+    async def _first(
+        self, execution_id: str, after: int, limit: int = _PAGE
+    ) -> Sequence[StreamEvent]:
         try:
-            stored = await self._store.read_events(execution_id, after=after, limit=_PAGE)
+            stored = await self._store.read_events(execution_id, after=after, limit=limit)
         except Missing:
             raise ExecutionNotFound(execution_id) from None
         except StoreUnavailable as error:
@@ -252,9 +287,9 @@ class EventHub:
         for offset, body in enumerate(bodies):
             event = parse_event(first_seq + offset, body)
             recent = topic.recent
-            if recent and event.seq <= recent[-1].seq:
+            if recent and event.index <= recent[-1].index:
                 continue
-            if recent and event.seq != recent[-1].seq + 1:
+            if recent and event.index != recent[-1].index + 1:
                 self._drop(topic, len(recent))
             self._keep(topic, event)
         _wake(topic)
@@ -282,10 +317,17 @@ def _wake(topic: _Topic) -> None:
     topic.changed = asyncio.Event()
 
 
+def _behind(place: Place, batch: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+    """What comes after a place, of a batch that may begin before it."""
+    if not batch or batch[0].place > place:
+        return batch
+    return [event for event in batch if event.place > place]
+
+
 def _following(topic: _Topic, position: int) -> Sequence[StreamEvent]:
     """Recent events right after `position`; empty if memory does not hold the very next one."""
     recent = topic.recent
-    if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
+    if not recent or position >= recent[-1].index or position + 1 < recent[0].index:
         return ()
-    start = position + 1 - recent[0].seq
+    start = position + 1 - recent[0].index
     return [recent[index] for index in range(start, min(len(recent), start + _PAGE))]

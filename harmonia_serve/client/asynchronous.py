@@ -100,7 +100,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         execution_id: str | None = None,
         *,
         after: int | str | None = None,
-        until: int | None = None,
+        until: int | str | None = None,
         idle_s: float | None = None,
         follow: bool = True,
         **wanted: Unpack[Wanted],
@@ -146,7 +146,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         """
         until = None
         if not follow:
-            until = (await self.get_execution(execution_id, outputs=False))["last_seq"]
+            until = (await self.get_execution(execution_id, outputs=False))["last_id"]
         async for event in self.events(execution_id, until=until, types=["task_log"], task=task):
             for line in log_lines(event):
                 yield line

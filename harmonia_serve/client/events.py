@@ -52,7 +52,8 @@ class Event(TypedDict):
     """One event: its number within the execution, what happened, when, where, and more of it.
 
     In the stream of the whole installation it has the `cursor` to resume after; an event `gap`
-    there is about no execution, and its seq is 0.
+    there is about no execution, and its seq is 0. Log lines (`task_log`) have the seq of the event
+    before them, and a `part`.
     """
 
     seq: int
@@ -60,11 +61,12 @@ class Event(TypedDict):
     timestamp: str
     execution_id: str
     data: dict[str, Any]
+    part: NotRequired[int]
     cursor: NotRequired[str]
 
 
 class LogLine(TypedDict):
-    """A line that a task has written, in the event of this seq.
+    """A line that a task has written after the event of this seq.
 
     `stream` is log (what the action says; it has a level), stdout or stderr. With the stream
     `dropped` it stands for lines that are left out; `dropped` says how many.
@@ -160,28 +162,29 @@ class EventCursor(_Cursor):
     def __init__(
         self,
         execution_id: str,
-        after: int,
-        until: int | None = None,
+        after: int | str,
+        until: int | str | None = None,
         selection: Selection | None = None,
     ) -> None:
         super().__init__()
         self.execution_id = execution_id
-        self.after = after
-        self._until = until
+        self.after = str(after)
+        self._place = _place(self.after) or (0, 0)
+        self._until = None if until is None else _place(str(until))
         query = selection.query if selection else {}
         #: Whether each event is sent, so that a number that is missing is an event that is missing.
-        self._is_whole = query == Selection(logs=True).query
+        self._is_whole = query.keys() <= {"logs"}
         self._query = query if until is None else {**query, "until": str(until)}
         self.ended = self._is_enough()
         self._taken_since_open = 0
 
     def _is_enough(self) -> bool:
-        return self._until is not None and self.after >= self._until
+        return self._until is not None and self._place >= self._until
 
     @property
     def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        begin = {"after": str(self.after)} if self.after else {}
+        begin = {} if self.after == "0" else {"after": self.after}
         query = urlencode({"envelope": "true", **self._query, **begin})
         return f"{_STREAMS}/{path_segment(self.execution_id)}?{query}"
 
@@ -196,32 +199,49 @@ class EventCursor(_Cursor):
         Raises ServiceUnreachable on a gap, so that the subscriber asks again. Where something is
         left out there are gaps, and ids without data that say how far the stream has come.
         """
-        if not event_id.isdecimal() or event_type == _CUT_OFF:
-            return None
-        seq = int(event_id)
-        if seq <= self.after:
+        place = _place(event_id)
+        if place is None or event_type == _CUT_OFF or place <= self._place:
             return None
         if event_type in ("", "message"):
             if not text:
-                self.after = seq
+                self._pass(place, event_id)
                 self.ended = self._is_enough()
             return None
-        if seq > self.after + 1 and self._taken_since_open and self._is_whole:
+        seq, part = place
+        is_next = place == (self._place[0], self._place[1] + 1) if part else self._is_next(seq)
+        if self._is_whole and self._taken_since_open and not is_next:
             raise ServiceUnreachable(
-                self.path, f"event {seq} came after event {self.after}", sent=True
+                self.path, f"event {event_id} came after event {self.after}", sent=True
             )
-        self.after = seq
+        self._pass(place, event_id)
         self._outage.end()
         self._taken_since_open += 1
         self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
-        return Event(
+        event = Event(
             seq=seq,
             type=event_type,
             timestamp=envelope["timestamp"],
             execution_id=self.execution_id,
             data=envelope["data"],
         )
+        if part:
+            event["part"] = part
+        return event
+
+    def _is_next(self, seq: int) -> bool:
+        return seq == self._place[0] + 1
+
+    def _pass(self, place: tuple[int, int], event_id: str) -> None:
+        self._place, self.after = place, event_id
+
+
+def _place(event_id: str) -> tuple[int, int] | None:
+    """Seq and part of an id; None if it is none."""
+    seq, dash, part = event_id.partition("-")
+    if not seq.isdecimal() or (dash and not part.isdecimal()):
+        return None
+    return int(seq), int(part or 0)
 
 
 def log_lines(event: Event) -> list[LogLine]:
@@ -288,7 +308,7 @@ AnyCursor = EventCursor | InstallationCursor
 def stream_cursor(
     execution_id: str | None,
     after: int | str | None,
-    until: int | None,
+    until: int | str | None,
     wanted: Wanted,
     *,
     follow: bool,
@@ -304,4 +324,4 @@ def stream_cursor(
             "workflow_id, statuses and follow are for the events of all executions: leave them "
             "out, or leave out the execution"
         )
-    return EventCursor(execution_id, int(after or 0), until, selection)
+    return EventCursor(execution_id, after or 0, until, selection)

@@ -123,7 +123,7 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
 
     def events(
         self,
-        after: int = 0,
+        after: int | str = 0,
         *,
         types: Sequence[str] | None = None,
         task: str | None = None,
@@ -159,7 +159,7 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
 
     def events(
         self,
-        after: int = 0,
+        after: int | str = 0,
         *,
         types: Sequence[str] | None = None,
         task: str | None = None,

@@ -104,7 +104,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         execution_id: str | None = None,
         *,
         after: int | str | None = None,
-        until: int | None = None,
+        until: int | str | None = None,
         idle_s: float | None = None,
         follow: bool = True,
         **wanted: Unpack[Wanted],
@@ -147,7 +147,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
 
         With `follow=False`, those that there are now.
         """
-        until = None if follow else self.get_execution(execution_id, outputs=False)["last_seq"]
+        until = None if follow else self.get_execution(execution_id, outputs=False)["last_id"]
         for event in self.events(execution_id, until=until, types=["task_log"], task=task):
             yield from log_lines(event)
 

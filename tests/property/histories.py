@@ -96,7 +96,7 @@ class Steps(Execution):
     def end_by_head(self) -> list[NumberedEvent]:
         """Another owner takes over, and ends it without a look at its tasks."""
         told = fail_head(self.head, self.seq, self.now_ms, quarantine_error(_CRASHES))
-        self.seq = told.seq
+        self.seq = told.index
         return [told]
 
     def _load(self, losses_max: int) -> None:

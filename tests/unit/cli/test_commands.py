@@ -243,8 +243,8 @@ def test_events_without_follow_are_those_so_far(
         service.emit(execution_id, "task_progress", task_name="first", progress=done)
     original = service.gateway.events
 
-    async def busy(execution_id: str, *, after: int) -> Any:
-        async for batch in original(execution_id, after=after):
+    async def busy(execution_id: str, *, after: int, part: int) -> Any:
+        async for batch in original(execution_id, after=after, part=part):
             yield batch
             await service.gateway.append(execution_id, "task_progress", {"task_name": "first"})
 

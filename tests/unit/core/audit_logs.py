@@ -10,7 +10,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.quarantine import quarantine_error
-from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
+from harmonia_actors.core.state import CANCELLED_REASON, NumberedEvent, timeout_error, why_ending
 from harmonia_actors.core.stimuli import Failure
 from tests.support.executions import EXECUTION_ID, new_head, output, workflow_of
 
@@ -134,16 +134,19 @@ def run(name: str, attempt: int = 1) -> list[ev.Event]:
 
 def messages(*events: ev.Event | Sequence[ev.Event]) -> list[dict[str, Any]]:
     flat = [e for each in events for e in (each if isinstance(each, Sequence) else [each])]
-    return [
-        jsontext.decode(ev.encode_event(event, seq=seq, at_ms=AT_MS, execution_id=EXECUTION_ID))
-        for seq, event in enumerate(flat, 1)
-    ]
+    told, seq, part = [], 0, 0
+    for index, event in enumerate(flat, 1):
+        is_log = isinstance(event, ev.TaskLog)
+        seq, part = (seq, part + 1) if is_log else (seq + 1, 0)
+        numbered = NumberedEvent(seq, AT_MS, event, part, index)
+        told.append(jsontext.decode(numbered.encoded(EXECUTION_ID)))
+    return told
 
 
 def audited(log: Sequence[dict[str, Any]], **given: Any) -> Auditor:
     auditor = Auditor(WORKFLOW, given.pop("head", HEAD), **given)
-    for message in log:
-        auditor.feed(message["seq"], jsontext.encode(message))
+    for index, message in enumerate(log, 1):
+        auditor.feed(index, jsontext.encode(message))
     return auditor
 
 

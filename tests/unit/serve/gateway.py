@@ -89,10 +89,13 @@ class MemoryGateway:
         """Append an event to an execution's log and wake its subscribers."""
         async with self.changed:
             log = self.logs[execution_id]
+            seq, part = log[-1].place if log else (0, 0)
+            seq, part = (seq, part + 1) if kind == "task_log" else (seq + 1, 0)
             # As the engine has it, so that events of a task are known by how their data begins.
             raw = json.dumps(data, separators=(",", ":")).encode()
             head = {
-                "seq": len(log) + 1,
+                "seq": seq,
+                **({"part": part} if part else {}),
                 "type": kind,
                 "timestamp": NOW,
                 "timestamp_ms": 1_736_942_400_000,
@@ -100,10 +103,17 @@ class MemoryGateway:
             }
             before = json.dumps(head).encode()[:-1] + b',"data":'
             last = kind in ("execution_completed", "execution_failed", "execution_cancelled")
-            event = StreamEvent(len(log) + 1, kind, before + raw + b"}", len(before), last)
+            event = StreamEvent(seq, kind, before + raw + b"}", len(before), last, part)
             log.append(event)
             self.changed.notify_all()
             return event
+
+    def _last_of(self, execution_id: str) -> JsonObject:
+        log = self.logs[execution_id]
+        return {
+            "last_seq": log[-1].seq if log else 0,
+            "last_id": log[-1].cursor if log else "0",
+        }
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
@@ -230,7 +240,7 @@ class MemoryGateway:
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         self._note("get_execution")
         found = _found(self.executions, execution_id, ExecutionNotFound)
-        return {**found, "outputs": outputs, "last_seq": len(self.logs[execution_id])}
+        return {**found, "outputs": outputs, **self._last_of(execution_id)}
 
     async def list_executions(
         self, page: PageRequest, *, workflow_id: str | None, status: str | None
@@ -317,25 +327,25 @@ class MemoryGateway:
         return FileContent(path, len(content), chunks())
 
     async def events(
-        self, execution_id: str, *, after: int
+        self, execution_id: str, *, after: int, part: int = 0
     ) -> AsyncIterator[Sequence[StreamEvent]]:
         self._note("events")
         _found(self.executions, execution_id, ExecutionNotFound)
-        log = self.logs[execution_id]
-        if log and log[-1].last and after >= len(log):
+        log, place = self.logs[execution_id], (after, part)
+        if log and log[-1].last and place >= log[-1].place:
             return
         self.subscribers += 1
         try:
             yield ()
             while True:
                 async with self.changed:
-                    while len(log) <= after:
+                    while not log or log[-1].place <= place:
                         await self.changed.wait()
-                    batch = log[after:]
+                    batch = [event for event in log if event.place > place]
                 yield batch
                 if batch[-1].last:
                     return
-                after += len(batch)
+                place = batch[-1].place
         finally:
             self.subscribers -= 1
 
