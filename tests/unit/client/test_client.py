@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from harmonia_serve.client import (
     AuthenticationFailed,
     ComponentFailed,
     Conflict,
+    Event,
     Execution,
     ExecutionEndedBadly,
     ExecutionNotFound,
@@ -203,6 +204,10 @@ def write(service: Service, execution_id: str, task: str, *texts: str, dropped: 
     service.emit(execution_id, "task_log", task_name=task, attempt=1, lines=lines, dropped=dropped)
 
 
+def places(events: Iterable[Event]) -> list[tuple[int, int]]:
+    return [(event["seq"], event.get("part", 0)) for event in events]
+
+
 def test_log_lines_come_to_those_who_ask(service: Service, client: HarmoniaClient) -> None:
     execution = client.run(SMALL_WORKFLOW)
     service.emit(execution.id, "task_started", task_name="first")
@@ -220,16 +225,20 @@ def test_log_lines_come_to_those_who_ask(service: Service, client: HarmoniaClien
     ]
     assert [each.get("dropped") for each in now] == [None, None, 7, None, 1]
     assert [each["text"] for each in execution.logs("first", follow=False)] == ["one", "two"]
-    assert [e["seq"] for e in client.events(execution.id, until=5)] == [1, 3]
-    assert [e["seq"] for e in client.events(execution.id, until=5, logs=True)] == [1, 2, 3, 4, 5]
+    state = client.get_execution(execution.id)
+    assert (state["last_seq"], state["last_id"]) == (2, "2-2")
+    assert places(client.events(execution.id, until=2)) == [(1, 0), (2, 0)]
+    so_far = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert places(client.events(execution.id, until="2-2", logs=True)) == so_far
+    assert places(client.events(execution.id, after="1-1", until="2-1", logs=True)) == so_far[2:4]
     following = execution.logs("first")
     assert next(following)["text"] == "one"
     write(service, execution.id, "first", "four")
     service.finish(execution.id)
     assert [each["text"] for each in following] == ["two", "four"]
-    assert [event["seq"] for event in execution.events()] == [1, 3, 7]
-    assert [event["seq"] for event in execution.events(logs=True)] == list(range(1, 8))
-    assert [event["seq"] for event in execution.events(types=["task_log"], task="second")] == [4, 5]
+    assert places(execution.events()) == [(1, 0), (2, 0), (3, 0)]
+    assert places(execution.events(logs=True)) == [*so_far, (2, 3), (3, 0)]
+    assert places(execution.events(types=["task_log"], task="second")) == [(2, 1), (2, 2)]
 
 
 async def test_the_async_client_has_log_lines_too(service: Service) -> None:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from harmonia_actors.components.contract import TaskContext
+from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.log_lines import LogLine
+from harmonia_actors.core.records import encode_head
+from harmonia_actors.core.state import NumberedEvent
+from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime import mailbox
 from harmonia_actors.runtime.attempt_log import LogLimits
+from harmonia_actors.runtime.broadcast import Batch
+from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.mailbox import Mailbox
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import HeldOutcomes, TaskHostLimits
-from tests.support.executions import EXECUTION_ID, output
+from persistence.memory_store import MemoryStore
+from persistence.store import Commit, NewExecution
+from persistence.stored_event import StoredEvent
+from tests.support.executions import EXECUTION_ID, new_head, output, workflow_of
 from tests.support.scripted_actors import settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 from tests.unit.runtime.test_task_host import Bench, order, shown
@@ -197,3 +209,68 @@ async def test_lines_go_with_the_next_commit_there_is(rigs: list[Rig]) -> None:
     assert kinds(rig)[-1].endswith("task_log,task_completed")
     rig.done("b")
     await rig.running
+
+
+# The hub -----------------------------------------------------------------------------------------
+
+
+class CountedReads(MemoryStore):
+    reads = 0
+
+    async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        CountedReads.reads += 1
+        return await super().read_events(execution_id, after=after, limit=limit)
+
+
+LINES = ev.TaskLog("a", 1, (LogLine("log", "x", 1, "info"),), 0)
+END = ev.ExecutionCancelled("wf-1", "n", 5)
+
+
+async def store_events(store: MemoryStore, events: list[NumberedEvent]) -> None:
+    await store.renew_owner("o", lease_ms=10**9)
+    await store.put_definition("d", b"{}")
+    workflow = workflow_of({"a": ""})
+    head = new_head(workflow)
+    new = NewExecution(EXECUTION_ID, "d", {"head": encode_head(head)})
+    await store.create_execution(new, owners_max=1)
+    bodies = [each.encoded(EXECUTION_ID) for each in events]
+    head.status = ExecutionStatus.CANCELLED
+    fields = {"head": encode_head(head)}
+    await store.commit(Commit(EXECUTION_ID, "o", 1, 2, 1, fields, events=bodies, release=True))
+
+
+class NoFeed:
+    """Nobody tells anything: all comes from the log."""
+
+    async def follow(self, execution_ids: Sequence[str]) -> None:
+        return None
+
+    async def unfollow(self, execution_ids: Sequence[str]) -> None:
+        return None
+
+    async def pull(self, wait_s: float) -> Sequence[Batch]:
+        await asyncio.sleep(wait_s)
+        return ()
+
+
+@given(some.lists(some.integers(0, 40), min_size=1, max_size=8), some.data())
+async def test_whoever_resumes_at_a_place_gets_what_comes_after_it(
+    counts: list[int], data: some.DataObject
+) -> None:
+    """However many events of lines there are, few looks find where that is."""
+    events: list[NumberedEvent] = []
+    for seq, count in enumerate([*counts, 0], 1):
+        told = ev.TaskStarted("a", 0, 1, seq) if seq <= len(counts) else END
+        events.append(NumberedEvent(seq, 1, told))
+        events += [NumberedEvent(seq, 1, LINES, part) for part in range(1, count + 1)]
+    places = [Place(each.seq, each.part) for each in events]
+    store = CountedReads()
+    await store_events(store, events)
+    hub = EventHub(store, NoFeed())
+    place = data.draw(some.sampled_from([Place(), *places[:-1]]))
+    CountedReads.reads = 0
+    batches = hub.events(EXECUTION_ID, after=place.seq, part=place.part)
+    found = [event.place async for batch in batches for event in batch]
+    await hub.close()
+    assert found == [each for each in places if each > place]
+    assert CountedReads.reads <= 2 * len(bin(len(places))) + 4
