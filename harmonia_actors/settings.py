@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from harmonia_actors.core.origins import origin_as_sent
+from harmonia_actors.settings_telling import TellingSettings
 
 __all__ = ["Settings"]
 
@@ -21,7 +22,7 @@ _WARM_LEAST: Final = 2
 _PLACES_FOR_OTHERS: Final = 2
 
 
-class Settings(BaseSettings):
+class Settings(TellingSettings):
     """All settings. Units are in the names: `_ms`, `_s`, `_bytes`, `_max` (a count)."""
 
     model_config = SettingsConfigDict(env_prefix="HARMONIA_", frozen=True, extra="ignore")
@@ -131,7 +132,9 @@ class Settings(BaseSettings):
         1, ge=1, description="Replicas of the WebSocket and of the SSE deployment, each."
     )
     body_bytes_max: int = Field(10_000_000, gt=0, description="Largest request body.")
-    json_depth_max: int = Field(64, gt=0, description="Deepest nesting of a request's JSON.")
+    json_depth_max: int = Field(
+        64, gt=0, description="Deepest nesting of a request's JSON, and of a remote catalogue."
+    )
     body_read_timeout_s: float = Field(
         30.0, gt=0, description="Time a request's body may take to arrive."
     )
@@ -262,29 +265,8 @@ class Settings(BaseSettings):
         ge=0,
         description="Time an attempt has to stop by itself before its process is killed.",
     )
-    progress_interval_ms: int = Field(
-        200, ge=0, description="Shortest time between two progress reports of one attempt."
-    )
     start_report_ms: int = Field(
         5, ge=0, description="A start is told at once if the attempt runs longer than this."
-    )
-    events_per_execution_max: int = Field(
-        200_000,
-        gt=0,
-        description="Progress and log lines stop beyond this many events of one execution.",
-    )
-    task_log_interval_ms: int = Field(
-        250, ge=0, description="Shortest time between two events of one attempt's log lines."
-    )
-    task_log_event_bytes_max: int = Field(
-        32_768, ge=1_024, description="Log lines of one event; each line counts 64 bytes more."
-    )
-    task_log_line_bytes_max: int = Field(8_192, ge=64, description="A longer log line is cut.")
-    task_log_bytes_max: int = Field(
-        1_000_000, ge=0, description="Log lines kept of one attempt, in bytes; 0: none are."
-    )
-    task_log_execution_bytes_max: int = Field(
-        16_000_000, ge=0, description="Log lines kept of one execution, in bytes."
     )
     log_entries_max: int = Field(
         100_000,

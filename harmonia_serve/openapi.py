@@ -75,9 +75,9 @@ also the `id:`. They begin now, or after `?after=CURSOR` (`0`: all that is kept)
 themselves. An event `gap` says that events are missing.
 
 **Log lines.** What tasks write are events `task_log`: `{"task_name", "attempt", "lines":
-[{"stream": "log", "stdout" or "stderr", "level", "text", "timestamp_ms"}, …], "dropped"}`; `dropped`
-lines are missing before these. They are sent with `?logs=true`, or if `?type=` names them. They have the
-`seq` of the event before and a `part`; their id is both, like `12-3`.
+[{"stream": "log", "stdout" or "stderr", "level", "text", "timestamp_ms"}, …], "dropped"}`, where
+`dropped` lines are missing before these. They are sent with `?logs=true`, or if `?type=` names
+them. They have the `seq` of the event before and a `part`; their id is both, like `12-3`.
 
 **An end.** `?until=ID` ends the stream of an execution with that event.
 

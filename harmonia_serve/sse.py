@@ -93,7 +93,8 @@ async def stream_installation_events(
 
     Each has the WebSocket API's envelope with a `cursor`, which is also its `id:`. An event `gap`
     says that events are missing: `data.reason` is `trimmed` (the log does not reach back to the
-    cursor), `expired` (their executions are not kept any more) or `unknown_cursor`.
+    cursor), `expired` (their executions are not kept any more), `unreadable` (another version of
+    Harmonia has written their executions) or `unknown_cursor`.
     """
     stream = installation_stream("sse_installation", query, request, context.gateway)
     framing = partial(frame, envelope=True)

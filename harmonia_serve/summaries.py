@@ -57,7 +57,8 @@ class Telling:
         """Take in the next events; what has to be sent at once."""
         out: list[StreamEvent] = []
         for event in events:
-            self._take(event, out)
+            if event.type != TaskLog.type:
+                self._take(event, out)
         return out
 
     def tell(self) -> StreamEvent:
@@ -66,23 +67,21 @@ class Telling:
         return self._summary.told()
 
     def _take(self, event: StreamEvent, out: list[StreamEvent]) -> None:
-        is_log, is_told = event.type == TaskLog.type, is_of_a_task(event.type)
-        if is_told:
+        own = not is_of_a_task(event.type)
+        if not own:
             # A summary of more will follow those that are held.
             out += self._flush()
             self._summary.take(event)
         if not self._settled and event.seq >= self._found_seq:
             self._settle()
-        if is_told or (is_log and not self._held):
-            return
-        if self.is_due:
-            out.append(self.tell())
-        if not is_log:
+        if own:
+            if self.is_due:
+                out.append(self.tell())
             self._summary.take(event)
             if event.seq > self._after:
                 self._held.append(event)
-        if self._settled:
-            out += self._flush()
+            if self._settled:
+                out += self._flush()
 
     def _settle(self) -> None:
         self._settled = True

@@ -73,6 +73,9 @@ def check_new(new: NewExecution) -> None:
     check_name("execution_id", new.execution_id)
     check_name("definition", new.definition)
     _check_mapping("fields", new.fields)
+    _check_mapping("constants", new.constants)
+    for name in new.constants.keys() & new.fields.keys():
+        raise ValueError(f"constants: {name!r} is the name of one of the fields, too")
     _check_mapping("rows", new.rows)
     check_bodies("events", new.events)
     check_indexes(new.indexes)

@@ -124,10 +124,12 @@ class EmbeddedServer:
         return self._child is not None and self._child.poll() is None
 
     def start(self, *, timeout_s: float = 60.0, pause: Callable[[], None] = lambda: None) -> None:
-        """Start it and wait until it answers; a log that is long to replay needs a longer time.
+        """Start it and wait until it answers: for so long without a word from it, at most.
 
-        Started again after it died, it has the same URL. While it waits it calls `pause` again and
-        again, which may raise to end the wait. Raises ServerFailed with the end of its log.
+        As long as it says that it still reads its log no time counts: ended before it has read it,
+        it could never be started. Started again after it died, it has the same URL. While it waits
+        it calls `pause` again and again, which may raise to end the wait. Raises ServerFailed with
+        the end of its log.
         """
         if self.alive():
             return
@@ -136,7 +138,7 @@ class EmbeddedServer:
             self._held = _lock(self._directory)
         try:
             _reap(self._directory, timeout_s=10.0)
-            self._start(time.monotonic() + timeout_s, pause)
+            self._start(timeout_s, pause)
         except BaseException:
             self.stop()
             raise
@@ -156,12 +158,12 @@ class EmbeddedServer:
             self._held.close()
             self._held = None
 
-    def _start(self, deadline: float, pause: Callable[[], None]) -> None:
+    def _start(self, timeout_s: float, pause: Callable[[], None]) -> None:
         self._settle_password_and_port()
         chosen = bool(self._asked_port)
         for _ in range(_PORT_ATTEMPTS_MAX):
             self._launch()
-            if self._wait_ready(deadline, pause):
+            if self._wait_ready(timeout_s, pause):
                 return
             tail = self._log_tail()
             if chosen or "Address already in use" not in tail:
@@ -215,8 +217,9 @@ class EmbeddedServer:
             )
         fresh.replace(config)
 
-    def _wait_ready(self, deadline: float, pause: Callable[[], None]) -> bool:
-        """Whether it came to answer; False if it ended. Raises ServerFailed at the deadline."""
+    def _wait_ready(self, timeout_s: float, pause: Callable[[], None]) -> bool:
+        """Whether it came to answer; False if it ended. Raises ServerFailed after a silence."""
+        heard = time.monotonic()
         with redis.Redis(
             host="127.0.0.1",
             port=self._port,
@@ -228,11 +231,14 @@ class EmbeddedServer:
                 try:
                     # Whoever answers on the port must be this child, not another server, and it
                     # answers this also while it still reads its log, which may prove damaged.
-                    if client.info("server")["process_id"] == self.pid and client.ping():
-                        return True
+                    said = client.info()
+                    if said["process_id"] == self.pid:
+                        heard = time.monotonic()
+                        if not said["loading"]:
+                            return True
                 except redis.RedisError:
                     pass
-                if time.monotonic() > deadline:
+                if time.monotonic() - heard > timeout_s:
                     raise ServerFailed(
                         "the embedded server did not answer in time; the end of its log:\n"
                         + self._log_tail()

@@ -27,7 +27,7 @@ class Checkpoints:
         self._documents = documents
         self._definitions = definitions
         self._holdings = holdings
-        #: Copies, with the executions whose outputs each holds.
+        #: Copies without constants, with the executions that each holds: last the one it is of.
         self._copies: dict[str, tuple[Snapshot, tuple[str, ...]]] = {}
         #: Per execution the numbers of those that its owners took, by id.
         self._own: dict[str, dict[str, int]] = {}
@@ -36,8 +36,9 @@ class Checkpoints:
         """A copy that its reader may change without changing what is stored."""
         if checkpoint_id not in self._copies:
             return None
-        stored = self._copies[checkpoint_id][0]
-        return replace(stored, fields=dict(stored.fields), rows=dict(stored.rows))
+        stored, held = self._copies[checkpoint_id]
+        constants = self._holdings.constants(held[-1])
+        return replace(stored, fields={**constants, **stored.fields}, rows=dict(stored.rows))
 
     def add(
         self,
@@ -50,7 +51,8 @@ class Checkpoints:
         if self._documents.get(_KIND, checkpoint_id) is not None:
             raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
         held = (*execution.holds, execution.execution_id)
-        self._copies[checkpoint_id] = (execution.snapshot(rows=True), held)
+        copy = replace(execution.snapshot(rows=True), fields=dict(execution.fields))
+        self._copies[checkpoint_id] = (copy, held)
         self._holdings.hold(held)
         self._definitions.refer(execution.definition, f"checkpoint {checkpoint_id!r}")
         self._documents.put(_KIND, checkpoint_id, body, indexes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from persistence.errors import StaleOwner, VersionConflict
@@ -27,6 +27,8 @@ class StoredExecution:
     owner: str
     epoch: int
     fields: dict[str, bytes]
+    #: Fields that no commit replaces; they may outlive it, as outputs do.
+    constants: Mapping[str, bytes]
     rows: dict[str, bytes]
     #: Event n is at n - 1.
     events: list[bytes]
@@ -93,12 +95,16 @@ class StoredExecution:
             version=self.version,
             seq=len(self.events),
             definition=self.definition,
-            fields=dict(self.fields),
+            fields=self.all_fields(),
             rows=dict(self.rows),
             inbox=self.unread(inbox_max),
             crashes=self.crashes,
             crashes_lately=self.crashes_lately,
         )
+
+    def all_fields(self) -> dict[str, bytes]:
+        """A reading of its fields, those that never change included."""
+        return {**self.constants, **self.fields}
 
     def snapshot(self, *, rows: bool) -> Snapshot:
         """A reading that is the reader's own."""
@@ -108,6 +114,6 @@ class StoredExecution:
             epoch=self.epoch,
             owner=self.owner,
             definition=self.definition,
-            fields=dict(self.fields),
+            fields=self.all_fields(),
             rows=dict(self.rows) if rows else {},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from persistence.errors import Missing
 
@@ -12,13 +12,14 @@ __all__ = ["Holdings", "Lives"]
 
 
 class Holdings:
-    """Outputs of executions with those who hold them, and ids of those that nobody holds."""
+    """Outputs and constants of executions, who holds them, and ids of those that nobody holds."""
 
     def __init__(self, now_ms: Callable[[], int], there: Collection[str]) -> None:
         """`there`: ids of the executions that are there; each holds its own outputs."""
         self._now_ms = now_ms
         self._there = there
         self._outputs: dict[str, dict[str, bytes]] = {}
+        self._constants: dict[str, dict[str, bytes]] = {}
         #: Holders besides the execution itself.
         self._held: Counter[str] = Counter()
         self._garbage: dict[str, int] = {}
@@ -32,6 +33,15 @@ class Holdings:
     def output(self, execution_id: str, key: str) -> bytes | None:
         """One output, as long as anybody holds it."""
         return self._outputs.get(execution_id, {}).get(key)
+
+    def keep_constants(self, execution_id: str, constants: Mapping[str, bytes]) -> None:
+        """Add the fields that no commit replaces; those that are there stay as they are."""
+        if constants:
+            self._constants.setdefault(execution_id, dict(constants))
+
+    def constants(self, execution_id: str) -> Mapping[str, bytes]:
+        """The fields of an execution that no commit replaces, as long as anybody holds it."""
+        return self._constants.get(execution_id, {})
 
     def is_kept(self, execution_id: str) -> bool:
         """Whether an execution is there, or somebody else holds its outputs."""
@@ -58,6 +68,7 @@ class Holdings:
         if not self.is_kept(execution_id):
             del self._held[execution_id]
             self._outputs.pop(execution_id, None)
+            self._constants.pop(execution_id, None)
             self._garbage[execution_id] = self._now_ms()
 
     def garbage(self) -> list[str]:

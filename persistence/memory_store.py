@@ -166,6 +166,7 @@ class MemoryStore(MemoryLog):
         self._holdings.require(new.holds, subject)
         self._definitions.refer(new.definition, subject)
         self._holdings.hold(new.holds)
+        self._holdings.keep_constants(new.execution_id, new.constants)
         owner = self._roster.choose(owners_max, load_max, suspects=bool(self._suspects))
         execution = StoredExecution(
             execution_id=new.execution_id,
@@ -175,6 +176,7 @@ class MemoryStore(MemoryLog):
             owner=owner,
             epoch=1 if owner else 0,
             fields=dict(new.fields),
+            constants=self._holdings.constants(new.execution_id),
             rows=dict(new.rows),
             events=list(new.events),
             indexes=tuple(new.indexes),

@@ -32,8 +32,7 @@ KINDS: tuple[KeyKind, ...] = (
         "hash: v version, e epoch, s seq, o owner, d definition, f first owner, n number in order "
         "of creation, x index entries, h executions whose outputs it holds, c crashes in a row, C "
         "crashes lately, t time of the last one, z set once it has ended; fields as '.' and their "
-        "name. Small fields that every commit checks live with those that never change, so that a "
-        "status is one read",
+        "name",
         "until it expires, the retention after its end",
     ),
     KeyKind("ROWS", "rows", "hash: an execution's rows by name", "as long as the execution"),
@@ -42,6 +41,13 @@ KINDS: tuple[KeyKind, ...] = (
         "outputs",
         "hash: outputs by key, each written once; apart from the rows, so that reading a status "
         "does not read them, and because they may outlive the execution",
+        "as long as the execution, or longer if HELD",
+    ),
+    KeyKind(
+        "CONSTANTS",
+        "constants",
+        "hash: fields that no commit replaces, as '.' and their name; apart from the others, "
+        "because they may be large, and checkpoints share them",
         "as long as the execution, or longer if HELD",
     ),
     KeyKind("EVENTS", "events", "stream: event <seq>-0", "as long as the execution"),
@@ -69,8 +75,8 @@ KINDS: tuple[KeyKind, ...] = (
     KeyKind(
         "HELD",
         "held",
-        "hash: execution id to how many checkpoints and other executions hold its outputs and "
-        "files, besides itself",
+        "hash: execution id to how many checkpoints and other executions hold its outputs, "
+        "constants and files, besides itself",
         "as long as it has fields",
     ),
     KeyKind(
@@ -103,7 +109,7 @@ KINDS: tuple[KeyKind, ...] = (
     KeyKind(
         "CHECKPOINT",
         "checkpoint",
-        "hash: copy of EXECUTION, with that execution among those in h, and in a if its owner "
+        "hash: copy of EXECUTION, with that execution as the last in h, and in a if its owner "
         "took the checkpoint by itself",
         "as long as its document",
     ),

@@ -83,7 +83,15 @@ def create_arguments(
     """A new execution as `create_execution.lua` takes it."""
     indexes = _index_entries(new.execution_id, new.indexes)
     rows = _pairs(new.rows)
-    parts = (_pairs(new.fields, "."), rows, list(new.events), indexes, list(new.holds), new.sole)
+    parts = (
+        _pairs(new.fields, "."),
+        rows,
+        list(new.events),
+        indexes,
+        list(new.holds),
+        new.sole,
+        _pairs(new.constants, "."),
+    )
     return [new.execution_id, new.definition, owners_max, live_max, load_max, packed(parts)]
 
 
@@ -174,7 +182,9 @@ def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def snapshot(flat_head: Sequence[bytes], flat_rows: Sequence[bytes]) -> Snapshot | None:
+def snapshot(
+    flat_head: Sequence[bytes], flat_rows: Sequence[bytes], flat_constants: Sequence[bytes]
+) -> Snapshot | None:
     """A reading of an execution or a checkpoint; None if there is none."""
     if not flat_head:
         return None
@@ -185,14 +195,14 @@ def snapshot(flat_head: Sequence[bytes], flat_rows: Sequence[bytes]) -> Snapshot
         epoch=int(head[b"e"]),
         owner=head[b"o"].decode(),
         definition=head[b"d"].decode(),
-        fields=_fields(head),
+        fields=_fields(head, flat_constants),
         rows=_named(flat_rows),
     )
 
 
 def loaded(reply: Sequence[Any]) -> Loaded:
     """What a claim script answers."""
-    execution_id, flat_head, flat_rows, entries = reply
+    execution_id, flat_head, flat_rows, entries, flat_constants = reply
     head = mapping(flat_head)
     return Loaded(
         execution_id=execution_id.decode(),
@@ -200,7 +210,7 @@ def loaded(reply: Sequence[Any]) -> Loaded:
         version=int(head[b"v"]),
         seq=int(head[b"s"]),
         definition=head[b"d"].decode(),
-        fields=_fields(head),
+        fields=_fields(head, flat_constants),
         rows=_named(flat_rows),
         inbox=inbox(entries),
         crashes=int(head.get(b"c", 0)),
@@ -218,8 +228,9 @@ def events(entries: Sequence[Any]) -> list[StoredEvent]:
     return [StoredEvent(int(entry_id.partition(b"-")[0]), parts[1]) for entry_id, parts in entries]
 
 
-def _fields(head: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    return {name[1:].decode(): body for name, body in head.items() if name[:1] == b"."}
+def _fields(head: Mapping[bytes, bytes], flat_constants: Sequence[bytes]) -> dict[str, bytes]:
+    found = {**mapping(flat_constants), **head}
+    return {name[1:].decode(): body for name, body in found.items() if name[:1] == b"."}
 
 
 def _named(flat: Sequence[bytes]) -> dict[str, bytes]:

@@ -24,7 +24,10 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "claim_next": ("time", "queues", "owners", "claim"),
     "clear_garbage": ("time",),
     "commit": ("time", "fields", "events", "indexes", "queues", "owners", "inbox"),
-    "create_checkpoint": ("time", "definitions", "indexes", "inbox", "holdings", "copies"),
+    "create_checkpoint": (
+        *("time", "definitions", "indexes", "inbox"),
+        *("holdings", "copies", "reading"),
+    ),
     "create_execution": (
         *("time", "fields", "events", "indexes"),
         *("definitions", "queues", "owners", "holdings"),
@@ -36,6 +39,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "owners": ("time", "queues", "owners"),
     "put_definition": (),
     "put_document": ("definitions", "indexes"),
+    "read_checkpoint": ("time", "holdings", "reading"),
     "renew_owner": ("time", "queues", "owners"),
     "retire_owner": (),
     "take_checkpoint": ("time", "definitions", "indexes", "holdings", "documents", "copies"),

@@ -246,11 +246,11 @@ class RedisStore(RedisLog):
 
     async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
         """See `Store.read_execution`."""
-        commands = [("HGETALL", self._keys.of("EXECUTION", execution_id))]
-        if rows:
-            commands.append(("HGETALL", self._keys.of("ROWS", execution_id)))
-        replies = await self._client.commands(commands, atomic=True)
-        return redis_replies.snapshot(replies[0], replies[1] if rows else ())
+        kinds = ["EXECUTION", "CONSTANTS", *(["ROWS"] if rows else [])]
+        head, constants, *found = await self._client.commands(
+            [("HGETALL", self._keys.of(kind, execution_id)) for kind in kinds], atomic=True
+        )
+        return redis_replies.snapshot(head, found[0] if rows else (), constants)
 
     async def read_executions(
         self, ids: Sequence[str], fields: Sequence[str]
@@ -379,7 +379,7 @@ class RedisStore(RedisLog):
             raise redis_replies.no_execution(execution_id)
         if reply == b"exists":
             raise AlreadyExists(f"checkpoint {checkpoint_id!r} exists as a document without a copy")
-        copy = redis_replies.snapshot(reply[0], reply[1])
+        copy = redis_replies.snapshot(*reply)
         if copy is None:
             raise Missing(f"checkpoint {checkpoint_id!r} has lost its copy")
         return copy
@@ -393,14 +393,7 @@ class RedisStore(RedisLog):
 
     async def read_checkpoint(self, checkpoint_id: str) -> Snapshot | None:
         """See `Store.read_checkpoint`."""
-        fields, rows = await self._client.commands(
-            [
-                ("HGETALL", self._keys.of("CHECKPOINT", checkpoint_id)),
-                ("HGETALL", self._keys.of("CHECKPOINT_ROWS", checkpoint_id)),
-            ],
-            atomic=True,
-        )
-        return redis_replies.snapshot(fields, rows)
+        return redis_replies.snapshot(*await self._run("read_checkpoint", checkpoint_id))
 
     # Retention -------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class NewExecution:
     execution_id: str
     #: Digest of the definition it runs; must have been put before (`put_definition`).
     definition: str
-    #: Fields of the execution: some never change (input), some are replaced by commits (head).
+    #: Fields of the execution, which commits may replace.
     fields: Mapping[str, bytes]
     rows: Mapping[str, bytes] = field(default_factory=dict)
     #: Events 1..n.
@@ -92,6 +92,9 @@ class NewExecution:
     holds: Sequence[str] = ()
     #: The one of these lists in which it must be alone, or "".
     sole: str = ""
+    #: Fields that no commit replaces. They are read with the others, and kept once: checkpoints
+    #: share them with their execution. Their names are none of `fields`.
+    constants: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

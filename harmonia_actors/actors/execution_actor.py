@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from harmonia_actors.actors import parts
-from harmonia_actors.actors.names import broadcaster_name, pool_name
+from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
 from harmonia_actors.core.resources import Capacity
@@ -36,6 +36,7 @@ class ExecutionActor:
         self._settings = settings
         self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
+        self._supervisor = ActorRef(supervisor_name(settings.namespace), settings.namespace)
         self._leases = RayLeases(self._pool, name)
         self._nodes = WorkspaceNodes(
             self._leases,
@@ -137,7 +138,15 @@ class ExecutionActor:
             ordering_limits=parts.ordering_limits(settings),
             take_census=census.take,
             nodes=self._nodes,
+            call_others=self._call_others,
         )
+
+    async def _call_others(self) -> None:
+        # The supervisor knows who they are.
+        try:
+            (await self._supervisor.get()).wanted.remote()
+        except (RayError, ValueError):
+            self._supervisor.forget()
 
     def _tell(self, reports: Sequence[Report]) -> None:
         self._host.tell(reports)

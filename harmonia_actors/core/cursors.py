@@ -72,4 +72,7 @@ def parse_cursor(text: str) -> Cursor | None:
     if found is None:
         return None
     at_ms, number, taken = found.groups()
+    if taken and not int(number):
+        # The log counts from 1. What a gap begins after may be 0, but nothing is a part of it.
+        return None
     return Cursor(int(at_ms), int(number), int(taken) if taken else ALL)

@@ -7,10 +7,9 @@ faster codecs change one or the other silently.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-__all__ = ["decode", "encode", "encode_canonical", "encode_text", "nests_deeper"]
+__all__ = ["decode", "encode", "encode_canonical", "encode_text"]
 
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
@@ -34,26 +33,6 @@ def encode(value: Any) -> bytes:
 def encode_canonical(value: Any) -> bytes:
     """A value as JSON that is the same for equal values, in whatever order their keys came."""
     return _CANONICAL.encode(value).encode("ascii")
-
-
-def nests_deeper(body: bytes, levels: int) -> bool:
-    """Whether objects and arrays of this valid JSON stand in each other more than `levels` deep.
-
-    Linear in the size for each level, and without recursion; at once for what has few of them.
-    """
-    if body.count(b"[") + body.count(b"{") <= levels:
-        return False
-    brackets = _NO_BRACKETS.sub(b"", _STRING.sub(b"", body))
-    for _ in range(levels):
-        if not brackets:
-            return False
-        brackets = _INNERMOST.sub(b"", brackets)
-    return bool(brackets)
-
-
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NO_BRACKETS = re.compile(rb"[^\[\]{}]+")
-_INNERMOST = re.compile(rb"(?:\[\]|\{\})+")
 
 
 def decode(text: bytes | str) -> Any:

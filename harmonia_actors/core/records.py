@@ -6,7 +6,7 @@ is written whenever its task changes. Unknown versions are refused, never guesse
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -29,7 +29,10 @@ __all__ = [
     "encode_row",
 ]
 
-SCHEMA_VERSION = 1
+#: What heads are written with; raised whenever a head gets a key that an older version would miss.
+#: In version 1 there were no automatic checkpoints, in version 2 no log lines.
+SCHEMA_VERSION = 3
+_READ_VERSIONS = (1, 2, SCHEMA_VERSION)
 
 
 class UnknownSchema(ValueError):
@@ -150,6 +153,8 @@ class Head:
         return tuple(self.labels.get("files_from", ()))
 
 
+_HEAD_KEYS = frozenset(each.name for each in fields(Head))
+_OPTION_KEYS = frozenset(each.name for each in fields(ExecutionOptions))
 _ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", "", 0]
 
 
@@ -176,26 +181,29 @@ def encode_row(row: TaskRow) -> bytes:
 
 
 def decode_row(body: bytes) -> TaskRow:
-    """The row that `encode_row` wrote."""
+    """The row that `encode_row` wrote. Raises UnknownSchema."""
     values = jsontext.decode(body)
     if len(values) > len(_ROW_DEFAULTS):
         raise UnknownSchema(f"a task row has {len(values)} columns; this version knows fewer")
     full = [*values, *_ROW_DEFAULTS[len(values) :]]
-    return TaskRow(
-        status=TaskStatus(full[0]),
-        attempt=full[1],
-        failures=full[2],
-        losses=full[3],
-        started_ms=full[4],
-        completed_ms=full[5],
-        retry_at_ms=full[6],
-        failure=Failure(*full[7]) if full[7] else None,
-        output=OutputReference(*full[8]) if full[8] else None,
-        progress=full[9],
-        message=full[10],
-        waiting=full[11],
-        lines=full[12],
-    )
+    try:
+        return TaskRow(
+            status=TaskStatus(full[0]),
+            attempt=full[1],
+            failures=full[2],
+            losses=full[3],
+            started_ms=full[4],
+            completed_ms=full[5],
+            retry_at_ms=full[6],
+            failure=Failure(*full[7]) if full[7] else None,
+            output=OutputReference(*full[8]) if full[8] else None,
+            progress=full[9],
+            message=full[10],
+            waiting=full[11],
+            lines=full[12],
+        )
+    except (TypeError, ValueError) as error:
+        raise UnknownSchema(f"a task row is not as this version knows them: {error}") from error
 
 
 def _failure_to_list(failure: Failure | None) -> list[Any] | None:
@@ -240,18 +248,41 @@ def decode_head(body: bytes) -> Head:
     """The head that `encode_head` wrote. Raises UnknownSchema."""
     raw = jsontext.decode(body)
     version = raw.pop("v", None)
-    if version != SCHEMA_VERSION:
+    reads = f"this version of Harmonia reads {' and '.join(map(str, _READ_VERSIONS))}"
+    if version not in _READ_VERSIONS:
+        raise UnknownSchema(f"an execution was stored with schema version {version}; {reads}")
+    try:
+        if version == 1:
+            raw.setdefault("automatic", None)
+            raw["options"].setdefault("checkpoint", None)
+        if version < SCHEMA_VERSION:
+            raw = {"log_events": 0, "log_part": 0, "log_bytes": 0, **raw}
+        return _head_from_json(raw)
+    except (KeyError, TypeError, ValueError) as error:
         raise UnknownSchema(
-            f"an execution was stored with schema version {version}; "
-            f"this version of Harmonia reads {SCHEMA_VERSION}"
-        )
-    raw["options"] = _options_from_json(raw["options"])
-    raw["status"] = ExecutionStatus(raw["status"])
-    raw["running"] = tuple(raw["running"])
-    raw["output"] = OutputReference(*raw["output"]) if raw["output"] else None
-    automatic = raw.get("automatic")
-    raw["automatic"] = AutomaticCheckpoint(*automatic) if automatic else None
-    return Head(**raw)
+            f"an execution was stored with schema version {version} in a form that is not known "
+            f"({type(error).__name__}: {error}); {reads}"
+        ) from error
+
+
+def _head_from_json(raw: dict[str, Any]) -> Head:
+    _require_keys("a head", raw, _HEAD_KEYS)
+    automatic = raw["automatic"]
+    read = {
+        "options": _options_from_json(raw["options"]),
+        "status": ExecutionStatus(raw["status"]),
+        "running": tuple(raw["running"]),
+        "output": OutputReference(*raw["output"]) if raw["output"] else None,
+        "automatic": AutomaticCheckpoint(*automatic) if automatic else None,
+    }
+    return Head(**{**raw, **read})
+
+
+def _require_keys(what: str, raw: dict[str, Any], known: frozenset[str]) -> None:
+    """A key that is not known may change what others mean; one that is missing had a meaning."""
+    differing = raw.keys() ^ known
+    if differing:
+        raise ValueError(f"{what} has too much or lacks: {', '.join(sorted(differing))}")
 
 
 def _options_to_json(options: ExecutionOptions) -> dict[str, Any]:
@@ -275,7 +306,8 @@ def _options_to_json(options: ExecutionOptions) -> dict[str, Any]:
 
 
 def _options_from_json(raw: dict[str, Any]) -> ExecutionOptions:
-    retry, checkpoint = raw["retry"], raw.get("checkpoint")
+    _require_keys("options", raw, _OPTION_KEYS)
+    retry, checkpoint = raw["retry"], raw["checkpoint"]
     return ExecutionOptions(
         wait=raw["wait"],
         timeout_ms=raw["timeout_ms"],

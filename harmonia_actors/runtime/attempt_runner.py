@@ -17,6 +17,7 @@ from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.piecewise import TooDeep, encode_in_pieces, is_small
 from harmonia_actors.core.references import INPUT, compile_template
 from harmonia_actors.core.safe_text import safe_text
 from harmonia_actors.runtime.attempt_context import LiveAttempt
@@ -69,7 +70,8 @@ class AttemptRunner:
     async def run_async(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
         """Run an `async def` action on this loop. A cancel of the task counts as stopped.
 
-        What waits for a disk or a network is done beside the loop: many attempts share it.
+        What waits for a disk or a network is done beside the loop, and so is what takes long, as
+        large outputs do: many attempts share it.
         """
         try:
             if order.values is None:
@@ -83,7 +85,11 @@ class AttemptRunner:
                 if action.uses_files and order.files_from:
                     # The action's first use of its workspace would copy them.
                     await asyncio.to_thread(live.open_workspace)
-            body = self._encoded(order, await action.function(**values))
+            result = await action.function(**values)
+            if is_small(result):
+                body = self._encoded(order, result)
+            else:
+                body = await asyncio.to_thread(self._encoded, order, result)
             if isinstance(body, st.AttemptFailed):
                 return body
             if len(body) <= self.limits.inline_output_bytes_max and order.attempt == 1:
@@ -120,15 +126,12 @@ class AttemptRunner:
     def _encoded(self, order: AttemptOrder, result: Any) -> bytes | st.AttemptFailed:
         """The output as JSON, or why it is none that can be kept."""
         try:
-            body = jsontext.encode(result)
+            body = encode_in_pieces(result, self.limits.output_depth_max)
+        except TooDeep as error:
+            failure = _engine_failure(f"the action's output is {error}", "INVALID_OUTPUT")
+            return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
         except (TypeError, ValueError, RecursionError) as error:
             failure = _engine_failure(f"the action's output is not JSON: {error}", "INVALID_OUTPUT")
-            return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
-        if jsontext.nests_deeper(body, self.limits.output_depth_max):
-            failure = _engine_failure(
-                f"the action's output is nested more than {self.limits.output_depth_max} deep",
-                "INVALID_OUTPUT",
-            )
             return st.AttemptFailed(order.task, order.attempt, self.clock.now_ms(), failure)
         if len(body) > self.limits.output_bytes_max:
             failure = _engine_failure(

@@ -338,7 +338,17 @@ class ExecutionDriver:
         """
         head, now_ms = self.execution.head, self._clock.now_ms()
         wanted = automatic_checkpoint(head, command, epoch=self._epoch, now_ms=now_ms)
-        await patiently(lambda: self._store.take_checkpoint(wanted))
+        try:
+            await patiently(lambda: self._store.take_checkpoint(wanted))
+        except StaleOwner:
+            raise
+        except Exception:
+            # Let out of here it would count as a crash, of which a few end the execution.
+            _log.exception(
+                "execution %s takes no more checkpoints by itself under this owner: %s was refused",
+                *(self.execution_id, wanted.checkpoint_id),
+            )
+            return
         taken_ms = self._clock.now_ms()
         self.deliver(st.AutomaticCheckpointTaken(taken_ms, command.seq, wanted.checkpoint_id))
 

@@ -88,6 +88,10 @@ class _Given:
     crashes: int
 
 
+async def _nobody() -> None:
+    """There are no others."""
+
+
 @dataclass
 class ExecutionHost:
     """All executions of one owner."""
@@ -104,6 +108,8 @@ class ExecutionHost:
     ordering_limits: OrderingLimits
     take_census: Callable[[str, int], Awaitable[Census]]
     nodes: Nodes = field(default_factory=AnyNode)
+    #: Tells other owners that an execution waits; lost calls are made up for by looking around.
+    call_others: Callable[[], Awaitable[None]] = _nobody
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
@@ -370,6 +376,7 @@ class ExecutionHost:
             )
         finally:
             self._giving_on.discard(given.execution_id)
+        await self.call_others()
         await self._pick_up_quietly()
 
     async def _calm_later(

@@ -13,10 +13,12 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from harmonia_actors.core.cursors import ALL, Cursor
 from harmonia_actors.core.errors import ServiceUnavailable
-from harmonia_actors.core.records import decode_head
+from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.runtime.logged_events import GAP, end_mark, gap, logged, mark
 from persistence.errors import StoreUnavailable
@@ -38,6 +40,8 @@ _SOON_S = 0.5
 _WORKFLOWS_MAX = 10_000
 #: Executions that a gap names.
 _NAMED_MAX = 20
+#: In place of a workflow's id, of an execution that another version of Harmonia has written.
+_UNREADABLE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +258,7 @@ class InstallationEvents:
         return [*missed, *_put_together(pieces, stored, workflows)]
 
     async def _workflows_of(self, execution_ids: Iterable[str]) -> Mapping[str, str]:
-        """The workflow of each execution that is there."""
+        """The workflow of each execution that is there; _UNREADABLE if this version cannot tell."""
         known = self._workflows
         workflows = {one: known[one] for one in execution_ids if one in known}
         unknown = [one for one in execution_ids if one not in known]
@@ -262,9 +266,15 @@ class InstallationEvents:
             return workflows
         found = await self._store.read_executions(unknown, ["head"])
         for execution_id, fields in zip(unknown, found, strict=True):
-            if fields is not None:
-                workflow_id = decode_head(fields["head"]).workflow_id
-                workflows[execution_id] = known[execution_id] = workflow_id
+            if fields is None:
+                continue
+            try:
+                workflows[execution_id] = decode_head(fields["head"]).workflow_id
+            except UnknownSchema:
+                # Not remembered: whoever can read it may yet write it so that we can.
+                workflows[execution_id] = _UNREADABLE
+            else:
+                known[execution_id] = workflows[execution_id]
         while len(known) > _WORKFLOWS_MAX:
             del known[next(iter(known))]
         return workflows
@@ -275,20 +285,26 @@ def _put_together(
     stored: Sequence[Sequence[StoredEvent]],
     workflows: Mapping[str, str],
 ) -> Iterator[LoggedEvent]:
-    """Events in order; of executions that have expired, a gap for all that stand in a row."""
-    expired: list[_Piece] = []
-    for piece, events in zip(pieces, stored, strict=True):
-        workflow_id = workflows.get(piece.entry.execution_id)
-        if len(events) < piece.count or workflow_id is None:
-            expired.append(piece)
+    """Events in order; for all in a row that are missing for the same reason, a gap."""
+    told = [
+        (piece, events, _why_missing(piece, events, workflows))
+        for piece, events in zip(pieces, stored, strict=True)
+    ]
+    for reason, row in groupby(told, key=itemgetter(2)):
+        if reason:
+            yield _gap_of([piece for piece, _, _ in row], reason)
             continue
-        if expired:
-            yield _gap_of(expired)
-            expired = []
-        for taken, event in enumerate(events, start=1):
-            yield logged(piece.position(taken), event.body, workflow_id)
-    if expired:
-        yield _gap_of(expired)
+        for piece, events, _ in row:
+            workflow_id = workflows[piece.entry.execution_id]
+            for taken, event in enumerate(events, start=1):
+                yield logged(piece.position(taken), event.body, workflow_id)
+
+
+def _why_missing(piece: _Piece, events: Sequence[StoredEvent], workflows: Mapping[str, str]) -> str:
+    workflow_id = workflows.get(piece.entry.execution_id)
+    if len(events) < piece.count or workflow_id is None:
+        return "expired"
+    return "unreadable" if workflow_id == _UNREADABLE else ""
 
 
 def _position(event: LoggedEvent) -> Cursor:
@@ -329,13 +345,13 @@ def _gap_before(first: LogId, expected: int) -> LoggedEvent:
     return gap(position, "unknown_cursor")
 
 
-def _gap_of(expired: Sequence[_Piece]) -> LoggedEvent:
-    last = expired[-1]
-    names = list(dict.fromkeys(piece.entry.execution_id for piece in expired))
+def _gap_of(missing: Sequence[_Piece], reason: str) -> LoggedEvent:
+    last = missing[-1]
+    names = list(dict.fromkeys(piece.entry.execution_id for piece in missing))
     return gap(
         last.position(last.count),
-        "expired",
-        events=sum(piece.count for piece in expired),
+        reason,
+        events=sum(piece.count for piece in missing),
         executions=names[:_NAMED_MAX],
         executions_total=len(names),
     )

@@ -124,6 +124,32 @@ class _Known:
     is_left: bool = False
 
 
+class _Asked:
+    """Questions of one holder: all that wait, and those that were answered last."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, asyncio.Future[Granted]] = {}
+        self._answered: OrderedDict[str, asyncio.Future[Granted]] = OrderedDict()
+
+    def find(self, request: str) -> asyncio.Future[Granted] | None:
+        """The answer to a question, or what will be the answer; None if it is not known."""
+        return self._waiting.get(request) or self._answered.get(request)
+
+    def add(self, request: str, answer: asyncio.Future[Granted]) -> None:
+        """Remember a question."""
+        if answer.done():
+            self._has_answer(request, answer)
+        else:
+            self._waiting[request] = answer
+            answer.add_done_callback(lambda answer: self._has_answer(request, answer))
+
+    def _has_answer(self, request: str, answer: asyncio.Future[Granted]) -> None:
+        self._waiting.pop(request, None)
+        self._answered[request] = answer
+        while len(self._answered) > _ASKED_KEPT:
+            self._answered.popitem(last=False)
+
+
 class PoolHost:
     """All task actors of an installation."""
 
@@ -142,7 +168,7 @@ class PoolHost:
         self._known: dict[str, _Known] = {}
         self._answers: dict[int, tuple[str, asyncio.Future[Granted]]] = {}
         #: By holder, the questions that he may ask again.
-        self._asked: dict[str, OrderedDict[str, asyncio.Future[Granted]]] = {}
+        self._asked: dict[str, _Asked] = {}
         #: By holder, what he has given back lately.
         self._heard: dict[str, OrderedDict[str, None]] = {}
         self._watched: set[str] = set()
@@ -167,12 +193,12 @@ class PoolHost:
         self._watch_holder(holder)
         if not request:
             return await self._ask_for(pool, holder, key, want)
-        asked = self._asked.setdefault(holder, OrderedDict())
-        if request not in asked:
-            asked[request] = self._ask_for(pool, holder, key, want)
-            while len(asked) > _ASKED_KEPT and next(iter(asked.values())).done():
-                asked.popitem(last=False)
-        return await asyncio.shield(asked[request])
+        asked = self._asked.setdefault(holder, _Asked())
+        answer = asked.find(request)
+        if answer is None:
+            answer = self._ask_for(pool, holder, key, want)
+            asked.add(request, answer)
+        return await asyncio.shield(answer)
 
     def _ask_for(
         self, pool: SlotPool, holder: str, key: QueueKey, want: int
@@ -212,11 +238,12 @@ class PoolHost:
         """
         pool = await self._pool()
         self._watch_holder(holder)
-        asked = self._asked.setdefault(holder, OrderedDict())
-        answer = asked.get(request)
+        asked = self._asked.setdefault(holder, _Asked())
+        answer = asked.find(request)
         if answer is None:
-            asked[request] = asyncio.get_running_loop().create_future()
-            asked[request].set_result(_WITHDRAWN)
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_result(_WITHDRAWN)
+            asked.add(request, answer)
         elif not answer.done():
             for ticket in [t for t, (_, each) in self._answers.items() if each is answer]:
                 pool.withdraw(ticket)

@@ -95,6 +95,11 @@ async def ask_services(settings: Settings) -> Settings:
     for service, catalogue in zip(asked, found, strict=True):
         if isinstance(catalogue, BaseException):
             raise catalogue
+        if _nests_deeper(catalogue, settings.json_depth_max):
+            raise ComponentLoadError(
+                f"the catalogue of {service.url} cannot be used: "
+                f"it is nested more than {settings.json_depth_max} deep"
+            )
         components_of(service, catalogue)
         catalogues[service.url] = _packed(catalogue)
     size = sum(map(len, catalogues.values()))
@@ -108,6 +113,19 @@ async def ask_services(settings: Settings) -> Settings:
     Registry.load((), components)
     await _check_schemas(components, known)
     return known
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and arrays stand in each other so deep that some process may not read it."""
+    outer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        outer = [
+            inner
+            for each in outer
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(outer)
 
 
 async def _check_schemas(components: list[Component], settings: Settings) -> None:

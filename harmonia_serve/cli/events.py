@@ -19,6 +19,7 @@ __all__ = ["events"]
 _REASONS = {
     "trimmed": "the log does not reach back that far",
     "expired": "their executions are not kept any more",
+    "unreadable": "another version of Harmonia has written their executions",
     "unknown_cursor": "the cursor is not of this log",
 }
 

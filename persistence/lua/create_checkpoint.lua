@@ -1,8 +1,8 @@
 -- checkpoint id, execution id, document key suffix, body, whether there is a note, its id, its
--- body, and packed: indexes. Answers the copy's fields and rows, 'missing' or 'exists'.
-local copy, copy_rows = CHECKPOINT .. ARGV[1], CHECKPOINT_ROWS .. ARGV[1]
+-- body, and packed: indexes. Answers the copy's fields, rows and constants, 'missing' or
+-- 'exists'.
 local id, document = ARGV[2], DOCUMENT .. ARGV[3]
-if redis.call('EXISTS', copy) == 0 then
+if redis.call('EXISTS', CHECKPOINT .. ARGV[1]) == 0 then
   local head = redis.call('HMGET', EXECUTION .. id, 'o', 'd', 'z', 'h')
   if not head[1] then return 'missing' end
   if redis.call('EXISTS', document) == 1 then return 'exists' end
@@ -13,4 +13,4 @@ if redis.call('EXISTS', copy) == 0 then
     append_entry(id, head[1], ARGV[6], ARGV[7])
   end
 end
-return {redis.call('HGETALL', copy), redis.call('HGETALL', copy_rows)}
+return read_copy(ARGV[1])

@@ -1,11 +1,11 @@
--- id, definition, owners_max, live_max, load_max, packed: fields, rows, events, indexes, holds, and
--- the list in which it must be alone ('' for none), and entries_max of the log.
+-- id, definition, owners_max, live_max, load_max, packed: fields, rows, events, indexes, holds, the
+-- list in which it must be alone ('' for none), constants, and entries_max of the log.
 -- Answers {'ok', owner}, {'not alone'}, {'full'}, {'not kept', id} or {'no definition'}.
 local id, definition = ARGV[1], ARGV[2]
 local key = EXECUTION .. id
 local first_owner = redis.call('HGET', key, 'f')
 if first_owner then return {'ok', first_owner} end
-local fields, rows, events, entries, holds, sole = unpack(cmsgpack.unpack(ARGV[6]))
+local fields, rows, events, entries, holds, sole, constants = unpack(cmsgpack.unpack(ARGV[6]))
 if sole ~= '' and redis.call('EXISTS', INDEX .. sole) == 1 then return {'not alone'} end
 if tonumber(redis.call('GET', LIVE) or 0) >= tonumber(ARGV[4]) then return {'full'} end
 for at = 1, #holds do
@@ -17,6 +17,7 @@ local owner = choose_owner(tonumber(ARGV[3]), tonumber(ARGV[5]))
 local number = redis.call('INCR', CREATED)
 set_fields(key, fields)
 set_fields(ROWS .. id, rows)
+if redis.call('EXISTS', CONSTANTS .. id) == 0 then set_fields(CONSTANTS .. id, constants) end
 local seq = append_events(id, 0, events, ARGV[7])
 local indexes = enter_indexes(nil, entries)
 refer(definition)

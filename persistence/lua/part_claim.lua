@@ -11,5 +11,6 @@ local function claim(id, owner)
   if stays_alone then redis.call('HSET', ISOLATED, owner, id) end
   local inbox = redis.call('XRANGE', INBOX .. id, '-', '+', 'COUNT', 1000)
   if #inbox > 0 then redis.call('ZADD', MAIL .. owner, now_ms(), id) end
-  return {id, redis.call('HGETALL', key), redis.call('HGETALL', ROWS .. id), inbox}
+  return {id, redis.call('HGETALL', key), redis.call('HGETALL', ROWS .. id), inbox,
+    redis.call('HGETALL', CONSTANTS .. id)}
 end

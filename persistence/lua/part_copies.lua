@@ -1,4 +1,5 @@
 -- A checkpoint's copy of an execution: its fields and rows as they are, with a document about it.
+-- What never changes is not copied: the execution is held, and with it its constants.
 
 local function copy_execution(id, checkpoint, document, head, body, entries)
   local holds = held_by(head.holds)

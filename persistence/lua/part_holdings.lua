@@ -1,7 +1,7 @@
--- Outputs and files of an execution are kept as long as anything holds them: the execution itself
--- while it is there, checkpoints of it, executions that were restored from those. HELD counts all
--- but the first. What nobody holds is garbage: its outputs go at once, its blobs and files when
--- whoever can reach them has seen the id in GARBAGE.
+-- Outputs, constants and files of an execution are kept as long as anything holds them: the
+-- execution itself while it is there, checkpoints of it, executions that were restored from those.
+-- HELD counts all but the first. What nobody holds is garbage: its outputs and constants go at
+-- once, its blobs and files when whoever can reach them has seen the id in GARBAGE.
 
 local function is_kept(id)
   return redis.call('EXISTS', EXECUTION .. id) == 1 or redis.call('HEXISTS', HELD, id) == 1
@@ -18,7 +18,7 @@ end
 
 local function discard_unless_kept(id)
   if is_kept(id) then return end
-  redis.call('UNLINK', OUTPUTS .. id)
+  redis.call('UNLINK', OUTPUTS .. id, CONSTANTS .. id)
   redis.call('ZADD', GARBAGE, now_ms(), id)
 end
 

@@ -39,12 +39,17 @@ def new(execution_id: str = "e", **changes: object) -> NewExecution:
         NewExecution(
             execution_id=execution_id,
             definition="digest",
-            fields={"input": b"{}", "head": b"pending"},
+            fields={"head": b"pending"},
+            constants={"input": b"{}"},
             rows={"task-1": b"pending", "task-2": b"pending"},
             events=(b"started",),
         ),
         **changes,  # type: ignore[arg-type]
     )
+
+
+#: What is read of an execution that was created like this.
+FIELDS = {"input": b"{}", "head": b"pending"}
 
 
 def next_commit(loaded: Loaded, owner: str = "o", **changes: object) -> Commit:

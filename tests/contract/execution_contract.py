@@ -21,6 +21,7 @@ from persistence.store import (
 )
 from tests.contract.builders import (
     ALL_BYTES,
+    FIELDS,
     LEASE_MS,
     ODD_NAMES,
     claimed,
@@ -47,11 +48,31 @@ class CreateContract:
         assert snapshot is not None
         assert (snapshot.version, snapshot.epoch, snapshot.seq) == (1, 0, 2)
         assert (snapshot.owner, snapshot.definition) == ("", "digest")
-        assert snapshot.fields == execution.fields
+        assert snapshot.fields == FIELDS
         assert snapshot.rows == execution.rows
         assert await ids(store, "all") == ("e",)
         events = await store.read_events("e", after=0, limit=10)
         assert events == [StoredEvent(1, b"1"), StoredEvent(2, b"2")]
+
+    async def test_a_constant_is_one_field_of_whoever_reads_or_claims_all(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        given = {"input": ALL_BYTES, "übergrößenträger": b""}
+        await store.create_execution(new(constants=given), owners_max=1)
+        loaded = await store.claim("e", "o")
+        assert loaded is not None
+        assert loaded.fields == {"head": b"pending", **given}
+        await store.commit(next_commit(loaded, fields={"head": b"running", "late": b"1"}))
+        snapshot = await store.read_execution("e", rows=False)
+        assert snapshot is not None
+        assert snapshot.fields == {"head": b"running", "late": b"1", **given}
+        assert await store.read_executions(["e"], ["head", "input"]) == [{"head": b"running"}]
+
+    async def test_a_name_is_that_of_a_field_or_of_a_constant(self, store: Store):
+        await store.put_definition("digest", b"definition")
+        with pytest.raises(ValueError, match="constants: 'head'"):
+            await store.create_execution(new(constants={"head": b""}), owners_max=1)
+        with pytest.raises(TypeError, match="constants"):
+            await store.create_execution(new(constants={"input": "text"}), owners_max=1)
 
     async def test_an_assigned_execution_starts_under_epoch_1(self, store: Store):
         await store.renew_owner("o", lease_ms=LEASE_MS)
@@ -172,6 +193,7 @@ class CreateContract:
             execution = new(
                 name,
                 fields={one: one.encode() for one in ODD_NAMES},
+                constants={f"{one}:": ALL_BYTES for one in ODD_NAMES},
                 rows=dict.fromkeys(ODD_NAMES, ALL_BYTES),
                 events=(ALL_BYTES,),
             )
@@ -184,7 +206,9 @@ class CreateContract:
         for name in ODD_NAMES:
             snapshot = await store.read_execution(name)
             assert snapshot is not None
-            assert snapshot.fields == {one: one.encode() for one in ODD_NAMES}
+            assert snapshot.fields == {one: one.encode() for one in ODD_NAMES} | {
+                f"{one}:": ALL_BYTES for one in ODD_NAMES
+            }
             assert snapshot.rows == dict.fromkeys(ODD_NAMES, ALL_BYTES)
             assert (snapshot.owner, snapshot.version) == (name, 2)
             assert await store.read_events(name, after=0, limit=9) == [StoredEvent(1, ALL_BYTES)]
@@ -218,7 +242,7 @@ class ClaimContract:
         loaded = await claimed(store)
         assert (loaded.execution_id, loaded.epoch, loaded.version) == ("e", 1, 1)
         assert (loaded.seq, loaded.definition) == (1, "digest")
-        assert loaded.fields == new().fields
+        assert loaded.fields == FIELDS
         assert loaded.rows == new().rows
         again = await store.claim("e", "o")
         assert again is not None
@@ -274,7 +298,7 @@ class ReadContract:
         snapshot = await store.read_execution("e", rows=False)
         assert snapshot is not None
         assert snapshot.rows == {}
-        assert snapshot.fields == new().fields
+        assert snapshot.fields == FIELDS
 
     async def test_what_does_not_exist_reads_as_nothing(self, store: Store):
         assert await store.read_execution("e") is None
@@ -318,4 +342,4 @@ class ReadContract:
         snapshot.rows["task-1"] = b"x"  # type: ignore[index]
         again = await store.read_execution("e")
         assert again is not None
-        assert (again.fields, again.rows) == (new().fields, new().rows)
+        assert (again.fields, again.rows) == (FIELDS, new().rows)

@@ -10,6 +10,7 @@ from persistence.errors import LimitReached, Missing, StaleOwner
 from persistence.retention import Tally
 from persistence.store import InboxEntry, IndexEntry, Store
 from tests.contract.builders import (
+    FIELDS,
     LEASE_MS,
     ODD_NAMES,
     claimed,
@@ -220,6 +221,18 @@ class HoldingContract:
         assert [await output(store, one) for one in ("e", "f")] == [b"e", b"f"]
         await expire_all(store)
         assert sorted(await store.garbage(limit=10)) == ["e", "f", "g"]
+
+    async def test_a_checkpoint_shares_the_constants_and_outlives_their_execution(
+        self, store: Store
+    ):
+        await ended(store)
+        first = await store.create_checkpoint("c1", "e", b"", [], None)
+        await store.create_checkpoint("c2", "e", b"", [], None)
+        await expire_all(store)
+        await store.delete_document("checkpoint", "c2")
+        assert first.fields == FIELDS
+        assert await store.read_checkpoint("c1") == first
+        assert await store.create_checkpoint("c1", "e", b"", [], None) == first
 
     async def test_what_nobody_holds_any_more_cannot_be_held_again(self, store: Store):
         await ended(store)

@@ -182,11 +182,15 @@ async def test_a_checkpoint_whose_reply_was_lost_is_taken_and_trimmed_once(
     assert await ids(store, "checkpoints") == ("c2", "c3")
 
 
-async def test_a_checkpoint_costs_the_same_whatever_the_size_of_outputs(
+async def test_a_checkpoint_costs_the_same_whatever_the_size_of_input_and_outputs(
     store: RedisStore, admin: redis.Redis
 ):
     """The server's memory grows by the copy of the rows, not by what these refer to."""
-    loaded = await claimed(store)
+    await store.put_definition("digest", b"definition")
+    large = new(constants={"input": b"x" * 4_000_000})
+    await store.create_execution(large, owners_max=1)
+    loaded = await store.claim("e", "o")
+    assert loaded is not None
     await store.commit(next_commit(loaded, outputs={"out": b"x" * 4_000_000}))
     await store.take_checkpoint(own(loaded, 1))
     sizes = [await admin.memory_usage(key) for key in await admin.keys("test:checkpoint*")]

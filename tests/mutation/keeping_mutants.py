@@ -79,6 +79,15 @@ KEEPING_MUTANTS: tuple[Mutant, ...] = (
         f"{REDIS}::{_HELD}",
     ),
     mutant(
+        "constants, Lua",
+        "what checkpoints share with their execution goes with the last of them",
+        f"{_LUA}/part_holdings.lua",
+        "OUTPUTS .. id, CONSTANTS .. id)",
+        "OUTPUTS .. id)",
+        "tests/contract/test_redis_retention.py"
+        "::test_no_key_is_left_of_what_has_expired_and_is_held_by_nobody",
+    ),
+    mutant(
         "own checkpoints' epoch, memory",
         "a former owner takes no checkpoint any more",
         "persistence/memory_store.py",

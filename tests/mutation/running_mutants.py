@@ -29,7 +29,7 @@ _PERFORM = """\
 """
 _PUBLISH = """\
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
 """
 
 #: A large output is referred to before it is there.

@@ -68,9 +68,10 @@ def test_what_uses_no_changed_input_is_given_the_same(data: some.DataObject) -> 
     former = {name: data.draw(values) for name in NAMES}
     new = {**former, **data.draw(inputs)}
     changed = changed_inputs(former, new)
-    users = users_of_inputs(workflow, range(3), changed)
-    assert users.keys() <= changed
-    using = {task for tasks_of in users.values() for task in tasks_of}
+    users = users_of_inputs(workflow, range(3), changed, named_max=9)
+    assert users.named.keys() <= changed
+    assert users.total == len(users.named)
+    using = {task for tasks_of in users.named.values() for task in tasks_of}
     for task in workflow.tasks:
         template = compile_template(task.input, workflow.by_name)
         bodies = [
@@ -83,6 +84,23 @@ def test_what_uses_no_changed_input_is_given_the_same(data: some.DataObject) -> 
             assert bodies[0] == bodies[1]
         elif "??" not in json.dumps(tasks[task.name]):
             assert task.name in using
+
+
+@given(some.data())
+def test_of_inputs_and_their_users_the_first_are_named_and_all_are_counted(
+    data: some.DataObject,
+) -> None:
+    tasks = {f"t{at}": {"input": data.draw(task_inputs())} for at in range(3)}
+    workflow = workflow_of({name: {**task, "action": "echo"} for name, task in tasks.items()})
+    changed = data.draw(some.sets(names))
+    most = data.draw(some.integers(1, 3))
+    every = users_of_inputs(workflow, range(3), changed, named_max=9)
+    first = users_of_inputs(workflow, range(3), changed, named_max=most)
+    shown = {name: list(every.named[name])[:most] for name in sorted(every.named)[:most]}
+    assert first.named == shown
+    assert first.total == every.total == len(every.named)
+    assert first.tasks_of_first == len(next(iter(every.named.values()), ()))
+    assert list(first.named) == sorted(first.named)
 
 
 @given(edited=some.dictionaries(names, some.dictionaries(names, values), max_size=3))

@@ -199,6 +199,13 @@ def test_a_cursor_comes_back_from_its_text_in_the_same_order(
     assert Cursor() < Cursor(at_ms, number - 1) < part < whole < Cursor(at_ms, number + 1, 1)
 
 
+@given(some.integers(0, 10**15 - 1), some.integers(1, 10**9 - 1))
+def test_the_log_counts_from_one_so_nothing_is_part_of_entry_zero(at_ms: int, taken: int) -> None:
+    assert parse_cursor(f"{at_ms}-0") == Cursor(at_ms, 0)
+    assert parse_cursor(f"{at_ms}-0.{taken}") is None
+    assert parse_cursor(f"{at_ms}-00.{taken}") is None
+
+
 @given(some.text(max_size=40) | some.from_regex(r"[0-9.\-]{0,12}"))
 def test_any_other_text_is_no_cursor(text: str) -> None:
     cursor = parse_cursor(text)

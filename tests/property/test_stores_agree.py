@@ -129,6 +129,7 @@ class StoresAgree(RuleBasedStateMachine):
         execution=executions,
         digest=st.sampled_from(DIGESTS),
         fields=mappings,
+        constants=mappings,
         rows=mappings,
         events=st.lists(bodies, max_size=2),
         indexes=indexes,
@@ -143,6 +144,7 @@ class StoresAgree(RuleBasedStateMachine):
         execution,
         digest,
         fields,
+        constants,
         rows,
         *,
         events,
@@ -155,7 +157,8 @@ class StoresAgree(RuleBasedStateMachine):
     ) -> None:
         held = [one for one in holds if one != execution]
         sole = indexes[-1].index if alone and indexes else ""
-        new = NewExecution(execution, digest, fields, rows, events, indexes, held, sole)
+        other = {name: body for name, body in constants.items() if name not in fields}
+        new = NewExecution(execution, digest, fields, rows, events, indexes, held, sole, other)
         self.both(
             lambda store: store.create_execution(
                 new, owners_max=owners_max, live_max=live_max, load_max=load_max

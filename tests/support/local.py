@@ -254,6 +254,7 @@ class LocalInstallation:
     #: Components besides those of `modules` and the entry points.
     components: Sequence[Component] = ()
     running: dict[str, LocalOwner] = field(default_factory=dict)
+    calls: set[asyncio.Task[None]] = field(default_factory=set)
     capacity: Capacity = field(
         default_factory=lambda: Capacity(nodes={"local": {"CPU": 4.0, "memory": 8e9}})
     )
@@ -366,6 +367,7 @@ class LocalInstallation:
             ordering_limits=self.ordering_limits,
             take_census=take_census,
             nodes=self.nodes,
+            call_others=lambda: self._pick_up(name),
         )
         await host.register()
         loops = [
@@ -374,6 +376,13 @@ class LocalInstallation:
         ]
         self.running[name] = LocalOwner(host, dispatcher, leases, loops)
         return host
+
+    async def _pick_up(self, caller: str) -> None:
+        """What a supervisor does, which knows all owners."""
+        for name, owner in self.running.items():
+            if name != caller:
+                self.calls.add(call := self.loop.create_task(owner.host.pick_up()))
+                call.add_done_callback(self.calls.discard)
 
     async def kill_owner(self, name: str) -> None:
         """Its process is gone, with all that it knew; what it gave to task actors goes on."""

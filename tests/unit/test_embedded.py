@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,6 +253,40 @@ def test_a_damaged_log_is_refused_with_what_the_server_says(server: EmbeddedServ
     log.write_bytes(body)
     with pytest.raises(ServerFailed, match=r"(?i)bad file format"):
         server.start()
+    assert servers_in(tmp_path) == []
+
+
+def test_a_log_that_is_long_to_read_takes_as_long_as_it_takes(
+    server: EmbeddedServer, tmp_path: Path
+):
+    """A server that was ended before it had read its log would be ended at each start again."""
+    server.start()
+    with connect(server) as client:
+        client.set("key", "value")
+    server.stop()
+    (log,) = (tmp_path / "store/appendonlydir").glob("*.incr.aof")
+    pause = b"*3\r\n$5\r\nDEBUG\r\n$5\r\nSLEEP\r\n$6\r\n0.0003\r\n"
+    log.write_bytes(log.read_bytes() + pause * 12_000)
+    begun = time.monotonic()
+    server.start(timeout_s=2)
+    assert time.monotonic() - begun > 2, "else this says nothing"
+    with connect(server) as client:
+        assert client.get("key") == b"value"
+
+
+def test_a_server_that_does_not_answer_is_given_up(server: EmbeddedServer, tmp_path: Path):
+    def hang() -> None:
+        if not resumes.is_alive():
+            (pid,) = servers_in(tmp_path)
+            os.kill(pid, signal.SIGSTOP)
+            resumes.args = [pid, signal.SIGCONT]
+            resumes.start()
+
+    # It must be able to end, too.
+    resumes = threading.Timer(2, os.kill)
+    with pytest.raises(ServerFailed, match="did not answer in time"):
+        server.start(timeout_s=0.5, pause=hang)
+    resumes.join()
     assert servers_in(tmp_path) == []
 
 

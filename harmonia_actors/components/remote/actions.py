@@ -25,7 +25,7 @@ from harmonia_actors.components.remote.exchange import (
     Silent,
     Unreachable,
     exchange,
-    parsed,
+    read,
 )
 from harmonia_actors.components.remote.service import RemoteService
 
@@ -135,7 +135,7 @@ class _Call:
             await self._refused(answer)
         bytes_max = self.service.limits.answer_bytes_max + _ENVELOPE_BYTES
         if answer.media_type == _WHOLE:
-            said = self._object(await answer.whole(bytes_max))
+            said = await self._object(await answer.whole(bytes_max))
             if not said.keys() <= {"output", "error"} or len(said) != 1:
                 raise self._nonsense(f'it must hold "output" or "error", not {_names(said)}')
             return self._ended(said)
@@ -152,7 +152,7 @@ class _Call:
                 if not line.strip():
                     # A sign of life.
                     continue
-                said = self._object(line)
+                said = await self._object(line)
                 if len(said) != 1:
                     raise self._nonsense(f"a line must hold one thing, not {_names(said)}")
                 match said:
@@ -207,7 +207,7 @@ class _Call:
         if answer.status < 300:
             raise self._nonsense(f"its status is {told}; what has been carried out is a 200")
         body = await answer.beginning(_ERROR_BYTES_MAX)
-        error = _error_in(body) if answer.media_type == _WHOLE else None
+        error = await _error_in(body) if answer.media_type == _WHOLE else None
         if error is not None:
             raise self._error(error, retriable=retriable)
         text = body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace")[:_SHOWN_CHARS]
@@ -218,9 +218,9 @@ class _Call:
             retriable=retriable,
         )
 
-    def _object(self, body: bytes) -> dict[str, Any]:
+    async def _object(self, body: bytes) -> dict[str, Any]:
         try:
-            said = parsed(body)
+            said = await read(body)
         except ValueError as error:
             raise self._nonsense(f"it is not JSON: {error}") from error
         if not isinstance(said, dict):
@@ -259,10 +259,10 @@ def _is_error(value: Any) -> bool:
     return all(isinstance(value.get(name), kind | None) for name, kind in kinds.items())
 
 
-def _error_in(body: bytes) -> Any:
+async def _error_in(body: bytes) -> Any:
     """The error that a refusal's body holds in the contract's form, if it does."""
     try:
-        said = parsed(body)
+        said = await read(body)
     except ValueError:
         return None
     if isinstance(said, dict) and said.keys() == {"error"}:

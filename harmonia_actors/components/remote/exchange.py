@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -21,7 +22,16 @@ import httpx
 
 from harmonia_actors.components.remote.service import RemoteService
 
-__all__ = ["Answer", "AnswerTooLarge", "BrokenOff", "Silent", "Unreachable", "exchange", "parsed"]
+__all__ = [
+    "Answer",
+    "AnswerTooLarge",
+    "BrokenOff",
+    "Silent",
+    "Unreachable",
+    "exchange",
+    "parsed",
+    "read",
+]
 
 #: So that a peer that has vanished without a word is noticed: after 30 s, by 3 probes.
 _KEEPALIVE = (
@@ -33,6 +43,10 @@ _KEEPALIVE = (
     ),
 )
 _ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+
+#: A larger body takes longer to read than a loop should be held up.
+_AT_ONCE_BYTES = 65_536
+_SHOWN_CHARS = 40
 
 
 class Unreachable(Exception):
@@ -138,8 +152,11 @@ async def exchange(
     async with httpx.AsyncClient(
         transport=transport, trust_env=False, follow_redirects=False, timeout=timeout
     ) as client:
-        request = client.build_request(method, url, headers={**sent, **headers}, content=content)
         with _told():
+            # Is where a host's name turns out to be none.
+            request = client.build_request(
+                method, url, headers={**sent, **headers}, content=content
+            )
             async with asyncio.timeout(begins_within_s):
                 response = await client.send(request, stream=True)
         try:
@@ -157,11 +174,11 @@ class _told:  # noqa: N801 - reads like the function that it is used as
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.ConnectTimeout):
             raise Unreachable("no connection could be made in time") from error
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, httpx.ConnectError | httpx.InvalidURL | UnicodeError):
             raise Unreachable(str(error) or type(error).__name__) from error
         if isinstance(error, httpx.TimeoutException | TimeoutError):
             raise Silent from error
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        if isinstance(error, httpx.HTTPError):
             raise BrokenOff(str(error) or type(error).__name__) from error
 
 
@@ -171,13 +188,43 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+async def read(body: bytes) -> Any:
+    """What `parsed` gives, without holding up the loop if the body is large. Raises ValueError."""
+    if len(body) <= _AT_ONCE_BYTES:
+        return parsed(body)
+    return await asyncio.to_thread(parsed, body)
+
+
 def parsed(body: bytes) -> Any:
     """Strict JSON from elsewhere. Raises ValueError."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        return _STRICT.decode(body.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _itself(found: dict[str, Any]) -> dict[str, Any]:
+    return found
+
+
+def _integer(text: str) -> int:
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        shown = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+        raise ValueError(f"{shown} is too large for a number")
+    return number
+
+
+#: The parser holds the interpreter lock for as long as it calls no function that is written in
+#: Python, so that a thread alone would not help: it calls one for each number and each object.
+_STRICT = json.JSONDecoder(
+    parse_constant=_refuse, object_hook=_itself, parse_int=_integer, parse_float=_float
+)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.definition import nearest
 from harmonia_actors.core.edits import (
+    InputUsers,
     as_sent,
     changed_inputs,
     edited_definition,
@@ -18,13 +19,15 @@ from harmonia_actors.core.errors import Conflict, InvalidRequest, Problem, Valid
 from harmonia_actors.core.requests import Edits, JsonObject
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.service.executions import ExecutionService
-from harmonia_actors.runtime.service.parts import answered
+from harmonia_actors.runtime.service.parts import answered, apart
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 
 __all__ = ["EditService"]
 
 #: Tasks and inputs that one answer names.
 _NAMED_MAX = 50
+#: Looking for the name that was meant is slow.
+_GUESSES_MAX = 10
 _WAY_OUT = "restore from an earlier checkpoint, in which it had not completed"
 
 
@@ -50,9 +53,12 @@ class EditService(ExecutionService):
         schema = known.definition.get("input_schema")
         values = await self.schemas.complete_input({**former, **edits.input}, schema, known.needed)
         self.check_input_size(jsontext.encode(values))
-        if changed := changed_inputs(former, values):
+        changed = await apart([former, values], lambda: changed_inputs(former, values))
+        if changed:
             workflow = known.workflow
-            users = await asyncio.to_thread(users_of_inputs, workflow, completed, changed)
+            users = await asyncio.to_thread(
+                users_of_inputs, workflow, completed, changed, named_max=_NAMED_MAX
+            )
             _refuse_used(users)
         return known, values
 
@@ -75,16 +81,14 @@ class EditService(ExecutionService):
 
 
 def _refuse_unknown(workflow: Workflow, names: Iterable[str]) -> None:
-    problems = [
-        Problem(
-            f"task_inputs.{name}",
-            f"the workflow has no task '{name}'{nearest(name, workflow.by_name)}",
-        )
-        for name in names
-        if name not in workflow.by_name
-    ]
-    if problems:
-        raise ValidationFailed("restore", problems)
+    unknown = [name for name in names if name not in workflow.by_name]
+    if unknown:
+        problems: list[Problem] = []
+        for name in unknown[: ValidationFailed.SHOWN_MAX]:
+            hint = nearest(name, workflow.by_name) if len(problems) < _GUESSES_MAX else ""
+            message = f"the workflow has no task '{name}'{hint}"
+            problems.append(Problem(f"task_inputs.{name}", message))
+        raise ValidationFailed("restore", problems, total=len(unknown))
 
 
 def _refuse_completed(workflow: Workflow, completed: Collection[int], names: Iterable[str]) -> None:
@@ -92,7 +96,7 @@ def _refuse_completed(workflow: Workflow, completed: Collection[int], names: Ite
     if refused:
         raise Conflict(
             f"task_inputs.{refused[0]}: task '{refused[0]}' is completed in the checkpoint, and "
-            f"its output is reused{_more(refused)}; leave it out, or {_WAY_OUT}",
+            f"its output is reused{_more(len(refused))}; leave it out, or {_WAY_OUT}",
             {
                 "tasks": [{"task": name, "status": "completed"} for name in refused[:_NAMED_MAX]],
                 "total": len(refused),
@@ -100,23 +104,23 @@ def _refuse_completed(workflow: Workflow, completed: Collection[int], names: Ite
         )
 
 
-def _refuse_used(users: Mapping[str, Sequence[str]]) -> None:
-    for name, tasks in users.items():
+def _refuse_used(users: InputUsers) -> None:
+    for name, tasks in users.named.items():
         raise Conflict(
-            f"input.{name}: task '{tasks[0]}' refers to it{_more(tasks)}, is completed in the "
-            f"checkpoint, and its output is reused; leave it out, or {_WAY_OUT}",
+            f"input.{name}: task '{tasks[0]}' refers to it{_more(users.tasks_of_first)}, is "
+            "completed in the checkpoint, and its output is reused; leave it out, or " + _WAY_OUT,
             {
                 "inputs": {
-                    one: [{"task": task, "status": "completed"} for task in using[:_NAMED_MAX]]
-                    for one, using in list(users.items())[:_NAMED_MAX]
+                    one: [{"task": task, "status": "completed"} for task in using]
+                    for one, using in users.named.items()
                 },
-                "total": len(users),
+                "total": users.total,
             },
         )
 
 
-def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
+def _more(count: int) -> str:
+    return f" (and {count - 1} more like it)" if count > 1 else ""
 
 
 def _told_as_sent(error: ValidationFailed, edited: Collection[str]) -> ValidationFailed:

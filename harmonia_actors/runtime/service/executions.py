@@ -281,7 +281,9 @@ class ExecutionService(WorkflowService):
         new = NewExecution(
             execution_id=head.execution_id,
             definition=known.digest,
-            fields={**fields, **creation.execution_fields()},
+            fields={"head": fields["head"], **creation.execution_fields()},
+            # Nothing but the head ever changes, so checkpoints need no copy of the rest.
+            constants={name: body for name, body in fields.items() if name != "head"},
             rows=rows or {},
             events=events,
             indexes=execution_indexes(head),

@@ -36,6 +36,10 @@ _WHOLE_KEYWORDS = ("$schema", "$ref", "allOf", "anyOf", "oneOf", "additionalProp
 #: What a default may refer to, and where it is.
 _SHARED_KEYWORDS = ("$schema", "$defs", "definitions", "properties")
 _UNUSABLE = (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError)
+#: Keywords below which something holds only if other values are as they are.
+_CONDITIONAL = frozenset({"if", "then", "else", "not", "anyOf", "oneOf", "unevaluatedProperties"})
+#: Keywords below which one property is judged, whatever the others are.
+_OF_ONE_PROPERTY = frozenset({"properties", "patternProperties", "additionalProperties"})
 _PROBLEMS_MAX = 50
 #: Looking for the name that was meant is slow.
 _GUESSES_MAX = 10
@@ -228,7 +232,8 @@ def find_input_problems(
 ) -> Iterator[Problem]:
     """What is wrong with the input of a task, for a whole schema of an action's input.
 
-    Of inputs that are `dynamic`, whose references have no values yet, only their names are judged.
+    Of inputs that are `dynamic`, whose references have no values yet, only their names are judged,
+    and nothing is said of others that may depend on their values.
     """
     whole = schema
     known = inputs_of(schema)
@@ -245,6 +250,11 @@ def find_input_problems(
 
 def _is_of_what_is_known(error: Any, dynamic: Collection[str]) -> bool:
     """Whether an error will be there whatever the values of dynamic inputs are."""
+    for step in error.evaluation_path:
+        if step in _CONDITIONAL:
+            return False
+        if step in _OF_ONE_PROPERTY:
+            break
     steps = list(error.instance_path)
     if steps:
         return steps[0] not in dynamic

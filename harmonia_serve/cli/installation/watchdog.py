@@ -43,8 +43,6 @@ RAY_PROCESS = "harmonia_serve.cli.installation.ray_process"
 
 _LOOK_S = 0.5
 _HEALTH_TIMEOUT_S = 5.0
-#: A store that was killed with much to replay takes its time to read it again.
-_STORE_START_S = 300.0
 
 
 class _Stop(Exception):
@@ -155,7 +153,7 @@ class Watchdog:
     def _start_store(self, store: EmbeddedServer) -> None:
         begun = time.monotonic()
         self._show(reports.Step("starting the store"))
-        store.start(timeout_s=_STORE_START_S, pause=self._pause)
+        store.start(timeout_s=self._plan.settings.up_start_s_max, pause=self._pause)
         self._plan = self._plan.with_settings(redis_url=SecretStr(store.url))
         text = f"store on 127.0.0.1:{store.port}: every write on disk before it is acknowledged"
         self._show(reports.Done(text, _ms_since(begun)))

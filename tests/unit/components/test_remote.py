@@ -19,7 +19,9 @@ import pytest
 from harmonia_actors.components.contract import ActionError
 from harmonia_actors.components.registry import ComponentLoadError
 from harmonia_actors.components.remote.actions import LOG_LINES_MAX, make_action
+from harmonia_actors.components.remote.exchange import parsed, read
 from harmonia_actors.components.remote.service import RemoteLimits, RemoteService, service_url
+from tests.support.holding_up import Blocking, counting_turns
 from tests.support.remote_service import (
     Act,
     RemoteServer,
@@ -211,6 +213,7 @@ async def test_an_endless_error_page_is_read_no_further_than_is_shown(
     [
         (answering(b"{", **{"content-type": "application/json"}), "not JSON"),
         (answering(b'{"output": NaN}', **{"content-type": "application/json"}), "NaN is not JSON"),
+        (answering(b'{"output": 1e999}', **{"content-type": "application/json"}), "1e999 is too"),
         (answering(b'{"output": "\xff"}', **{"content-type": "application/json"}), "not JSON"),
         (answering(b"[" * 200_000 + b"]", **{"content-type": "application/json"}), "too"),
         (answering([1]), "must be a JSON object, not list"),
@@ -241,6 +244,30 @@ async def test_nonsense_is_told_as_such_and_not_tried_again(
     with pytest.raises(ActionError, match=says):
         raise error
     assert server.url in error.message
+
+
+class SlowBody(bytes):
+    """A body that takes long to read."""
+
+    reading = Blocking()
+
+    def decode(self, *how: Any) -> str:
+        self.reading.wait()
+        return super().decode(*how)
+
+
+async def test_reading_a_large_answer_does_not_hold_up_the_loop() -> None:
+    reading = asyncio.ensure_future(read(SlowBody(b"[" + b"1," * 50_000 + b"2]")))
+    await SlowBody.reading.let_end()
+    assert await reading == [1] * 50_000 + [2]
+
+
+def test_other_threads_have_turns_while_a_large_answer_is_read() -> None:
+    body = b"[" + b'{"id":5},1.5,' * 100_000 + b"2]"
+    with counting_turns() as turns:
+        before = turns()
+        parsed(body)
+        assert turns() - before > 20
 
 
 async def test_a_packed_answer_is_not_unpacked(
@@ -296,6 +323,15 @@ async def test_a_service_that_is_not_there_may_be_back_the_next_time(
     with pytest.raises(ActionError, match="cannot be reached") as caught:
         await action.function({}, context=context)
     assert (caught.value.code, caught.value.retriable) == ("REMOTE_UNREACHABLE", True)
+
+
+async def test_a_host_that_cannot_be_looked_for_may_not_be_reached_either(
+    context: RecordingContext,
+) -> None:
+    action = make_action(RemoteService("http://xn--"), "far", "do", "", OPEN)
+    with pytest.raises(ActionError, match="cannot be reached") as caught:
+        await action.function({}, context=context)
+    assert caught.value.code == "REMOTE_UNREACHABLE"
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"

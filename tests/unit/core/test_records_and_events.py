@@ -14,8 +14,10 @@ from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.events import FINAL_EVENT_TYPES, encode_event, output_descriptor
 from harmonia_actors.core.log_lines import LogLine
-from harmonia_actors.core.options import ExecutionOptions
+from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.records import (
+    SCHEMA_VERSION,
+    AutomaticCheckpoint,
     Head,
     OutputReference,
     TaskRow,
@@ -61,13 +63,16 @@ policies = some.builds(
     some.integers(0, 10**6),
     some.floats(0, 1),
 )
+checkpoints = some.builds(CheckpointPolicy, times, times, some.none() | some.integers(1, 100))
 heads = some.builds(
     Head,
     execution_id=texts,
     workflow_id=texts,
     workflow_name=texts,
     total=some.integers(1, 10_000),
-    options=some.builds(ExecutionOptions, some.booleans(), times, some.none() | policies),
+    options=some.builds(
+        ExecutionOptions, some.booleans(), times, some.none() | policies, some.none() | checkpoints
+    ),
     created_ms=some.integers(0, 2**42),
     updated_ms=some.integers(0, 2**42),
     status=some.sampled_from(ExecutionStatus),
@@ -80,6 +85,10 @@ heads = some.builds(
     error=some.none() | details,
     output=some.none() | references,
     checkpoint_id=some.none() | texts,
+    automatic=some.none()
+    | some.builds(
+        AutomaticCheckpoint, some.integers(0), some.integers(0), some.integers(0), some.booleans()
+    ),
     labels=details,
     log_bytes=some.integers(0, 10**9),
 )
@@ -104,14 +113,83 @@ def test_a_new_row_takes_next_to_nothing() -> None:
     assert decode_row(b"[]") == TaskRow()
 
 
-def test_records_of_another_version_are_refused() -> None:
-    head = jsontext.decode(
-        encode_head(Head("e", "w", "n", 1, ExecutionOptions(), created_ms=1, updated_ms=1))
-    )
-    with pytest.raises(UnknownSchema, match="schema version 2; this version of Harmonia reads 1"):
-        decode_head(jsontext.encode({**head, "v": 2}))
+HEAD = Head(
+    "e",
+    "w",
+    "n",
+    1,
+    ExecutionOptions(retry=RetryPolicy(), checkpoint=CheckpointPolicy(every_ms=1)),
+    created_ms=1,
+    updated_ms=1,
+    output=OutputReference("e", "0:1", 2),
+    automatic=AutomaticCheckpoint(0, 0, 0, taken=True),
+)
+
+
+def changed(*path: str, **keys: Any) -> bytes:
+    """The head with other keys, at its top or further in; None takes a key away."""
+    raw = jsontext.decode(encode_head(HEAD))
+    inner = raw
+    for name in path:
+        inner = inner[name]
+    inner.update(keys)
+    for name in [name for name, value in keys.items() if value is None]:
+        del inner[name]
+    return jsontext.encode(raw)
+
+
+def test_the_first_version_had_no_automatic_checkpoints() -> None:
+    raw = jsontext.decode(encode_head(replace(HEAD, automatic=None)))
+    del raw["automatic"]
+    del raw["options"]["checkpoint"]
+    for name in ("log_events", "log_part", "log_bytes"):
+        del raw[name]
+    first = decode_head(jsontext.encode({**raw, "v": 1}))
+    assert first == replace(HEAD, automatic=None, options=ExecutionOptions(retry=RetryPolicy()))
+    assert jsontext.decode(encode_head(first))["v"] == SCHEMA_VERSION
+
+
+def test_the_second_version_had_no_log_lines() -> None:
+    raw = jsontext.decode(changed(log_events=None, log_part=None, log_bytes=None))
+    assert decode_head(jsontext.encode({**raw, "v": 2})) == HEAD
+    with pytest.raises(UnknownSchema, match="lacks: log_bytes, log_events, log_part"):
+        decode_head(jsontext.encode(raw))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        changed(v=4),
+        changed(v=None),
+        changed(newer=1),
+        changed(total=None),
+        changed(automatic=None),
+        changed(status="hovering"),
+        changed(output=["e", "0:1", 2, None, "", "newer"]),
+        changed(automatic=[0, 0, 0, True, "newer"]),
+        changed(options={"wait": True}),
+        changed("options", newer=1),
+        changed("options", retry=[0, 0, 1.0, 0, 0.0, "newer"]),
+        changed("options", checkpoint=[1, None, None, "newer"]),
+    ],
+)
+def test_heads_of_another_version_are_refused(body: bytes) -> None:
+    with pytest.raises(UnknownSchema, match="this version of Harmonia reads"):
+        decode_head(body)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [None] * 14,
+        ["hovering"],
+        ["completed", 1, 0, 0, 1, 2, None, None, ["e", "0:1", 2, None, "", "newer"]],
+        ["failed", 1, 1, 0, 1, 2, None, ["m", "C", {}, "engine", True, "newer"]],
+    ],
+)
+def test_rows_of_another_version_are_refused(row: list[Any]) -> None:
     with pytest.raises(UnknownSchema):
-        decode_row(jsontext.encode([None] * 14))
+        decode_row(jsontext.encode(row))
 
 
 # Events ------------------------------------------------------------------------------------------

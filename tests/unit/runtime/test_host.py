@@ -272,14 +272,17 @@ async def test_a_note_that_cannot_be_read_is_dropped_and_hurts_nobody(
     assert await world.store.read_inbox(execution_id) == []
 
 
-async def test_an_execution_that_cannot_be_read_is_set_aside_and_others_go_on(world: World) -> None:
+@pytest.mark.parametrize("newer", [{"v": 99}, {"newer": 1}])
+async def test_an_execution_that_cannot_be_read_is_set_aside_and_others_go_on(
+    world: World, newer: dict[str, Any]
+) -> None:
     odd = await world.start({"x": {"action": "hold"}})
     await world.began(odd, "x")
     dead = await world.owner_of(odd)
     await world.installation.kill_owner(dead)
     snapshot = await world.store.read_execution(odd)
     assert snapshot is not None
-    head = {**jsontext.decode(snapshot.fields["head"]), "v": 99}
+    head = {**jsontext.decode(snapshot.fields["head"]), **newer}
     version = snapshot.version + 1
     await world.store.commit(
         Commit(

@@ -8,9 +8,11 @@ from contextlib import aclosing
 
 import pytest
 
+from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
-from harmonia_actors.core.cursors import Cursor
+from harmonia_actors.core.cursors import Cursor, parse_cursor
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.runtime.installation_events import InstallationEvents
 from persistence.embedded import EmbeddedServer
@@ -18,7 +20,7 @@ from persistence.errors import StoreUnavailable
 from persistence.log import LogEntry, LogId
 from persistence.memory_store import MemoryStore
 from persistence.redis_store import RedisStore
-from persistence.store import Store
+from persistence.store import Commit, Store
 from tests.support.many_logs import ManyLogs, received
 from tests.support.scripted_actors import settle, until
 
@@ -115,6 +117,18 @@ async def test_a_cursor_that_claims_more_of_a_commit_than_there_is_is_taken_as_a
     assert ids(await received(hub, beyond)) == [("exec-1", 3)]
 
 
+@pytest.mark.parametrize(
+    "text", ["0", "0-0", "5-0", "0-1.1", "5-1", "5-1.3", "999999999999999-1.1", "5-0.1", "0-0.1"]
+)
+async def test_whatever_is_a_cursor_can_be_begun_after(store: Store, text: str) -> None:
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    await logs.commit("exec-1", 1)
+    cursor = parse_cursor(text)
+    if cursor is not None:
+        assert {event.type for event in await received(hub, cursor)} <= {"task_started", "gap"}
+
+
 async def test_a_log_that_lost_its_end_and_was_numbered_anew_is_a_gap() -> None:
     """As after a crash of a server that syncs once a second: the numbers are the same."""
     now = iter(range(1_000, 2_000))
@@ -129,6 +143,45 @@ async def test_a_log_that_lost_its_end_and_was_numbered_anew_is_a_gap() -> None:
     gap, *rest = await received(InstallationEvents(kept), event.position)
     assert jsontext.decode(gap.data) == {"reason": "unknown_cursor"}
     assert ids(rest) == [("exec-1", 1)]
+
+
+async def test_an_execution_of_another_version_is_a_gap_and_the_others_go_on(store: Store) -> None:
+    """It comes back to the version that wrote it; the stream of all must not end for anybody."""
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    for name in ("exec-1", "exec-2", "exec-3"):
+        await logs.create(name)
+    live: list[LoggedEvent] = []
+    client = asyncio.ensure_future(follow(hub, live))
+    await until(lambda: live)
+    await logs.commit("exec-1", 1)
+    event = encode_event(ev.TaskProgress("a", 0.5, ""), seq=1, at_ms=5, execution_id="exec-2")
+    later = Commit("exec-2", "o", 1, 2, 1, fields={"head": b'{"v":1000}'}, events=[event])
+    await store.commit(later)
+    await logs.commit("exec-3", 1)
+    await until(lambda: len(live) == 4)
+    for first, gap, last in (live[1:], await received(hub)):
+        assert ids([first, last]) == [("exec-1", 1), ("exec-3", 1)]
+        told = {"reason": "unreadable", "events": 1}
+        told |= {"executions": ["exec-2"], "executions_total": 1}
+        assert jsontext.decode(gap.data) == told
+    client.cancel()
+    await asyncio.gather(client, return_exceptions=True)
+
+
+async def test_what_is_missing_for_different_reasons_is_told_apart() -> None:
+    store = MemoryStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    for name in ("exec-1", "exec-2", "exec-3"):
+        await logs.create(name)
+        await logs.commit(name, 2, last=name != "exec-2")
+    await store.commit(Commit("exec-2", "o", 1, 3, 3, fields={"head": b'{"v":1000}'}))
+    await logs.expire()
+    gaps = [jsontext.decode(event.data) for event in await received(hub)]
+    assert [(gap["reason"], gap["events"], gap["executions"]) for gap in gaps] == [
+        ("expired", 3, ["exec-1"]),
+        ("unreadable", 2, ["exec-2"]),
+        ("expired", 3, ["exec-3"]),
+    ]
 
 
 async def test_a_store_that_is_away_at_the_start_is_said_to_be() -> None:

@@ -19,6 +19,7 @@ from tests.support.scripted_cluster import ScriptedCluster, ScriptedPooledActor
 DEFAULT = QueueKey()
 SHARED = QueueKey(shared=True)
 BIG = QueueKey(ResourceRequest(num_cpus=2))
+GPU = QueueKey(ResourceRequest(num_gpus=1))
 TWO_CPUS = Capacity({"a": {"CPU": 2.0}})
 QUICK = Patience(again_s=0, again_s_max=0)
 
@@ -117,6 +118,39 @@ async def test_a_question_that_comes_after_its_withdrawal_is_void(world: World) 
     await pool.withdraw("x", "1")
     assert (await pool.acquire("x", DEFAULT, 1, "1"))[0] == ()
     assert await counts(pool) == {"idle": 3}
+
+
+async def test_what_was_answered_long_ago_is_forgotten_while_an_older_question_waits(
+    world: World,
+) -> None:
+    """Or the pool would grow for as long as one waits for a node that is not there yet."""
+    world.cluster = ScriptedCluster(
+        Capacity({"a": {"CPU": 2.0}}, node_types=({"CPU": 1.0, "GPU": 1.0},))
+    )
+    world.cluster.add_holder("x")
+    pool = await world.warm_pool()
+    oldest = asyncio.ensure_future(pool.acquire("x", GPU, 1, "oldest"))
+    await until_counts(pool, requests=1, starting=1, idle=3)
+    for number in range(150):
+        granted, _ = await pool.acquire("x", DEFAULT, 1, f"asked {number}")
+        await pool.release("x", [name for name, _, _ in granted], f"given back {number}")
+    await pool.acquire("x", DEFAULT, 1, "asked 149")
+    assert "leased" not in await counts(pool), "its answer is known still"
+    await pool.acquire("x", DEFAULT, 1, "asked 0")
+    assert (await counts(pool))["leased"] == 1, "it was forgotten, and is a question like any other"
+    again = asyncio.ensure_future(pool.acquire("x", GPU, 1, "oldest"))
+    await settle()
+    assert (await counts(pool))["requests"] == 1, "what waits is not forgotten"
+    await pool.withdraw("x", "oldest")
+    assert await oldest == await again == await pool.acquire("x", GPU, 1, "oldest")
+
+
+async def test_what_was_withdrawn_long_ago_is_forgotten(world: World) -> None:
+    pool = await world.warm_pool()
+    for number in range(150):
+        await pool.withdraw("x", f"{number}")
+    assert (await pool.acquire("x", DEFAULT, 1, "149"))[0] == ()
+    assert (await pool.acquire("x", DEFAULT, 1, "0"))[0] != ()
 
 
 async def test_what_a_dead_holder_withdraws_is_not_there(world: World) -> None:

@@ -25,7 +25,7 @@ HELD = {"x": {"action": "hold_async"}, "y": {"depends_on": ["x"]}}
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     gates = Gates()
-    limits = HostLimits(owners_max=2, lease_ms=600, calm_s=0.02, broken_s=0.001)
+    limits = HostLimits(owners_max=2, lease_ms=2_000, calm_s=0.02, broken_s=0.001)
     async with LocalInstallation(
         MemoryStore(), tmp_path, workers=3, components=[gates.component], host_limits=limits
     ) as installation:
@@ -83,6 +83,31 @@ async def test_who_kills_its_owner_again_and_again_is_failed_and_others_go_on(wo
             assert done["status"] == "completed"
             assert done["task_status"]["x"]["attempt"] == 1, "what ran was adopted each time"
     assert world.gates.running_twice() == []
+
+
+async def test_a_suspect_that_makes_room_for_the_next_is_offered_to_the_others(
+    world: World,
+) -> None:
+    """Or it would stand still until somebody looks around."""
+    started = [await world.start(HELD) for _ in range(4)]
+    for execution_id in started:
+        await world.began(execution_id, "x")
+    dead, offered = await world.owner_of(started[0]), []
+    spare = await world.installation.add_owner("spare")
+    call = spare.call_others
+
+    async def call_others() -> None:
+        offered.append(await world.store.waiting_executions())
+        await call()
+
+    spare.call_others = call_others
+    await orphaned(world, dead)
+    await spare.pick_up()
+    await until(lambda: offered)
+    assert offered[0] == 2, "one that is calm, and one that has yet to show it"
+    world.gates.open("x")
+    for execution_id in started:
+        assert (await world.ended(execution_id))["status"] == "completed"
 
 
 async def test_an_execution_whose_driver_breaks_each_time_is_failed(world: World) -> None:

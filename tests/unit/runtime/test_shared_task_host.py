@@ -19,6 +19,7 @@ from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from persistence.blobs import FileBlobs
+from tests.support.holding_up import Blocking
 from tests.support.scripted_actors import until
 from tests.unit.runtime.test_task_host import SLOW, Bench, fractions, order, shown
 
@@ -43,22 +44,6 @@ async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench)
     assert host.census("exec-1", 1, "me")[0] == []
     ended = {text for _, text in bench.told()} | {shown(report) for report in reports}
     assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
-
-
-class Blocking:
-    """Work that blocks its thread until the loop lets it go on; on the loop it never could."""
-
-    def __init__(self) -> None:
-        self.began = threading.Event()
-        self.may_end = threading.Event()
-
-    def wait(self) -> None:
-        self.began.set()
-        assert self.may_end.wait(5), "it blocks the loop"
-
-    async def let_end(self) -> None:
-        await until(self.began.is_set)
-        self.may_end.set()
 
 
 class BlockingBlobs(FileBlobs):
@@ -98,6 +83,34 @@ async def test_large_inputs_and_outputs_do_not_hold_up_other_async_actions(bench
     assert ended.stimulus.output.url is not None
     stored = FileBlobs(bench.directory / "blobs").get(ended.stimulus.output.url)
     assert jsontext.decode(stored) == {"task": "t0", "value": "large"}
+
+
+class SlowRows(dict[str, Any]):
+    """An output that takes long to write."""
+
+    def __init__(self) -> None:
+        super().__init__({str(number): number for number in range(20_000)})
+        self.writing = Blocking()
+
+    def items(self) -> Any:
+        self.writing.wait()
+        return super().items()
+
+
+async def test_writing_a_large_output_does_not_hold_up_other_async_actions(bench: Bench) -> None:
+    rows = SlowRows()
+
+    @bench.component.action
+    async def tell() -> Any:
+        return rows
+
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    made = replace(order(0), component="bench", action="tell", input=b"{}")
+    run = asyncio.ensure_future(host.run("me", [made]))
+    await rows.writing.let_end()
+    await run
+    (*_, ended) = await host.settled([made.id])
+    assert isinstance(ended.stimulus, st.AttemptSucceeded)
 
 
 async def test_taking_over_files_does_not_hold_up_other_async_actions(bench: Bench) -> None:

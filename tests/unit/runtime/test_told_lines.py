@@ -248,8 +248,8 @@ class NoFeed:
     async def unfollow(self, execution_ids: Sequence[str]) -> None:
         return None
 
-    async def pull(self, wait_s: float) -> Sequence[Batch]:
-        await asyncio.sleep(wait_s)
+    async def pull(self, _wait_s: float) -> Sequence[Batch]:
+        await asyncio.Event().wait()
         return ()
 
 

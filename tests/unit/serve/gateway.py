@@ -37,10 +37,10 @@ from harmonia_serve.gateway import (
     Principal,
     StreamEvent,
 )
+from tests.unit.serve.event_log import NOW, last_of, next_event
 from tests.unit.serve.remembered import Remembered, made_once
 
 ENDED = ("completed", "failed", "cancelled")
-NOW = "2025-01-15T12:00:00Z"
 
 
 class MemoryGateway:
@@ -89,31 +89,10 @@ class MemoryGateway:
         """Append an event to an execution's log and wake its subscribers."""
         async with self.changed:
             log = self.logs[execution_id]
-            seq, part = log[-1].place if log else (0, 0)
-            seq, part = (seq, part + 1) if kind == "task_log" else (seq + 1, 0)
-            # As the engine has it, so that events of a task are known by how their data begins.
-            raw = json.dumps(data, separators=(",", ":")).encode()
-            head = {
-                "seq": seq,
-                **({"part": part} if part else {}),
-                "type": kind,
-                "timestamp": NOW,
-                "timestamp_ms": 1_736_942_400_000,
-                "execution_id": execution_id,
-            }
-            before = json.dumps(head).encode()[:-1] + b',"data":'
-            last = kind in ("execution_completed", "execution_failed", "execution_cancelled")
-            event = StreamEvent(seq, kind, before + raw + b"}", len(before), last, part)
+            event = next_event(log, execution_id, kind, data)
             log.append(event)
             self.changed.notify_all()
             return event
-
-    def _last_of(self, execution_id: str) -> JsonObject:
-        log = self.logs[execution_id]
-        return {
-            "last_seq": log[-1].seq if log else 0,
-            "last_id": log[-1].cursor if log else "0",
-        }
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
@@ -240,7 +219,7 @@ class MemoryGateway:
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         self._note("get_execution")
         found = _found(self.executions, execution_id, ExecutionNotFound)
-        return {**found, "outputs": outputs, **self._last_of(execution_id)}
+        return {**found, "outputs": outputs, **last_of(self.logs[execution_id])}
 
     async def list_executions(
         self, page: PageRequest, *, workflow_id: str | None, status: str | None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ValidationFailed
-from harmonia_actors.core.requests import PageRequest
-from persistence.errors import StoreUnavailable
+from harmonia_actors.core.requests import Edits, PageRequest
+from persistence.errors import AlreadyExists, StoreUnavailable
 from persistence.memory_store import MemoryStore
-from persistence.store import OwnCheckpoint
+from persistence.store import NewExecution, OwnCheckpoint
 from tests.support.scripted_actors import until
 from tests.unit.service.conftest import MakeWorld, World, problems
 
@@ -27,11 +29,14 @@ class Watched(MemoryStore):
     """A store that may not be able to take checkpoints."""
 
     away = False
+    refuses: Exception | None = None
     loses_replies = 0
     tries = 0
 
     async def take_checkpoint(self, checkpoint: OwnCheckpoint) -> None:
         self.tries += 1
+        if self.refuses is not None:
+            raise self.refuses
         if self.away:
             raise StoreUnavailable("away")
         await super().take_checkpoint(checkpoint)
@@ -136,6 +141,36 @@ async def test_each_is_what_the_log_says_of_its_moment_in_a_fan_out_of_1000(worl
     assert (await world.ended(execution_id))["status"] == "completed"
 
 
+class Creations(MemoryStore):
+    """A store that tells what it was given to keep of executions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created: list[NewExecution] = []
+
+    async def create_execution(self, new: NewExecution, **limits: Any) -> str:
+        self.created.append(new)
+        return await super().create_execution(new, **limits)
+
+
+async def test_what_never_changes_is_kept_as_such_and_not_copied_by_checkpoints(
+    make_world: MakeWorld,
+) -> None:
+    store = Creations()
+    world = await make_world(store=store)
+    execution_id = await world.start(CHAIN, options=EACH, given={"x": "large"})
+    await step(world, execution_id, "a", 1)
+    (made,) = await listed(world, execution_id)
+    await world.gateway.restore(made["checkpoint_id"], {}, edits=Edits({"x": "other"}, {}))
+    first, restored = store.created
+    assert (set(first.fields), set(first.constants)) == ({"head"}, {"input", "options"})
+    assert set(restored.fields) == {"head"}
+    assert set(restored.constants) == {"input", "options", "edits"}
+    assert jsontext.decode(restored.constants["input"]) == {"x": "other"}
+    world.gates.open(*CHAIN)
+    await world.ended(execution_id)
+
+
 async def test_a_restored_execution_goes_on_from_it(world: World) -> None:
     execution_id = await world.start(CHAIN, options=EACH)
     await step(world, execution_id, "a", 1)
@@ -166,6 +201,26 @@ async def test_a_store_that_cannot_take_one_does_not_hold_the_execution_up(
     assert (await world.ended(execution_id))["status"] == "completed"
     assert store.tries >= 1
     assert await listed(world, execution_id) == []
+
+
+@pytest.mark.parametrize(
+    "refuses", [ResponseError("NOPERM no permission for 'copy'"), AlreadyExists("cp")], ids=str
+)
+async def test_a_store_that_refuses_one_for_good_does_the_execution_no_harm(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture, refuses: Exception
+) -> None:
+    """It is optional: it must not count as a crash, of which a few end the execution."""
+    store = Watched()
+    store.refuses = refuses
+    world = await make_world(store)
+    world.gates.open(*CHAIN)
+    execution_id = await world.start(CHAIN, options=EACH)
+    assert (await world.ended(execution_id))["status"] == "completed"
+    assert store.tries == 1
+    assert "takes no more checkpoints by itself" in caplog.text
+    snapshot = await store.read_execution(execution_id)
+    assert snapshot is not None
+    assert snapshot.epoch == 1, "its first owner has brought it to its end"
 
 
 async def test_a_reply_that_was_lost_makes_no_second_one(make_world: MakeWorld) -> None:

@@ -27,8 +27,8 @@ class RepeatingStore(RedisStore):
 
     direct: RedisStore
 
-    def __init__(self, client: RedisClient, namespace: str, log_entries_max: int) -> None:
-        super().__init__(client, namespace, log_entries_max)
+    def __init__(self, client: RedisClient, namespace: str, *lengths: int) -> None:
+        super().__init__(client, namespace, *lengths)
         self.unheard: list[tuple[str, int]] = []
 
     async def commit(self, commit: Commit) -> None:

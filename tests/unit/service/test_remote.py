@@ -211,6 +211,31 @@ async def test_an_action_that_cannot_be_offered_is_named(
     assert "components.c.actions.do" in told
 
 
+@pytest.mark.parametrize(
+    ("default", "says"),
+    [
+        (b"1e999", "1e999 is too large for a number"),
+        (b"-1" + b"0" * 400 + b".5", "0000… is too large for a number"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[" * 65 + b"]" * 65, "nested more than 64 deep"),
+        (b"[" * 900 + b"]" * 900, "nested more than 64 deep"),
+        (b"[" * 9_000 + b"]" * 9_000, "nested too deep"),
+    ],
+)
+async def test_a_catalogue_that_no_process_could_be_handed_is_refused(
+    server: RemoteServer, default: bytes, says: str
+) -> None:
+    schema = b'{"type":"object","default":' + default + b"}"
+    body = b'{"components":{"c":{"actions":{"do":{"input_schema":' + schema + b"}}}}}"
+    server.catalogue = answering(body)
+    assert says in await refused(server.url)
+
+
+@pytest.mark.parametrize("url", ["http://\u2025/", "http://xn--/", "http://a..b/x"])
+async def test_a_host_that_cannot_be_looked_for_is_one_that_cannot_be_reached(url: str) -> None:
+    assert "cannot be reached" in await refused(url.rstrip("/"))
+
+
 async def test_a_service_that_is_away_or_silent_is_not_waited_for() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -136,6 +136,26 @@ async def test_a_completed_task_that_was_given_the_whole_input_was_given_each(
     assert listed["total"] == 1, "nothing was made"
 
 
+async def test_many_inputs_of_many_completed_tasks_are_counted_and_a_few_are_named(
+    world: World,
+) -> None:
+    """Pairs of them are many more than either: 145,000 inputs and 10,000 tasks fit in bodies."""
+    whole = {"input": {"value": "${workflow.input}"}}
+    tasks = {f"a{n:02}": whole for n in range(60)}
+    execution_id = await world.start({**tasks, "b": {"action": "hold", "depends_on": [*tasks]}}, {})
+    await world.began(execution_id, "b")
+    made = await world.gateway.create_checkpoint(execution_id, name="cp", description="")
+    names = [f"new{n:04}" for n in range(2_000)]
+    caught = await refused(world, made, input=dict.fromkeys(reversed(names)))
+    assert caught.type is Conflict
+    assert "input.new0000: task 'a00' refers to it (and 59 more like it)" in str(caught.value)
+    assert caught.value.details["total"] == 2_000
+    told = caught.value.details["inputs"]
+    assert [*told] == names[:50]
+    for users in told.values():
+        assert [user["task"] for user in users] == [*tasks][:50]
+
+
 # Refused: what is not valid ----------------------------------------------------------------------
 
 
@@ -159,6 +179,19 @@ async def test_an_edited_input_is_checked_like_a_new_one(
     assert caught.type is ValidationFailed
     found = problems(caught)
     assert says in found[field]
+
+
+async def test_of_many_unknown_tasks_the_first_are_named_and_likeness_is_sought_for_few(
+    world: World,
+) -> None:
+    """Each guess holds the loop for milliseconds, and a body has room for 100,000 names."""
+    made = await at_b(world)
+    names = [f"b{chr(ord('一') + n)}" for n in range(5_000)]
+    caught = await refused(world, made, task_inputs={name: {"value": 1} for name in names})
+    told = problems(caught)
+    assert [*told] == [f"task_inputs.{name}" for name in names[:50]]
+    assert caught.value.details["total"] == 5_000
+    assert sum("did you mean 'b'?" in message for message in told.values()) == 10
 
 
 async def test_the_input_is_held_against_its_schema(world: World) -> None:

@@ -23,7 +23,7 @@ from harmonia_actors.runtime.service.schema import (
     required_inputs,
     with_defaults,
 )
-from harmonia_actors.runtime.service.schema_checks import AtOnce, SchemaChecks
+from harmonia_actors.runtime.service.schema_checks import ActionInput, AtOnce, SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
 from tests.unit.service.conftest import problems
 
@@ -169,6 +169,58 @@ async def test_what_does_not_fit_is_named(
 async def test_places_deep_inside_are_named(checks: SchemaChecks) -> None:
     schema = {"rows": {"type": "array", "items": {"type": "object", "required": ["id"]}}}
     assert set(await refused(checks, {"rows": [{"id": 1}, {}]}, schema)) == {"input.rows[1].id"}
+
+
+FAST: dict[str, Any] = {"properties": {"mode": {"const": "fast"}}}
+GIVEN: dict[str, Any] = {"mode": "${workflow.input.mode}", "url": "u"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"if": FAST, "else": {"required": ["y"]}},
+        {"if": {"not": FAST}, "then": {"required": ["y"]}},
+        {"if": FAST, "else": {"$ref": "#/$defs/with_y"}},
+        {"if": FAST, "else": {"properties": {"url": {"maxLength": 0}}}},
+        {"if": FAST, "else": {"additionalProperties": False}},
+        {"anyOf": [FAST, {"required": ["y"]}]},
+        {"oneOf": [FAST, {"properties": {"url": {"type": "integer"}}}]},
+        {"not": {"properties": {"mode": {"minLength": 5}}}},
+        {"if": FAST, "then": {"properties": {"url": True}}, "unevaluatedProperties": {"const": 1}},
+    ],
+)
+async def test_what_an_unknown_value_decides_is_not_judged_before_it_is_known(
+    checks: SchemaChecks, rule: dict[str, Any]
+) -> None:
+    schema = {"type": "object", "$defs": {"with_y": {"required": ["y"]}}, **rule}
+    for whole in (
+        schema,
+        {**schema, "allOf": [rule]},
+        {"allOf": [schema], "$defs": schema["$defs"]},
+    ):
+        assert await checks.of_inputs([ActionInput(whole, GIVEN, ["mode"])]) == [[]]
+        (told,) = await checks.of_inputs([ActionInput(whole, {"mode": "slower", "url": "u"})])
+        assert told, "once all is known, it is"
+
+
+@pytest.mark.parametrize(
+    ("rule", "where"),
+    [
+        ({"required": ["y"]}, ".y"),
+        ({"allOf": [{"$ref": "#/$defs/with_y"}]}, ".y"),
+        ({"dependentRequired": {"mode": ["y"]}}, ".y"),
+        ({"dependentSchemas": {"mode": {"required": ["y"]}}}, ".y"),
+        ({"properties": {"url": {"anyOf": [{"type": "integer"}, {"maxLength": 0}]}}}, ".url"),
+        ({"properties": {"url": {"if": True, "then": {"type": "integer"}}}}, ".url"),
+        ({"properties": {"then": {"type": "integer"}}}, ".then"),
+    ],
+)
+async def test_what_no_unknown_value_can_mend_is_told_before_it_is_known(
+    checks: SchemaChecks, rule: dict[str, Any], where: str
+) -> None:
+    schema = {"type": "object", "$defs": {"with_y": {"required": ["y"]}}, **rule}
+    (told,) = await checks.of_inputs([ActionInput(schema, {**GIVEN, "then": "t"}, ["mode"])])
+    assert [place for place, _ in told] == [where]
 
 
 async def test_an_input_that_a_reference_needs_is_required(checks: SchemaChecks) -> None:
