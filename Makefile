@@ -25,10 +25,10 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate chaos mutants bench bench-full lint format docs lock clean
+.PHONY: help install demo test test-browser simulate chaos mutants bench bench-full lint format docs lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(MAKE_VENV)
@@ -46,6 +46,9 @@ demo: $(STAMP) ## Watch a workflow fetch data, analyse it and write a PDF report
 
 test: $(STAMP) ## Run all the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(STAMP) ## Try the example page in a real Chromium, if there is one on PATH
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 simulate: $(STAMP) ## Run SEEDS=100000 seeds of the simulation, on all cores
 	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)

@@ -180,7 +180,7 @@ class Settings(TellingSettings):
         500, gt=0, description="Events of one send, which a slow subscriber's connection holds."
     )
     stream_buffer_bytes_max: int = Field(
-        256_000, gt=0, description="Bytes of one send, unless a single event is larger."
+        256_000, gt=0, description="Bytes a stream holds and sends at a time, or a larger event."
     )
     stream_recent_bytes_max: int = Field(
         64_000_000,

@@ -6,9 +6,11 @@ prefixes of their own. Each replica builds its ASGI application itself from the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,12 +21,11 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from harmonia_actors.settings import Settings
-from harmonia_serve.ingress import choose_ingress, own_url
+from harmonia_serve.ingress import REST_REQUESTS_MAX, choose_ingress, own_url
 
 __all__ = ["Surface", "deploy", "surfaces", "undeploy"]
 
 _READY_S = 120.0
-_REST_REQUESTS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def surfaces(settings: Settings) -> list[Surface]:
     streams = settings.streams_per_replica_max
     return [
         Surface(
-            f"{namespace}-rest", "/", "build_rest_app", settings.rest_replicas, _REST_REQUESTS_MAX
+            f"{namespace}-rest", "/", "build_rest_app", settings.rest_replicas, REST_REQUESTS_MAX
         ),
         Surface(
             f"{namespace}-websocket",
@@ -71,9 +72,15 @@ def _make_class(name: str) -> type:
 
         def __init__(self, settings: Settings, builder: str) -> None:
             from harmonia_actors.runtime.logs import log_to_stderr
+            from harmonia_serve.connections import extend_uvicorn
             from harmonia_serve.ingress import keep_replica_port_at
+            from harmonia_serve.replicas import bound_websocket_messages
+            from harmonia_serve.unfetched import count_unfetched
 
             log_to_stderr(settings.log_level)
+            extend_uvicorn()
+            count_unfetched()
+            bound_websocket_messages()
             keep_replica_port_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             self._settings = settings
             self._builder = builder
@@ -82,10 +89,18 @@ def _make_class(name: str) -> type:
             from harmonia_actors.actors.wiring import make_gateway
             from harmonia_serve import app
             from harmonia_serve.log_redaction import silence_query_strings
+            from harmonia_serve.replicas import call_before_replica_ends
+            from harmonia_serve.unfetched import BackPressure
 
             silence_query_strings()
             gateway = make_gateway(self._settings)
-            return getattr(app, self._builder)(gateway, self._settings)
+            application = getattr(app, self._builder)(gateway, self._settings)
+            bytes_max = self._settings.stream_buffer_bytes_max
+            application.add_middleware(BackPressure, bytes_max=bytes_max)
+            # Serve may run its own affairs in another thread.
+            soon = asyncio.get_running_loop().call_soon_threadsafe
+            call_before_replica_ends(partial(soon, application.state.context.slots.close))
+            return application
 
     Replica.__name__ = Replica.__qualname__ = name
     return Replica

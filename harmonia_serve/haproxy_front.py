@@ -27,11 +27,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LISTEN_VARIABLE", "UnsafeConfigurationError", "close_configuration", "main"]
+__all__ = [
+    "BACKENDS_VARIABLE",
+    "LISTEN_VARIABLE",
+    "UnsafeConfigurationError",
+    "close_configuration",
+    "main",
+]
 
 #: Names the address that clients reach, `host:port`. Serve itself knows a loopback address only,
 #: because it would bind every replica's own port to whatever it is told.
 LISTEN_VARIABLE: Final = "HARMONIA_INGRESS_LISTEN"
+#: Names the backends of our own applications, comma-separated. A cluster's Serve may have others,
+#: whose answers are none of our business.
+BACKENDS_VARIABLE: Final = "HARMONIA_INGRESS_BACKENDS"
 
 _BINARY_VARIABLE: Final = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _PR_SET_PDEATHSIG: Final = 1
@@ -69,7 +78,7 @@ _ERRORS: Final = (
 
 #: Serve's own proxy, which takes the requests while there are no replicas, answers in words of its
 #: own, and says of a service that is only just starting that it is not there. All answers of ours
-#: have this header.
+#: have this header; those of other applications need not, so these rules stand in our backends.
 _FOREIGN: Final = "!{ res.hdr(X-Content-Type-Options) -m found }"
 
 
@@ -77,21 +86,23 @@ class UnsafeConfigurationError(Exception):
     """Serve's configuration has a line that this module would have to know and does not."""
 
 
-def close_configuration(text: str, listen: str = "") -> str:
+def close_configuration(text: str, listen: str = "", backends: Sequence[str] = ()) -> str:
     """Serve's HAProxy configuration without open pages, world-writable sockets or access logs.
 
     `listen` is the `host:port` of the front; empty leaves Serve's own, which must be loopback.
-    Closing twice changes nothing more. Raises `UnsafeConfigurationError` if the text has no
-    front, or listens anywhere else than on loopback and at `listen`.
+    `backends` are those in which Serve's own words are put into the API's form. Closing twice
+    changes nothing more. Raises `UnsafeConfigurationError` if the text has no front, or listens
+    anywhere else than on loopback and at `listen`.
     """
-    lines = list(_closed_lines(text.splitlines(), listen))
+    lines = list(_closed_lines(text.splitlines(), listen, backends))
     _require_safe(lines, listen)
     return "\n".join(lines) + "\n"
 
 
-def _closed_lines(lines: Sequence[str], listen: str) -> Iterator[str]:
+def _closed_lines(lines: Sequence[str], listen: str, backends: Sequence[str]) -> Iterator[str]:
     section = ("", "")
     known = {line.strip() for line in lines}
+    ours = {("backend", name) for name in backends}
     for line in lines:
         found = _SECTION.match(line)
         if found:
@@ -99,10 +110,11 @@ def _closed_lines(lines: Sequence[str], listen: str) -> Iterator[str]:
         if section in _CLOSED_SECTIONS:
             continue
         words = line.split()
-        if section == _FRONT and words[:1] == ["bind"]:
+        if section in ours and (found or line in _FOREIGN_RULES):
+            yield from (line, *_FOREIGN_RULES) if found else ()
+        elif section == _FRONT and words[:1] == ["bind"]:
             yield f"    bind {listen}" if listen else line
-            rules = (*_FRONT_RULES, *_foreign_rules())
-            yield from (f"    {rule}" for rule in rules if rule not in known)
+            yield from (f"    {rule}" for rule in _FRONT_RULES if rule not in known)
         elif section[0] == "global" and words[:1] == ["log"]:
             continue
         elif section[0] == "global" and words[:2] == ["stats", "socket"]:
@@ -120,18 +132,19 @@ def _error_lines() -> Iterator[str]:
         yield f"    http-error status {status} {_answer(message)}"
 
 
-def _foreign_rules() -> Iterator[str]:
-    for statuses, status, message in (("404 503", 503, _AWAY), ("500 502 504", 502, _LOST)):
-        condition = f"if {{ status {statuses} }} {_FOREIGN}"
-        yield f"http-response return status {status} {_answer(message)} {condition}"
-
-
 def _answer(message: str) -> str:
     """Content type, body and headers of an answer in the API's one form for errors."""
     retry = " hdr Retry-After 1" if message == _AWAY else ""
     body = json.dumps({"error": {"code": "service_unavailable", "message": message, "details": {}}})
     quoted = body.replace('"', '\\"')
     return f'content-type application/json string "{quoted}"{retry}'
+
+
+_FOREIGN_RULES: Final = tuple(
+    f"    http-response return status {status} {_answer(message)}"
+    f" if {{ status {statuses} }} {_FOREIGN}"
+    for statuses, status, message in (("404 503", 503, _AWAY), ("500 502 504", 502, _LOST))
+)
 
 
 def _require_safe(lines: Sequence[str], listen: str) -> None:
@@ -197,9 +210,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         path = _configuration_path(arguments)
-        _replace_file(
-            path, close_configuration(path.read_text(), os.environ.get(LISTEN_VARIABLE, ""))
-        )
+        listen = os.environ.get(LISTEN_VARIABLE, "")
+        backends = os.environ.get(BACKENDS_VARIABLE, "").split(",")
+        _replace_file(path, close_configuration(path.read_text(), listen, backends))
     except UnsafeConfigurationError as error:
         raise SystemExit(f"harmonia-haproxy: {error}") from None
     binary = _real_binary()

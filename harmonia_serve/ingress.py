@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import os
 import resource
 import shutil
@@ -22,18 +23,24 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harmonia_actors.settings import Settings
-from harmonia_serve.haproxy_front import LISTEN_VARIABLE
+from harmonia_serve.connections import UNREAD_VARIABLE
+from harmonia_serve.haproxy_front import BACKENDS_VARIABLE, LISTEN_VARIABLE
 
 __all__ = [
+    "REST_REQUESTS_MAX",
     "Ingress",
     "IngressError",
     "choose_ingress",
+    "connections_max",
+    "fit_streams",
     "keep_replica_port_at",
     "own_url",
     "private_directory",
     "serve_environment",
 ]
 
+#: Requests that one REST replica takes at a time.
+REST_REQUESTS_MAX: Final = 1_000
 #: What a message to a replica holds besides the body: headers, path, and how it is packed.
 _MESSAGE_MARGIN_BYTES: Final = 4 * 1024 * 1024
 _PROGRAM: Final = "harmonia-haproxy"
@@ -45,6 +52,8 @@ _DIRECTORY_LENGTH_MAX: Final = 107 - len("/") - 56 - len("/admin.sock.4194304.tm
 _FALLBACK_PORTS: Final = range(20_000, 30_000)
 #: An old HAProxy lives on after a reload until its streams have ended, and this much longer.
 _STREAM_MARGIN_S: Final = 60
+#: Within this time a WebSocket answers a ping, even if one gets lost: uvicorn sends them each 20 s.
+_PINGED_S: Final = 60
 
 
 class IngressError(Exception):
@@ -87,7 +96,12 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     ingress = choose_ingress(settings)
     if ingress.program is None:
         # No proxy stands before this one: a client that names another address is not believed.
-        own = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "FORWARDED_ALLOW_IPS": ""}
+        own = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "0",
+            "FORWARDED_ALLOW_IPS": "",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "harmonia_serve.connections.bound_proxy",
+            UNREAD_VARIABLE: str(round(3_000 * settings.stream_send_timeout_s)),
+        }
     else:
         own = _haproxy_environment(settings, ingress.program)
     # Serve's proxy passes a body on in one message, which replicas refuse from 4 MiB on. It also
@@ -120,6 +134,46 @@ def private_directory(settings: Settings) -> Path:
         raise IngressError(f"{directory} belongs to somebody else; remove it, or set TMPDIR")
     directory.chmod(0o700)
     return directory
+
+
+def connections_max(settings: Settings, files_max: int = 0) -> int:
+    """HAProxy's: twice what all streams need, and requests, in what the system lets it open.
+
+    `files_max` is how many descriptors a process may have; by default the system is asked.
+    """
+    wanted = 2 * _streams_max(settings) + REST_REQUESTS_MAX * settings.rest_replicas
+    # A connection takes two descriptors, and HAProxy counts half of one more for splicing.
+    return max(100, min(wanted, ((files_max or _files_max()) - 200) * 2 // 5))
+
+
+def fit_streams(settings: Settings, files_max: int = 0) -> tuple[Settings, str]:
+    """The settings with no more streams than HAProxy has room for, and what to tell about that.
+
+    What HAProxy refuses, it refuses to everybody: streams must leave room for other requests.
+    """
+    if choose_ingress(settings).kind != "haproxy":
+        return settings, ""
+    files = files_max or _files_max()
+    most = connections_max(settings, files)
+    room = most - min(REST_REQUESTS_MAX * settings.rest_replicas, most // 4)
+    if _streams_max(settings) <= room:
+        return settings, ""
+    fitting = max(1, room // (2 * settings.stream_replicas))
+    told = (
+        f"a replica holds {fitting:,} streams, not {settings.streams_per_replica_max:,}: a process "
+        f"may open {files:,} files here (ulimit -Hn)"
+    )
+    return settings.model_copy(update={"streams_per_replica_max": fitting}), told
+
+
+def _streams_max(settings: Settings) -> int:
+    """Streams that all replicas of both surfaces hold together."""
+    return 2 * settings.streams_per_replica_max * settings.stream_replicas
+
+
+def _files_max() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 250_000 if hard == resource.RLIM_INFINITY else hard
 
 
 def keep_replica_port_at(address: str) -> None:
@@ -168,6 +222,9 @@ def _haproxy_environment(settings: Settings, program: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
         LISTEN_VARIABLE: _address(settings.host, settings.port),
+        BACKENDS_VARIABLE: ",".join(
+            f"http-{settings.namespace}-{kind}" for kind in ("rest", "websocket", "events")
+        ),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
@@ -176,11 +233,20 @@ def _haproxy_environment(settings: Settings, program: Path) -> dict[str, str]:
         # Its metrics are made from a log line for each request, query string included.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, os.cpu_count() or 1))),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections_max(settings)),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(stream_s),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(settings)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_client_s(settings)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(stream_s),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port(_FALLBACK_PORTS)),
     }
+
+
+def _client_s(settings: Settings) -> int:
+    """How long HAProxy waits for a client that is to send or to take in something.
+
+    One that waits for an answer or an event is not meant; a WebSocket is, but it is pinged.
+    """
+    longest = max(3 * settings.stream_send_timeout_s, settings.body_read_timeout_s, _PINGED_S)
+    return math.ceil(longest)
 
 
 def _front_program() -> tuple[Path | None, str]:
@@ -211,15 +277,6 @@ def _address(host: str, port: int) -> str:
     except ValueError:
         version = 4  # A name, which HAProxy resolves.
     return f"[{host}]:{port}" if version == 6 else f"{host}:{port}"
-
-
-def _connections_max(settings: Settings) -> int:
-    """Room for every stream and as many requests, in what the system lets a process open."""
-    wanted = 2 * settings.streams_per_replica_max * settings.stream_replicas
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A connection takes two descriptors, and HAProxy counts half of one more for splicing.
-    allowed = 100_000 if hard == resource.RLIM_INFINITY else (hard - 200) * 2 // 5
-    return max(100, min(wanted, allowed))
 
 
 def _free_port(ports: range) -> int:

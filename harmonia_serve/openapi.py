@@ -57,8 +57,8 @@ are deleted, with what they need of their executions.
 `{"seq", "type", "timestamp", "timestamp_ms", "execution_id", "data"}`, and closes with 1000 after
 the last one. The key goes into a header or, for browsers, into `?api_key=`. Other close codes: 4400
 (bad request), 4401, 4403, 4404, 4429 (as the HTTP statuses; 4429 also for too many open streams),
-1001 (greatest age: resume with `?after=`), 4408 (slow consumer: the same), 1008 (too many
-messages), 1011 (internal error), 1013 (try later).
+1001 (greatest age: resume with `?after=`), 1012 (the replica is going: the same), 4408 (slow
+consumer: the same), 1008 (too many messages), 1011 (internal error), 1013 (try later).
 
 **Server-Sent Events.** `/events/harmonia/executions/{execution_id}` sends the same events with
 `id:` (the `seq`), `event:` and `data:`; it resumes after `Last-Event-ID` or `?after=SEQ`, and

@@ -29,9 +29,11 @@ from harmonia_serve.streams import (
     SlowReader,
     Stream,
     Subscription,
+    end_with_server,
     execution_stream,
     in_time,
     installation_stream,
+    let_go,
     start_after,
 )
 
@@ -156,10 +158,12 @@ class _EventStream(Response):
         """Open the subscription, so that errors are still an answer of their own, then stream."""
         context = self._context
         with (
-            context.slots.take(self._caller.principal.key_id),
+            context.slots.take(self._caller.principal.key_id) as slot,
             context.observation.open_stream(self._source.kind) as notes,
         ):
             subscription = self._source.subscribe(context.settings, notes)
+            slot.on_close(subscription.give_up)
+            end_with_server(scope, context.slots)
             try:
                 if not await subscription.open(_OPEN_WAIT_S):
                     nothing = Response(status_code=204, headers=self._shared)
@@ -168,6 +172,7 @@ class _EventStream(Response):
                 await self._stream(subscription, receive, send)
             finally:
                 await subscription.aclose()
+                await let_go(scope, context.settings)
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from harmonia_actors.core.cursors import Cursor, Place, parse_cursor, parse_place
 from harmonia_actors.core.errors import (
@@ -31,6 +32,7 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.settings import Settings
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
+from harmonia_serve.connections import connection_of
 from harmonia_serve.event_filters import Filter, execution_filter, installation_filter
 from harmonia_serve.gateway import AnyEvent, Gateway, StreamEvent
 from harmonia_serve.observation import StreamNotes
@@ -41,13 +43,16 @@ __all__ = [
     "SCOPE",
     "Ending",
     "Sink",
+    "Slot",
     "SlowReader",
     "Stream",
     "StreamSlots",
     "Subscription",
+    "end_with_server",
     "execution_stream",
     "in_time",
     "installation_stream",
+    "let_go",
     "start_after",
     "start_cursor",
 ]
@@ -68,6 +73,7 @@ class Ending(Enum):
     NO_MORE = "there are no more events to send"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
+    LEAVING = "this replica of the service is going"
 
 
 class SlowReader(Exception):
@@ -93,26 +99,63 @@ class Sink(Protocol):
         ...
 
 
+class Slot:
+    """The place of one open stream, which can be taken away."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        self._give_up: Callable[[], None] | None = None
+
+    def on_close(self, give_up: Callable[[], None]) -> None:
+        """Call this when the place is taken away; at once, if it has been."""
+        self._give_up = give_up
+        if self._is_closed:
+            give_up()
+
+    def close(self) -> None:
+        """Take the place away."""
+        self._is_closed = True
+        if self._give_up is not None:
+            self._give_up()
+
+
 class StreamSlots:
     """Counts the open streams of one replica and refuses more than there is room for."""
 
     def __init__(self, most: int, most_per_key: int) -> None:
         self._most = most
         self._most_per_key = most_per_key
-        self._open = 0
+        self._slots: set[Slot] = set()
         self._by_key: Counter[str] = Counter()
+        self._is_closed = False
 
     @property
     def open(self) -> int:
         """Streams that are open now."""
-        return self._open
+        return len(self._slots)
+
+    def close(self) -> None:
+        """The replica is going: let all open streams end in good order, and take no more.
+
+        Each connection of a server that stops says so.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for slot in tuple(self._slots):
+            slot.close()
 
     @contextmanager
-    def take(self, key_id: str) -> Iterator[None]:
-        """Hold a key's slot for as long as the context lasts. Raises RateLimitExceeded."""
-        if self._open >= self._most:
+    def take(self, key_id: str) -> Iterator[Slot]:
+        """Hold a key's slot for as long as the context lasts.
+
+        Raises RateLimitExceeded, or ServiceUnavailable once the replica is going.
+        """
+        if self._is_closed:
+            raise ServiceUnavailable(f"{Ending.LEAVING.value.capitalize()}; try again")
+        if self.open >= self._most:
             raise RateLimitExceeded(
-                f"This replica holds {self._open} streams, the most it may; try again", _RETRY_S
+                f"This replica holds {self.open} streams, the most it may; try again", _RETRY_S
             )
         if self._by_key[key_id] >= self._most_per_key:
             raise RateLimitExceeded(
@@ -120,12 +163,13 @@ class StreamSlots:
                 "close one, or try again",
                 _RETRY_S,
             )
-        self._open += 1
+        slot = Slot()
+        self._slots.add(slot)
         self._by_key[key_id] += 1
         try:
-            yield
+            yield slot
         finally:
-            self._open -= 1
+            self._slots.discard(slot)
             self._by_key[key_id] -= 1
             if not self._by_key[key_id]:
                 del self._by_key[key_id]
@@ -194,6 +238,14 @@ class Subscription:
         self._reading = asyncio.ensure_future(_next(self._batches))
         #: When the caller's key was last known to be good.
         self._confirmed = asyncio.get_running_loop().time()
+        self._leaving: asyncio.Future[Any] | None = None
+        self._is_given_up = False
+
+    def give_up(self) -> None:
+        """End the stream soon, in good order: the client is to go on elsewhere."""
+        self._is_given_up = True
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     async def open(self, wait_s: float) -> bool:
         """Wait for the first batch, but not longer than `wait_s`.
@@ -207,6 +259,8 @@ class Subscription:
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
 
+        It also ends once it is given up.
+
         Raises SlowReader, what `gone` raises, what the gateway raises, AuthenticationFailed or
         PermissionDenied once the caller's key is no longer good, and ServiceUnavailable if that
         cannot be known for long.
@@ -214,7 +268,9 @@ class Subscription:
         clock = asyncio.get_running_loop().time
         expires = clock() + self._settings.stream_age_s_max
         beat = clock() + self._settings.stream_heartbeat_s
-        leaving = asyncio.ensure_future(gone)
+        leaving = self._leaving = asyncio.ensure_future(gone)
+        if self._is_given_up:
+            leaving.cancel()
         try:
             while True:
                 wait_s = max(0.0, min(expires, beat) - clock())
@@ -223,6 +279,9 @@ class Subscription:
                     timeout=wait_s,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
+                if self._is_given_up:
+                    await self._tell_position(sink)
+                    return Ending.LEAVING
                 if leaving.done():
                     leaving.result()
                     return Ending.GONE
@@ -395,6 +454,24 @@ def installation_stream(
 
     begin = connection.headers.get("last-event-id") or query.after or "0"
     return Stream(kind, batches, wanted, begin)
+
+
+def end_with_server(scope: Scope, slots: StreamSlots) -> None:
+    """Let streams end in good order when the server of this connection stops, by itself or not."""
+    connection = connection_of(scope)
+    if connection is not None:
+        connection.on_stop(slots.close)
+
+
+async def let_go(scope: Scope, settings: Settings) -> None:
+    """Wait until a client has taken in what its stream has sent, or end its connection.
+
+    To be called while the stream's slot is held: a client that reads nothing must not have a
+    connection for longer than it has a slot.
+    """
+    connection = connection_of(scope)
+    if connection is not None:
+        await connection.let_go(settings.stream_send_timeout_s)
 
 
 async def in_time(sending: Awaitable[None], seconds: float) -> None:

@@ -21,6 +21,7 @@ from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import (
     CLOSE_ENDED,
     CLOSE_EXPIRED,
+    CLOSE_RESTART,
     CLOSE_SLOW,
     CLOSE_TOO_BIG,
     CLOSE_UNWELCOME,
@@ -32,9 +33,11 @@ from harmonia_serve.streams import (
     Ending,
     SlowReader,
     Stream,
+    end_with_server,
     execution_stream,
     in_time,
     installation_stream,
+    let_go,
     start_after,
 )
 
@@ -81,11 +84,13 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
     """Accept a connection and send it a stream to its end."""
     caller = caller_of(socket)
     with (
-        context.slots.take(caller.principal.key_id),
+        context.slots.take(caller.principal.key_id) as slot,
         context.observation.open_stream(stream.kind) as notes,
     ):
         await socket.accept()
         subscription = stream.subscribe(context.settings, notes)
+        slot.on_close(subscription.give_up)
+        end_with_server(socket.scope, context.slots)
         sink = _Sink(socket, stream.after)
         try:
             gone = _left(socket, context.settings.stream_messages_max)
@@ -102,10 +107,12 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
         else:
             if ending in (Ending.LAST_EVENT, Ending.NO_MORE):
                 await sink.close(CLOSE_ENDED, ending.value)
-            elif ending is Ending.EXPIRED:
-                await sink.close(CLOSE_EXPIRED, f"{ending.value}: resume with ?after={sink.sent}")
+            elif ending is not Ending.GONE:
+                code = CLOSE_EXPIRED if ending is Ending.EXPIRED else CLOSE_RESTART
+                await sink.close(code, f"{ending.value}: resume with ?after={sink.sent}")
         finally:
             await subscription.aclose()
+            await let_go(socket.scope, context.settings)
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))

@@ -127,7 +127,10 @@ def make_gateway(settings: Settings) -> InstallationGateway:
         version=version(),
     )
     hub = EventHub(
-        made.store, RayEventFeed(settings), recent_bytes_max=settings.stream_recent_bytes_max
+        made.store,
+        RayEventFeed(settings),
+        recent_bytes_max=settings.stream_recent_bytes_max,
+        batch_bytes_max=settings.stream_buffer_bytes_max,
     )
     return InstallationGateway(made, hub, RayFileReader(settings))
 

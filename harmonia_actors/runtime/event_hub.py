@@ -22,6 +22,7 @@ from harmonia_actors.core.events import FINAL_EVENT_TYPES
 from harmonia_actors.core.records import decode_head
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
+from harmonia_actors.runtime.pages import Pages
 from persistence.errors import Missing, StoreUnavailable
 from persistence.store import Store
 
@@ -88,11 +89,20 @@ class EventHub:
     """All executions that clients of this replica follow."""
 
     def __init__(
-        self, store: Store, feed: EventFeed, *, recent_bytes_max: int = 64_000_000
+        self,
+        store: Store,
+        feed: EventFeed,
+        *,
+        recent_bytes_max: int = 64_000_000,
+        batch_bytes_max: int = 256_000,
     ) -> None:
-        """`recent_bytes_max`: of all events that are kept, so that the log need not be read."""
+        """`recent_bytes_max`: of all events that are kept, so that the log need not be read.
+
+        `batch_bytes_max`: of what one client is handed at a time, unless one event is larger.
+        """
         self._store = store
         self._feed = feed
+        self._batch_bytes_max = batch_bytes_max
         self._recent_bytes_max = recent_bytes_max
         #: Bytes of all recent events.
         self.recent_bytes = 0
@@ -115,15 +125,16 @@ class EventHub:
         """
         place = Place(after, part)
         position = await self._index_of(execution_id, place)
-        first = await self._first(execution_id, position)
+        pages = Pages(self._batch_bytes_max)
+        first = await self._first(execution_id, position, pages.count)
         if not first and await self._has_ended(execution_id):
             # It may have ended after the log was read.
-            first = await self._first(execution_id, position)
+            first = await self._first(execution_id, position, pages.count)
             if not first:
                 return
         topic = await self._join(execution_id)
         try:
-            batch: Sequence[StreamEvent] = first
+            batch = pages.cut(first)
             yield _behind(place, batch)
             while True:
                 if batch:
@@ -133,10 +144,11 @@ class EventHub:
                 changed = topic.changed
                 batch = _following(topic, position)
                 if not batch:
-                    read = await self._read(execution_id, position)
+                    read = await self._read(execution_id, position, pages.count)
                     if read is None:
                         return
                     batch = read
+                batch = pages.cut(batch)
                 if not batch and await self._wait(topic, changed):
                     continue
                 if not batch and await self._is_beyond_the_end(execution_id, position):
@@ -173,12 +185,10 @@ class EventHub:
         return low
 
     async def _place_at(self, execution_id: str, index: int) -> Place | None:
-        found = await self._first(execution_id, index - 1, limit=1)
+        found = await self._first(execution_id, index - 1, 1)
         return found[0].place if found else None
 
-    async def _first(
-        self, execution_id: str, after: int, limit: int = _PAGE
-    ) -> Sequence[StreamEvent]:
+    async def _first(self, execution_id: str, after: int, limit: int) -> Sequence[StreamEvent]:
         try:
             stored = await self._store.read_events(execution_id, after=after, limit=limit)
         except Missing:
@@ -204,16 +214,18 @@ class EventHub:
         try:
             # No answer is not an empty one: what follows may be there all the same.
             ended = await self._has_ended(execution_id)
-            return ended and not await self._first(execution_id, position)
+            return ended and not await self._first(execution_id, position, 1)
         except ServiceUnavailable:
             return False
         except ExecutionNotFound:
             return True
 
-    async def _read(self, execution_id: str, position: int) -> Sequence[StreamEvent] | None:
+    async def _read(
+        self, execution_id: str, position: int, limit: int
+    ) -> Sequence[StreamEvent] | None:
         """What the log has next; None if it is not there any more."""
         try:
-            stored = await self._store.read_events(execution_id, after=position, limit=_PAGE)
+            stored = await self._store.read_events(execution_id, after=position, limit=limit)
         except StoreUnavailable:
             return ()
         except Missing:

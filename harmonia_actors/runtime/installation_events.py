@@ -21,6 +21,7 @@ from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.runtime.logged_events import GAP, end_mark, gap, logged, mark
+from harmonia_actors.runtime.pages import Pages
 from persistence.errors import StoreUnavailable
 from persistence.log import LogEntry, LogId
 from persistence.store import Store, StoredEvent
@@ -28,7 +29,7 @@ from persistence.store import Store, StoredEvent
 __all__ = ["InstallationEvents"]
 
 _RECENT_MAX = 5_000
-#: Entries, and events, that one reading takes.
+#: Entries that one reading takes, and events that are taken from memory at a time.
 _ENTRIES = 200
 _PAGE = 500
 _WAIT_MS = 5_000
@@ -65,9 +66,17 @@ class _Piece:
 class InstallationEvents:
     """The events of all executions, from any cursor on."""
 
-    def __init__(self, store: Store, *, recent_bytes_max: int = 16_000_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        recent_bytes_max: int = 16_000_000,
+        batch_bytes_max: int = 256_000,
+    ) -> None:
+        """`batch_bytes_max`: of what one client is handed at a time, unless one event is larger."""
         self._store = store
         self._recent_bytes_max = recent_bytes_max
+        self._batch_bytes_max = batch_bytes_max
         #: The newest events, without a gap after `_base`; None while nobody reads.
         self._recent: deque[LoggedEvent] = deque()
         self._base: Cursor | None = None
@@ -92,10 +101,11 @@ class InstallationEvents:
         except StoreUnavailable as error:
             raise ServiceUnavailable("the store cannot be reached; try again") from error
         position = first[-1].position
+        pages = Pages(self._batch_bytes_max)
         if end is not None:
             if position < end or len(first) > 1:
                 yield first
-                async for found in self._history(position, end):
+                async for found in self._history(position, end, pages):
                     yield found
             return
         yield first
@@ -103,7 +113,7 @@ class InstallationEvents:
         try:
             while True:
                 changed = self._changed
-                batch = await self._next(position)
+                batch = await self._next(position, pages)
                 if batch:
                     position = batch[-1].position
                     yield batch
@@ -132,12 +142,12 @@ class InstallationEvents:
         return [mark(end), gap(end, "unknown_cursor", cursor=after.text)]
 
     async def _history(
-        self, position: Cursor, end: Cursor
+        self, position: Cursor, end: Cursor, pages: Pages
     ) -> AsyncGenerator[Sequence[LoggedEvent], None]:
         """What the store has up to `end`, whatever is kept in memory, and a word at the end."""
         while position < end:
             try:
-                batch = await self._fetch(position)
+                batch = await self._fetch(position, pages)
             except StoreUnavailable:
                 await asyncio.sleep(_SOON_S)
                 yield ()
@@ -148,11 +158,11 @@ class InstallationEvents:
             yield batch
         yield [end_mark(position)]
 
-    async def _next(self, position: Cursor) -> Sequence[LoggedEvent] | None:
+    async def _next(self, position: Cursor, pages: Pages) -> Sequence[LoggedEvent] | None:
         """What follows a position: from memory or the store; None if that cannot be known now."""
         if self._base is None or position < self._base:
             try:
-                return await self._fetch(position)
+                return await self._fetch(position, pages)
             except StoreUnavailable:
                 return None
         recent = self._recent
@@ -161,7 +171,7 @@ class InstallationEvents:
         start = bisect.bisect_right(recent, position, key=_position)
         if _misses_nothing(position, recent[start]):
             start += 1
-        return [recent[at] for at in range(start, min(start + _PAGE, len(recent)))]
+        return pages.cut([recent[at] for at in range(start, min(start + _PAGE, len(recent)))])
 
     async def _wait(self, changed: asyncio.Event, wait_s: float) -> bool:
         try:
@@ -190,6 +200,7 @@ class InstallationEvents:
     async def _read(self) -> None:
         """Fetch what comes, as long as anybody follows."""
         position: Cursor | None = None
+        pages = Pages(self._batch_bytes_max)
         me = asyncio.current_task()
         try:
             while True:
@@ -197,7 +208,7 @@ class InstallationEvents:
                     if position is None:
                         position = await self._end()
                         self._forget(position)
-                    batch = await self._fetch(position, wait_ms=_WAIT_MS)
+                    batch = await self._fetch(position, pages, wait_ms=_WAIT_MS)
                 except StoreUnavailable:
                     await asyncio.sleep(_SOON_S)
                     continue
@@ -235,7 +246,9 @@ class InstallationEvents:
     async def _end(self) -> Cursor:
         return _after(await self._store.log_end())
 
-    async def _fetch(self, position: Cursor, *, wait_ms: int = 0) -> Sequence[LoggedEvent]:
+    async def _fetch(
+        self, position: Cursor, pages: Pages, *, wait_ms: int = 0
+    ) -> Sequence[LoggedEvent]:
         """The next events after a position, with a gap before them if some are gone."""
         expected = position.number + (0 if position.is_partial else 1)
         after = LogId(position.at_ms, expected - 1)
@@ -247,7 +260,8 @@ class InstallationEvents:
         if position.is_partial:
             is_next = first == (position.at_ms, position.number)
         missed = [] if is_next else [_gap_before(first, expected)]
-        pieces = _pieces(entries, position.taken if position.is_partial and is_next else 0)
+        skipped = position.taken if position.is_partial and is_next else 0
+        pieces = _pieces(entries, skipped, pages.count)
         if not pieces:
             # The cursor claims more events of its entry than there are.
             return [*missed, mark(_after(first))]
@@ -255,7 +269,7 @@ class InstallationEvents:
             self._store.read_event_ranges([piece.range for piece in pieces]),
             self._workflows_of({piece.entry.execution_id for piece in pieces}),
         )
-        return [*missed, *_put_together(pieces, stored, workflows)]
+        return pages.cut([*missed, *_put_together(pieces, stored, workflows)])
 
     async def _workflows_of(self, execution_ids: Iterable[str]) -> Mapping[str, str]:
         """The workflow of each execution that is there; _UNREADABLE if this version cannot tell."""
@@ -321,10 +335,9 @@ def _after(log_id: LogId, taken: int = ALL) -> Cursor:
     return Cursor(log_id.at_ms, log_id.number, taken)
 
 
-def _pieces(entries: Sequence[LogEntry], skipped: int) -> list[_Piece]:
-    """What to read of the entries, but for so many events of the first: at most a page."""
+def _pieces(entries: Sequence[LogEntry], skipped: int, room: int) -> list[_Piece]:
+    """What to read of the entries, but for so many events of the first: at most `room` of them."""
     pieces = []
-    room = _PAGE
     for entry in entries:
         count = min(entry.count - skipped, room)
         if count > 0:

@@ -241,20 +241,31 @@ def events(
         bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")
     ] = False,
     after: Annotated[int, typer.Option(min=0, help="Only events with a higher seq.")] = 0,
+    summary: Annotated[
+        bool,
+        typer.Option("--summary", help="Not each task's events, but how all of them stand."),
+    ] = False,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the events of an execution, one to a line; with --json one JSON object to a line.
 
-    Example: harmonia executions events exec-… --follow --json | jq .type
+    Examples: harmonia executions events exec-… --follow --json | jq .type
+
+    harmonia executions events exec-… --follow --summary
     """
     with connect(url, data_dir) as client:
         console = out()
         # Without --follow, those that there are now: more may come all the time.
         state = {} if follow else client.get_execution(execution_id, outputs=False)
         try:
-            for event in client.events(execution_id, after=after, until=state.get("last_seq")):
+            for event in client.events(
+                execution_id,
+                after=after,
+                until=state.get("last_seq"),
+                detail="summary" if summary else "full",
+            ):
                 if as_json:
                     sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
                     sys.stdout.flush()

@@ -6,7 +6,8 @@ Up to 20 tasks have a bar each; of more, one bar counts all and the running ones
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -31,6 +32,9 @@ _MESSAGE_WIDTH = 60
 
 #: By level, or by stream where there is no level.
 _LINE_STYLES = {"error": "red", "warning": "yellow", "debug": "dim", "dropped": "yellow"}
+#: What the service sends in place of the events of tasks, to those who ask for summaries.
+SUMMARY_TYPE = "execution_progress"
+
 _MARKS = {"completed": "✓", "failed": "✗", "skipped": "-", "cancelled": "-", "pending": "·"}
 
 
@@ -73,6 +77,8 @@ def event_line(event: Event) -> Text:
         line.append(f"  {plain(data['task_name'])}")
     if kind == "task_progress":
         line.append(f"  {float(data.get('progress') or 0):.0%} {plain(data.get('message') or '')}")
+    if kind == SUMMARY_TYPE:
+        _add_summary(line, data)
     if data.get("error"):
         error = data["error"]
         message = error.get("message") if isinstance(error, dict) else error
@@ -90,6 +96,15 @@ def log_line(line: LogLine) -> Text:
     style = _LINE_STYLES.get(line.get("level", line["stream"]), "")
     shown = Text(f"{plain(line['task_name'])}{attempt} | ", style="dim")
     return shown.append(plain(line["text"]), style=style)
+
+
+def _add_summary(line: Text, data: Mapping[str, Any]) -> None:
+    counts = data["tasks"]
+    line.append(f"  {float(data['progress']):.0%}  ")
+    line.append(f"{counts['completed']:,} of {data['total_tasks']:,} tasks")
+    for status in ("running", "retrying", "failed", "skipped", "cancelled"):
+        if counts[status]:
+            line.append(f", {counts[status]:,} {status}", style=STATUS_STYLES.get(status, ""))
 
 
 class _View:

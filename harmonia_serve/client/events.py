@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
@@ -50,6 +50,8 @@ _CUT_OFF = "slow_consumer"
 
 class Event(TypedDict):
     """One event: its number within the execution, what happened, when, where, and more of it.
+
+    A summary is told in the same form, with the type `execution_progress`.
 
     In the stream of the whole installation it has the `cursor` to resume after; an event `gap`
     there is about no execution, and its seq is 0. Log lines (`task_log`) have the seq of the event
@@ -90,6 +92,7 @@ class Wanted(TypedDict, total=False):
     logs: bool
     workflow_id: str | None
     statuses: Sequence[str] | None
+    detail: Literal["full", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +104,23 @@ class Selection:
     workflow_id: str | None = None
     statuses: Sequence[str] | None = None
     logs: bool = False
+    #: `summary`: not each event of a task, but what they come to.
+    detail: Literal["full", "summary"] = "full"
 
     @property
     def query(self) -> dict[str, str]:
         """As query parameters."""
         listed = {"type": self.types, "status": self.statuses}
         words = {name: ",".join(them) for name, them in listed.items() if them is not None}
-        plain = {"task": self.task, "workflow_id": self.workflow_id}
-        given = words | {name: value for name, value in plain.items() if value is not None}
-        return given | ({"logs": "true"} if self.logs else {})
+        detail = None if self.detail == "full" else self.detail
+        logs = "true" if self.logs else None
+        plain = {
+            "task": self.task,
+            "workflow_id": self.workflow_id,
+            "detail": detail,
+            "logs": logs,
+        }
+        return words | {name: value for name, value in plain.items() if value is not None}
 
 
 class _Cursor(ABC):
@@ -174,7 +185,9 @@ class EventCursor(_Cursor):
         query = selection.query if selection else {}
         #: Whether each event is sent, so that a number that is missing is an event that is missing.
         self._is_whole = query.keys() <= {"logs"}
-        self._query = query if until is None else {**query, "until": str(until)}
+        # A summary of what has been so far goes on: its end is found here.
+        has_end = until is not None and "detail" not in query
+        self._query = {**query, "until": str(until)} if has_end else query
         self.ended = self._is_enough()
         self._taken_since_open = 0
 
@@ -197,7 +210,8 @@ class EventCursor(_Cursor):
         """The next event, or None if this one was seen already or is no event of the execution.
 
         Raises ServiceUnreachable on a gap, so that the subscriber asks again. Where something is
-        left out there are gaps, and ids without data that say how far the stream has come.
+        left out, or summed up, there are gaps, and ids without data that say how far the stream has
+        come.
         """
         place = _place(event_id)
         if place is None or event_type == _CUT_OFF or place <= self._place:
@@ -318,6 +332,8 @@ def stream_cursor(
     if execution_id is None:
         if until is not None:
             raise TypeError("until: only the events of one execution have an end to give")
+        if selection.detail != "full":
+            raise TypeError("detail: only the events of one execution can be summed up")
         return InstallationCursor(None if after is None else str(after), selection, follow=follow)
     if selection.workflow_id is not None or selection.statuses is not None or not follow:
         raise TypeError(

@@ -143,6 +143,14 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         """
         return self._client.logs(self.id, task, follow=follow)
 
+    def progress(self, after: int = 0) -> Iterator[Event]:
+        """How the execution stands, a few times a second at most, until it ends.
+
+        An event `execution_progress` counts the tasks by status, whatever number of them there is;
+        the execution's own events are between them.
+        """
+        return self._client.events(self.id, after=after, detail="summary")
+
     def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""
         return self._client.download_file(self.id, path, destination)
@@ -178,6 +186,14 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         With `follow=False`, those that there are now.
         """
         return self._client.logs(self.id, task, follow=follow)
+
+    def progress(self, after: int = 0) -> AsyncIterator[Event]:
+        """How the execution stands, a few times a second at most, until it ends.
+
+        An event `execution_progress` counts the tasks by status, whatever number of them there is;
+        the execution's own events are between them.
+        """
+        return self._client.events(self.id, after=after, detail="summary")
 
     async def download(self, path: str, destination: Path) -> Path:
         """Stream a file of the workspace to `destination` (a file or a directory)."""

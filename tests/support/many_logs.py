@@ -81,10 +81,14 @@ class ManyLogs:
             status=status,
         )
 
-    async def commit(self, execution_id: str, count: int = 1, *, last: bool = False) -> None:
-        """Some events of tasks `a` and `b`, and if `last` the end."""
+    async def commit(
+        self, execution_id: str, count: int = 1, *, last: bool = False, size: int = 0
+    ) -> None:
+        """Some events of tasks `a` and `b`, or of some size, and if `last` the end."""
         execution = self.executions[execution_id]
         told = [self._some_event(execution.seq + n) for n in range(count)]
+        if size:
+            told = [ev.TaskProgress("t", 0.5, "x" * size) for _ in range(count)]
         if last:
             told.append(ev.ExecutionCancelled(execution.workflow_id, "n", 5))
         first = execution.seq + 1

@@ -74,8 +74,12 @@ def refusal(
 def by_sse(
     service: RunningService, execution_id: str, query: str = "", **headers: str
 ) -> Iterator[Iterator[dict[str, Any]]]:
-    """Events of an open stream as {id, event, data}; it ends when the stream does."""
-    url = f"{service.url}/events/harmonia/executions/{execution_id}{query}"
+    """Events of an open stream as {id, event, data}; it ends when the stream does.
+
+    Without an execution it is the stream of all of them.
+    """
+    where = f"/{execution_id}" if execution_id else ""
+    url = f"{service.url}/events/harmonia/executions{where}{query}"
     sent = {"X-API-Key": service.key, **headers}
     with httpx.stream("GET", url, headers=sent, timeout=_WAIT_S, trust_env=False) as answer:
         assert answer.status_code == 200, answer.read()

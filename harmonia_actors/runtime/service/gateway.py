@@ -67,7 +67,9 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         self._hub = hub
         self._files = files
         self._all_events = InstallationEvents(
-            parts.store, recent_bytes_max=parts.settings.stream_installation_bytes_max
+            parts.store,
+            recent_bytes_max=parts.settings.stream_installation_bytes_max,
+            batch_bytes_max=parts.settings.stream_buffer_bytes_max,
         )
         self._promise = StorePromise(parts.store, age_s_max=parts.settings.durability_age_s_max)
 

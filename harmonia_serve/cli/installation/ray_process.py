@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from harmonia_serve.cli.installation import reports
@@ -22,6 +23,7 @@ from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import service_url
 from harmonia_serve.cli.installation.ray_environment import ray_directory
 from harmonia_serve.cli.problems import CommandFailed
+from harmonia_serve.ingress import fit_streams
 
 __all__ = ["Driver", "main"]
 
@@ -173,12 +175,20 @@ class Driver:
                 _temp_dir=str(ray_directory(self._plan.settings.data_dir)),
             )
         self._report(reports.HeadProcesses(_head_pids()))
+        settings, told = fit_streams(self._plan.settings)
+        if told:
+            self._plan = replace(self._plan, settings=settings)
+            self._note(told)
 
     def _join(self) -> None:
         with self._step(f"joining Ray at {self._plan.address}", "Ray", detail=_resources):
             self._connect()
         if self._plan.embedded:
             _require_this_node_only()
+        self._note(
+            "unless its Serve has HAProxy, or gRPC before replicas, slow readers of streams cost "
+            "memory: see Known limits in the README"
+        )
         found = _serve_options()
         if found is None:
             self._note("Serve does not run on this cluster yet; it is started with its defaults")

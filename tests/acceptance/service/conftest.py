@@ -10,6 +10,13 @@ import pytest
 from tests.support.remote_service import RemoteServer, answering, ndjson, served_in_a_thread
 from tests.support.running import RunningService, running_service
 
+#: Small enough to be reached by tests.
+STREAMS = {
+    "HARMONIA_STREAM_SEND_TIMEOUT_S": "4",
+    "HARMONIA_STREAMS_PER_KEY_MAX": "25",
+    "HARMONIA_STREAMS_PER_REPLICA_MAX": "120",
+}
+
 
 @pytest.fixture(scope="package")
 def remote() -> Iterator[RemoteServer]:
@@ -31,7 +38,7 @@ def service(
     data_dir = tmp_path_factory.mktemp("service") / "data"
     components = f"tests.support.actions,{remote.url}"
     # Some tests kill whoever drives an execution, again and again: it is not the execution's fault.
-    settings = {"HARMONIA_QUARANTINE_CRASHES": "20"}
+    settings = {"HARMONIA_QUARANTINE_CRASHES": "20", **STREAMS}
     with running_service(data_dir, "--components", components, settings=settings) as running:
         yield running
         processes = running.processes()

@@ -182,7 +182,6 @@ def test_heads_of_another_version_are_refused(body: bytes) -> None:
     "row",
     [
         [None] * 14,
-        ["hovering"],
         ["completed", 1, 0, 0, 1, 2, None, None, ["e", "0:1", 2, None, "", "newer"]],
         ["failed", 1, 1, 0, 1, 2, None, ["m", "C", {}, "engine", True, "newer"]],
     ],
@@ -190,6 +189,12 @@ def test_heads_of_another_version_are_refused(body: bytes) -> None:
 def test_rows_of_another_version_are_refused(row: list[Any]) -> None:
     with pytest.raises(UnknownSchema):
         decode_row(jsontext.encode(row))
+
+
+def test_a_row_with_a_status_that_there_is_not_is_broken_and_not_of_another_version() -> None:
+    with pytest.raises(ValueError, match="hovering") as caught:
+        decode_row(b'["hovering"]')
+    assert not isinstance(caught.value, UnknownSchema)
 
 
 # Events ------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from persistence.errors import StoreUnavailable
 from persistence.log import LogEntry, LogId
 from persistence.memory_store import MemoryStore
 from persistence.redis_store import RedisStore
-from persistence.store import Commit, Store
+from persistence.store import Commit, Store, StoredEvent
 from tests.support.many_logs import ManyLogs, received
 from tests.support.scripted_actors import settle, until
 
@@ -98,10 +98,11 @@ async def test_a_commit_of_many_events_comes_in_parts_and_is_resumed_in_any(stor
     await logs.commit("exec-1", 1_200)
     await logs.commit("exec-1", 1)
     sizes = [len(batch) async for batch in hub.events(after=Cursor(), follow=False)]
-    assert sizes == [1, 500, 500, 201, 1]
+    assert (sizes[0], sum(sizes), max(sizes)) == (1, 1_203, 500)
+    assert len(sizes) > 4
     whole = await received(hub)
     assert ids(whole) == [one.id for one in logs.said]
-    for at in (0, 499, 500, 998, 1_198, 1_199):
+    for at in (0, 15, 16, 499, 500, 998, 1_198, 1_199):
         assert ids(await received(hub, whole[at].position)) == ids(whole[at + 1 :])
 
 
@@ -228,3 +229,43 @@ async def test_when_nobody_follows_nothing_is_read() -> None:
         await logs.commit("exec-1", 1)
         await settle()
     assert store.readings == before
+
+
+async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes() -> None:
+    """From the store, and from what is kept in memory."""
+    store = MemoryStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store, batch_bytes_max=100_000)
+    read = 0
+    reading = store.read_event_ranges
+
+    async def counted(ranges: Sequence[tuple[str, int, int]]) -> list[Sequence[StoredEvent]]:
+        nonlocal read
+        found = await reading(ranges)
+        read += sum(len(event.body) for events in found for event in events)
+        return found
+
+    store.read_event_ranges = counted  # type: ignore[method-assign]
+    for name in "ab":
+        await logs.create(name)
+
+    async def commit() -> None:
+        for size in (0, 30_000, 0, 150_000):
+            for name in "ab":
+                await logs.commit(name, 20, size=size)
+
+    await commit()
+    events: list[LoggedEvent] = []
+    async with aclosing(hub.events(after=Cursor())) as batches:
+        is_live = False
+        async for batch in batches:
+            size = sum(len(event.body) for event in batch)
+            assert len(batch) == 1 or size <= 100_000
+            events += batch
+            if len(ids(events)) == 160 and not is_live:
+                is_live = True
+                assert read < 3 * sum(len(event.body) for event in events)
+                await commit()
+            if len(ids(events)) == 320:
+                break
+    assert ids(events) == [said.id for said in logs.said]
+    await hub.close()

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
+from harmonia_serve.connections import protocols
 from tests.unit.serve.gateway import MemoryGateway
 
 API = "/api/harmonia"
@@ -64,6 +65,7 @@ class Served:
     """An application behind uvicorn on a free port of loopback."""
 
     host: str
+    server: uvicorn.Server
 
     @property
     def http(self) -> str:
@@ -92,7 +94,7 @@ async def serve_app(app: object, **options: object) -> AsyncIterator[Served]:
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=1,
-        **options,  # type: ignore[arg-type]
+        **{**protocols(), **options},  # type: ignore[arg-type]
     )
     server = uvicorn.Server(config)
     server.capture_signals = _no_signals  # type: ignore[method-assign,assignment]
@@ -102,7 +104,7 @@ async def serve_app(app: object, **options: object) -> AsyncIterator[Served]:
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.005)
         host, port = listener.getsockname()
-        yield Served(f"{host}:{port}")
+        yield Served(f"{host}:{port}", server)
     finally:
         server.should_exit = True
         await running

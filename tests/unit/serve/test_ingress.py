@@ -7,14 +7,23 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from ray._common.utils import import_attr
+from ray.serve._private.common import RequestProtocol
+from ray.serve._private.haproxy import HAProxyManager
+from ray.serve.schema import TargetGroup
 
 from harmonia_actors.settings import Settings
+from harmonia_serve.connections import bound_proxy
+from harmonia_serve.deployments import surfaces
 from harmonia_serve.ingress import (
     IngressError,
     choose_ingress,
+    connections_max,
+    fit_streams,
     own_url,
     private_directory,
     serve_environment,
@@ -83,12 +92,58 @@ def test_the_fronts_address_may_be_version_6(tmp_path: Path) -> None:
     assert environment["HARMONIA_INGRESS_LISTEN"] == "[::1]:8123"
 
 
+def test_haproxy_knows_which_applications_are_ours(tmp_path: Path) -> None:
+    """By the names under which Serve's configuration has them."""
+    wanted = settings(tmp_path, namespace="my-own")
+    serve: Any = HAProxyManager.__ray_metadata__.modified_class  # type: ignore[attr-defined]
+    groups = [
+        TargetGroup(
+            targets=[],
+            route_prefix=surface.prefix,
+            app_name=surface.name,
+            protocol=RequestProtocol.HTTP,
+        )
+        for surface in surfaces(wanted)
+    ]
+    names = [serve._generate_backend_name(serve, group) for group in groups]
+    assert serve_environment(wanted)["HARMONIA_INGRESS_BACKENDS"].split(",") == names
+
+
+def test_streams_leave_room_for_requests_whatever_the_system_lets_haproxy_open(
+    tmp_path: Path,
+) -> None:
+    for files_max in (1_000, 4_096, 20_000, 1_048_576):
+        for replicas in (1, 4):
+            wanted = settings(tmp_path, stream_replicas=replicas)
+            fitted, told = fit_streams(wanted, files_max)
+            streams = 2 * fitted.streams_per_replica_max * replicas
+            most = connections_max(wanted, files_max)
+            assert 0 < streams <= most - min(1_000, most // 4)
+            # Two descriptors for each connection, and half of one for a pipe between them.
+            assert most * 5 // 2 < files_max
+            if fitted.streams_per_replica_max < wanted.streams_per_replica_max:
+                assert f"{files_max:,}" in told
+                assert f"{fitted.streams_per_replica_max:,}" in told
+                assert f"{wanted.streams_per_replica_max:,}" in told
+            else:
+                assert (fitted, told) == (wanted, "")
+                assert most - streams >= 1_000
+
+
+def test_only_haproxy_limits_what_is_open_at_a_time(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, ingress="python")
+    assert fit_streams(wanted, 1_000) == (wanted, "")
+
+
 def test_the_python_proxy_can_be_chosen(tmp_path: Path) -> None:
     wanted = settings(tmp_path, ingress="python", host="10.1.2.3")
     assert choose_ingress(wanted).kind == "python"
     assert choose_ingress(wanted).serve_host == "10.1.2.3"
     environment = serve_environment(wanted)
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    path = environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert import_attr(path) is bound_proxy
+    assert environment["HARMONIA_PROXY_UNREAD_MS"] == "60000"
     # Nobody is believed who claims to forward for somebody else.
     assert environment["FORWARDED_ALLOW_IPS"] == ""
 
@@ -152,4 +207,16 @@ def test_a_port_that_is_taken_is_passed_over(tmp_path: Path) -> None:
 def test_streams_outlive_a_reload(tmp_path: Path) -> None:
     environment = serve_environment(settings(tmp_path, stream_age_s_max=7200))
     assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 7200
-    assert int(environment["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) > 7200
+
+
+def test_haproxy_keeps_whoever_reads_nothing_no_longer_than_the_service_does(
+    tmp_path: Path,
+) -> None:
+    """Not for the age of a stream: connections are few. But a WebSocket's pings are 20 s apart."""
+    name = "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"
+    assert serve_environment(settings(tmp_path))[name] == "60"
+    assert serve_environment(settings(tmp_path, stream_send_timeout_s=1))[name] == "60"
+    # To send, to say farewell and to let go may take this long each.
+    assert serve_environment(settings(tmp_path, stream_send_timeout_s=33.5))[name] == "101"
+    # A body may come slowly.
+    assert serve_environment(settings(tmp_path, body_read_timeout_s=200))[name] == "200"

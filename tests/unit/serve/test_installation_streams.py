@@ -375,7 +375,7 @@ async def test_it_needs_a_key_with_the_scope_and_ends_with_it(world: World) -> N
 
 
 async def test_it_takes_a_slot_and_lives_no_longer_than_any_stream(tmp_path: Path) -> None:
-    short = QUICK.model_copy(update={"stream_age_s_max": 0.2, "streams_per_replica_max": 1})
+    short = QUICK.model_copy(update={"stream_age_s_max": 3.0, "streams_per_replica_max": 1})
     async with serving(tmp_path, short) as world, world.websocket() as socket:
         await socket.recv()
         assert (await world.get()).status_code == 429

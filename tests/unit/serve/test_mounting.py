@@ -7,6 +7,7 @@ the pair of a proxy and a replica is played by an application that rewrites the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ async def test_all_three_applications_work_behind_prefixes(
     )
     await gateway.append(execution_id, "execution_completed", {})
     async with serve(front) as served, sse_client(key) as client:
-        rooted = type(served)(served.host + root)
+        rooted = replace(served, host=served.host + root)
         async with web_socket(rooted, execution_id, key) as socket:
             messages, code, _ = await messages_of(socket)
         assert (len(messages), code) == (1, 1000)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from httpx_sse import EventSource
 from websockets.asyncio.client import connect
@@ -28,6 +29,8 @@ from tests.unit.serve.gateway import MemoryGateway
 EVENTS = 150
 #: All of them together are more than the kernel takes for one connection.
 SIZE = 100_000
+#: More than the kernel takes for one connection, in one event.
+MORE_THAN_FITS = 12_000_000
 IDLE = 500
 UPGRADE = (
     "Upgrade: websocket",
@@ -108,6 +111,45 @@ async def test_readers_that_never_read_do_not_hold_up_the_others(
         for reader in stuck:
             await reader.__aexit__(None, None, None)
         await eventually(lambda: slots.open == gateway.subscribers == 0)
+
+
+def connections(served: Served) -> int:
+    """How many the server has, whether or not it still wants them."""
+    port = int(served.host.split(":")[1])
+    found = psutil.net_connections("tcp")
+    return sum(one.laddr[1] == port and one.status != psutil.CONN_LISTEN for one in found)
+
+
+@pytest.mark.parametrize("kind", ["ws", "events"])
+async def test_who_is_cut_off_for_reading_nothing_is_disconnected(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str, kind: str
+) -> None:
+    """It has a stream's place for as long as it has a connection: limits cannot be got round."""
+    app = build_app(gateway, Settings(stream_send_timeout_s=0.3))
+    slots = app.state.context.slots
+    await emit_all(gateway, execution_id)
+    async with serve(app) as served, AsyncExitStack() as stuck:
+        for _ in range(3):
+            for _ in range(4):
+                await stuck.enter_async_context(stalled(served, kind, execution_id, key))
+            await eventually(lambda: slots.open == 4)
+            await eventually(lambda: slots.open == 0)
+            await eventually(lambda: connections(served) == 0)
+
+
+@pytest.mark.parametrize("kind", ["ws", "events"])
+async def test_who_never_reads_the_end_is_disconnected(
+    gateway: MemoryGateway, serve: Serve, execution_id: str, key: str, kind: str
+) -> None:
+    """All was sent in time, so nobody is slow; but some of it has not left yet."""
+    app = build_app(gateway, Settings(stream_send_timeout_s=0.3))
+    slots = app.state.context.slots
+    async with serve(app) as served, stalled(served, kind, execution_id, key):
+        await eventually(lambda: slots.open == 1)
+        await gateway.append(execution_id, "task_progress", {"x": "y" * MORE_THAN_FITS})
+        await gateway.append(execution_id, "execution_completed", {})
+        await eventually(lambda: slots.open == 0)
+        await eventually(lambda: connections(served) == 0)
 
 
 def dropped(app: Any, surface: str) -> bool:
