@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _LONGEST_S = 0.8
 _CANCELLED_SHARE = 0.05
 #: How long a request is sent again and again, in seconds: longer than any fault keeps us waiting.
 _PATIENCE_S = 180.0
+#: Executions under way, beyond which none is started.
+_LIVE_MAX = 60
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Starter:
         random = Random(seed)
         with self._service.client(self._service.key) as api:
             for number in self._next_numbers():
+                self._wait_for_room(api)
                 work = make_work(random, self._journal)
                 key = f"chaos-{seed}-{number}"
                 workflow = {"name": key, "tasks": work.tasks}
@@ -155,6 +159,15 @@ class Starter:
             if number is None:
                 return
             yield number
+
+    def _wait_for_room(self, api: httpx.Client) -> None:
+        """What is started faster than it can run proves no more, and takes for ever to end."""
+        while not self._over.is_set():
+            with contextlib.suppress(httpx.TransportError):
+                answer = api.get("/executions", params={"status": "running", "limit": 1})
+                if answer.status_code == httpx.codes.OK and answer.json()["total"] < _LIVE_MAX:
+                    return
+            self._over.wait(0.3)
 
     def _send(
         self, api: httpx.Client, path: str, body: dict[str, Any], key: str, *expected: int
