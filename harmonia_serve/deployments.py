@@ -128,6 +128,8 @@ def _target(surface: Surface, settings: Settings) -> serve.RunTarget:
         max_ongoing_requests=surface.requests_max,
         graceful_shutdown_timeout_s=3,
         graceful_shutdown_wait_loop_s=0.1,
+        # Serve misses a replica that has died only when it looks: after 10 s by default.
+        health_check_period_s=1,
         ray_actor_options={"num_cpus": 0},
     )
     return serve.RunTarget(
