@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from harmonia_actors.core.origins import origin_as_sent
+from harmonia_actors.settings_telling import TellingSettings
 
 __all__ = ["Settings"]
 
@@ -21,7 +22,7 @@ _WARM_LEAST: Final = 2
 _PLACES_FOR_OTHERS: Final = 2
 
 
-class Settings(BaseSettings):
+class Settings(TellingSettings):
     """All settings. Units are in the names: `_ms`, `_s`, `_bytes`, `_max` (a count)."""
 
     model_config = SettingsConfigDict(env_prefix="HARMONIA_", frozen=True, extra="ignore")
@@ -262,14 +263,8 @@ class Settings(BaseSettings):
         ge=0,
         description="Time an attempt has to stop by itself before its process is killed.",
     )
-    progress_interval_ms: int = Field(
-        200, ge=0, description="Shortest time between two progress reports of one attempt."
-    )
     start_report_ms: int = Field(
         5, ge=0, description="A start is told at once if the attempt runs longer than this."
-    )
-    events_per_execution_max: int = Field(
-        200_000, gt=0, description="Progress events stop beyond this many events of one execution."
     )
     log_entries_max: int = Field(
         100_000,

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from harmonia_actors.core.cursors import Place, parse_place
 from harmonia_actors.core.errors import (
     HarmoniaError,
     NotFound,
@@ -36,7 +37,7 @@ from harmonia_serve.event_filters import Filter, execution_filter, installation_
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
-from harmonia_serve.starts import start_cursor
+from harmonia_serve.starts import close_batches, start_cursor, up_to
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -68,6 +69,7 @@ class Ending(Enum):
     """Why a stream came to its end, when nothing went wrong."""
 
     LAST_EVENT = "the execution has ended"
+    NO_MORE = "there are no more events to send"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
     LEAVING = "this replica of the service is going"
@@ -183,14 +185,20 @@ class Subscription:
         self,
         settings: Settings,
         batches: Batches,
-        wanted: Filter | None,
+        wanted: Filter,
         notes: StreamNotes,
+        *,
+        tells_position: bool = True,
     ) -> None:
-        """`wanted`: which of the events the client is to see; None for all."""
+        """`wanted`: which of the events the client is to see.
+
+        `tells_position`: whether it is told where the stream is if there is nothing for it to see.
+        """
         self._settings = settings
         self._batches = batches
         self._wanted = wanted
         self._notes = notes
+        self._tells_position = tells_position
         #: What is left to be sent of the batch that was read last.
         self._rest: Sequence[AnyEvent] = ()
         #: Cursors of the last event that was looked at, and of the last that the client has heard
@@ -246,7 +254,7 @@ class Subscription:
 
     async def _accompany(
         self,
-        sending: asyncio.Future[None],
+        sending: asyncio.Future[Ending],
         leaving: asyncio.Future[Any],
         sink: Sink,
         caller: Caller,
@@ -266,9 +274,9 @@ class Subscription:
                 leaving.result()
                 return Ending.GONE
             if sending.done():
-                sending.result()
+                ending = sending.result()
                 await self._tell_position(sink)
-                return Ending.LAST_EVENT
+                return ending
             if self._sending_since is not None and clock() >= self._late_at():
                 raise SlowReader
             if clock() >= expires:
@@ -281,7 +289,9 @@ class Subscription:
                         await self._in_time(sink.send_sign_of_life())
                 beat = clock() + settings.stream_heartbeat_s
 
-    async def _break_off(self, sending: asyncio.Future[None], sink: Sink, ending: Ending) -> Ending:
+    async def _break_off(
+        self, sending: asyncio.Future[Ending], sink: Sink, ending: Ending
+    ) -> Ending:
         """Stop between two pieces, where the client can resume. Raises SlowReader."""
         await in_time(self._turn.acquire(), max(0.0, self._late_at() - self._clock()))
         await _cancel(sending)
@@ -304,14 +314,14 @@ class Subscription:
         else:
             self._confirmed = now
 
-    async def _send_all(self, sink: Sink) -> None:
-        """Read and send, piece by piece, until the last event."""
+    async def _send_all(self, sink: Sink) -> Ending:
+        """Read and send, piece by piece, until the last event or until there are no more."""
         batch = await self._first
         while batch is not None:
             if batch:
                 begins = not self._passed
                 self._passed = batch[-1].cursor
-                self._rest = self._shown(batch)
+                self._rest = self._wanted.of(batch)
                 if begins and not self._rest:
                     # A client that loses the stream before any event must resume from here.
                     async with self._turn:
@@ -319,8 +329,9 @@ class Subscription:
                 while self._rest:
                     await self._send_piece(sink)
                 if batch[-1].last:
-                    return
+                    return Ending.LAST_EVENT
             batch = await anext(self._batches, None)
+        return Ending.NO_MORE
 
     async def _send_piece(self, sink: Sink) -> None:
         async with self._turn:
@@ -353,18 +364,10 @@ class Subscription:
         piece, self._rest = rest[:count], rest[count:]
         return piece
 
-    def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
-        wanted = self._wanted
-        if wanted is None:
-            return batch
-        shown = [event for event in batch if wanted(event)]
-        # As it is, it may be one that others are sent, too.
-        return batch if len(shown) == len(batch) else shown
-
     async def _tell_position(self, sink: Sink) -> None:
         """Unless some of what was looked at is still to be sent: none of it may be passed over."""
         cursor = self._passed
-        if self._told != cursor and not self._rest:
+        if self._tells_position and self._told != cursor and not self._rest:
             await self._in_time(sink.send_position(cursor))
             self._told = cursor
 
@@ -374,9 +377,7 @@ class Subscription:
     async def aclose(self) -> None:
         """Stop reading and let the gateway go."""
         await _cancel(self._first)
-        close = getattr(self._batches, "aclose", None)
-        if close is not None:
-            await close()
+        await close_batches(self._batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,36 +387,44 @@ class Stream:
     #: What it is counted as.
     kind: str
     batches: Callable[[], Batches]
-    wanted: Filter | None
+    wanted: Filter
     #: Where to begin again, if the client was told of nothing.
     after: str
+    #: Whether the client knows what a position is.
+    tells_position: bool = True
 
     def subscribe(self, settings: Settings, notes: StreamNotes) -> Subscription:
         """Begin to read."""
-        return Subscription(settings, self.batches(), self.wanted, notes)
+        tells = self.tells_position
+        return Subscription(settings, self.batches(), self.wanted, notes, tells_position=tells)
 
 
 def execution_stream(
     kind: str,
     execution_id: str,
     query: ExecutionStreamQuery,
-    after: int,
+    after: Place,
     gateway: Gateway,
     settings: Settings,
 ) -> Stream:
     """The stream of one execution that a client asks for. Raises ValidationFailed."""
     wanted = execution_filter(query)
     is_summary = query.detail == "summary"
-    if is_summary and wanted is not None:
-        message = "cannot be 'summary' with a filter: a summary is one of all events"
+    until = None if query.until is None else parse_place(query.until)
+    is_cut = until is not None
+    if is_summary and (is_cut or query.logs or not wanted.is_plain):
+        message = "cannot be 'summary' with a filter or an end: a summary is one of all events"
         raise ValidationFailed("query", [Problem("detail", message)])
 
     def batches() -> Batches:
         if is_summary:
-            return summarised(gateway, settings, execution_id, after=after)
-        return gateway.events(execution_id, after=after)
+            return summarised(gateway, settings, execution_id, after=after.seq)
+        events = gateway.events(execution_id, after=after.seq, part=after.part)
+        return events if until is None else up_to(until, after, events)
 
-    return Stream(kind, batches, wanted, str(after))
+    # Whoever has asked for nothing but the events gets nothing but events.
+    tells = is_cut or not wanted.is_plain
+    return Stream(kind, batches, wanted, after.text, tells_position=tells)
 
 
 def installation_stream(

@@ -109,7 +109,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
             notes.note_dropped("unwelcome_messages")
             await sink.close(error.code, str(error))
         else:
-            if ending is Ending.LAST_EVENT:
+            if ending in (Ending.LAST_EVENT, Ending.NO_MORE):
                 await sink.close(CLOSE_ENDED, ending.value)
             elif ending is not Ending.GONE:
                 code = CLOSE_EXPIRED if ending is Ending.EXPIRED else CLOSE_RESTART

@@ -71,8 +71,10 @@ class _Gateway:
     async def admit(self, _principal: Principal) -> None:
         """There is no limit."""
 
-    def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
-        return self._hub.events(execution_id, after=after)
+    def events(
+        self, execution_id: str, *, after: int, part: int
+    ) -> AsyncIterator[Sequence[StreamEvent]]:
+        return self._hub.events(execution_id, after=after, part=part)
 
 
 class _Surface:

@@ -129,8 +129,7 @@ class Execution(ExecutionState):
         task = report.task
         match report:
             case st.AttemptStarted():
-                if task not in self._running:
-                    self._begin(task, report.at_ms)
+                self._attempt_started(task, report.at_ms)
             case st.AttemptSucceeded():
                 self._attempt_succeeded(task, report.at_ms, report.output)
             case st.AttemptFailed():
@@ -141,8 +140,9 @@ class Execution(ExecutionState):
                 self._attempt_stopped(task, report.at_ms)
             case st.AttemptWaiting():
                 self._attempt_waiting(task, report.reason)
-            case st.ProgressReported():
-                self._progress_reported(report)
+            case st.ProgressReported() | st.LinesReported():
+                if task in self._running:
+                    self._tell_midway(report)
             case _:
                 assert_never(report)
 
@@ -174,6 +174,10 @@ class Execution(ExecutionState):
         self.stale_reports += 1
         return False
 
+    def _attempt_started(self, task: int, at_ms: int) -> None:
+        if task not in self._running:
+            self._begin(task, at_ms)
+
     def _begin(self, task: int, at_ms: int) -> None:
         row = self.rows[task]
         self._move(task, TaskStatus.RUNNING)
@@ -189,8 +193,7 @@ class Execution(ExecutionState):
             self._timers.push(due, TimerKind.TASK_TIMEOUT, task, row.attempt)
 
     def _attempt_succeeded(self, task: int, at_ms: int, output: st.Output) -> None:
-        if task not in self._running:
-            self._begin(task, at_ms)
+        self._attempt_started(task, at_ms)
         row = self.rows[task]
         key = f"{task}:{row.attempt}"
         row.output = OutputReference(
@@ -273,10 +276,11 @@ class Execution(ExecutionState):
         else:
             self._drop(task, at_ms)
 
-    def _progress_reported(self, stimulus: st.ProgressReported) -> None:
-        task = stimulus.task
-        if task not in self._running:
+    def _tell_midway(self, stimulus: st.ProgressReported | st.LinesReported) -> None:
+        if isinstance(stimulus, st.LinesReported):
+            self._tell_lines(stimulus)
             return
+        task = stimulus.task
         row = self.rows[task]
         if (row.progress, row.message) == (stimulus.fraction, stimulus.message):
             return  # Told before: the last progress comes once more with the outcome.
@@ -398,7 +402,7 @@ class Execution(ExecutionState):
         is_due = policy.every_completions is not None and completed >= policy.every_completions
         if is_due or (due_ms is not None and due_ms <= at_ms):
             total = self.head.completed_tasks
-            self.head.automatic = AutomaticCheckpoint(self.seq, total, at_ms, taken=False)
+            self.head.automatic = AutomaticCheckpoint(self.told_seq, total, at_ms, taken=False)
             self._draft.head_changed = True
             self._take_checkpoint(policy, self.head.automatic)
         elif due_ms is not None and self._checkpoint_due_ms is None:

@@ -108,7 +108,7 @@ class Dispatcher:
             touched[held] = None
             if isinstance(report.stimulus, st.AttemptStarted):
                 held.started.add(attempt)
-            elif not isinstance(report.stimulus, st.ProgressReported):
+            elif not isinstance(report.stimulus, st.MIDWAY):
                 self._forget_given(held, attempt)
         if known:
             self._tell(known)
@@ -240,7 +240,7 @@ class Dispatcher:
     def _take_outcomes(self, held: Held, reports: Sequence[Report]) -> None:
         told = [report for report in reports if self._at.get(report.attempt_id) is held]
         for report in told:
-            if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
+            if not isinstance(report.stimulus, st.MIDWAY):
                 self._forget_given(held, report.attempt_id)
         if told:
             self._tell(told)

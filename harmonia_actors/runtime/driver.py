@@ -16,7 +16,6 @@ from typing import Any
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.automatic import automatic_checkpoint
@@ -56,6 +55,8 @@ class Surroundings:
     clock: Clock
     room: InFlight
     nodes: Nodes = field(default_factory=AnyNode)
+    #: Log lines wait so long for something else to be committed with.
+    lines_wait_s: float = 0.25
 
 
 class ExecutionDriver:
@@ -95,6 +96,9 @@ class ExecutionDriver:
         self._inbox_done: list[str] = []
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._lines_wait_s = surroundings.lines_wait_s
+        #: When log lines that wait are committed, if nothing else is before.
+        self._lines_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: Attempts whose input is being read; True once they are to be stopped.
         self._preparing: dict[tuple[int, int], bool] = {}
@@ -110,7 +114,11 @@ class ExecutionDriver:
             return
         self._inbox_taken.update(inbox_ids)
         self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
-        self._wake.set()
+        if inbox_ids or not all(isinstance(each, st.LinesReported) for each in stimuli):
+            self._wake.set()
+        elif self._lines_due is None:
+            loop = asyncio.get_running_loop()
+            self._lines_due = loop.call_later(self._lines_wait_s, self._wake.set)
 
     def _not_from_the_future(self, stimulus: st.Stimulus) -> st.Stimulus:
         """Reports bear the time of another machine, whose clock may be ahead of ours.
@@ -137,8 +145,9 @@ class ExecutionDriver:
             self.superseded = True
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._lines_due):
+                if timer is not None:
+                    timer.cancel()
             for task in self._tasks:
                 task.cancel()
             self._backlog.close()
@@ -148,10 +157,13 @@ class ExecutionDriver:
         """Write and publish a decision after which nothing is performed: the last one."""
         bodies = await self._commit(decision)
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
         self.ended.set()
 
     async def _step(self) -> None:
+        if self._lines_due is not None:
+            self._lines_due.cancel()
+            self._lines_due = None
         letters = self._mail.take(_BATCH_MAX, _BATCH_BYTES_MAX)
         self._inbox_done += letters.inbox_ids
         for stimulus in letters.stimuli:
@@ -175,14 +187,11 @@ class ExecutionDriver:
             self._backlog.add(starts)
         self._await_node()
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
 
     async def _commit(self, decision: Decision) -> list[bytes]:
         execution = self.execution
-        bodies = [
-            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=self.execution_id)
-            for n in decision.events
-        ]
+        bodies = [numbered.encoded(self.execution_id) for numbered in decision.events]
         if not (bodies or decision.changed or decision.head_changed or self._inbox_done):
             return bodies
         head = execution.head_record()

@@ -1,10 +1,11 @@
 """Follows executions for the clients of one replica: each event is fetched once and shared.
 
-A client's position is a seq. What it needs next is taken from the recent events in memory if they
-hold it, else from the log in the store. Up to where the log is known is kept once for all clients
-of an execution: they wait, and one task looks into the log after a sign that something was missed,
-and after a long silence. So joining at any moment, a lost broadcaster and a dropped batch all end
-in the same place: every event once, in order.
+A client's position is the number of an event in the log, log lines included; what it names is a
+place, which says the same in the numbers that clients see. What it needs next is taken from the
+recent events in memory if they hold it, else from the log in the store. Up to where the log is
+known is kept once for all clients of an execution: they wait, and one task looks into the log after
+a sign that something was missed, and after a long silence. So joining at any moment, a lost
+broadcaster and a dropped batch all end in the same place: every event once, in order.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.events import FINAL_EVENT_TYPES
@@ -37,14 +40,18 @@ _PAGE = 500
 _LOOK_S = 10.0
 #: Looks again after a sign that something was missed, or when the store did not answer.
 _SOON_S = 0.5
+#: How a stored event begins.
+_PLACE = re.compile(rb'\{"seq":(\d+),(?:"part":(\d+),)?')
 
 
-def parse_event(seq: int, body: bytes) -> StreamEvent:
+def parse_event(index: int, body: bytes) -> StreamEvent:
     """A stored event, taken apart without parsing its data (see `encode_event`)."""
+    found = _PLACE.match(body)
+    seq, part = (int(found[1]), int(found[2] or 0)) if found else (index, 0)
     type_at = body.index(b'"type":"') + 8
     kind = body[type_at : body.index(b'"', type_at)].decode()
     data_at = body.index(b',"data":') + 8
-    return StreamEvent(seq, kind, body, data_at, kind in FINAL_EVENT_TYPES)
+    return StreamEvent(seq, kind, body, data_at, kind in FINAL_EVENT_TYPES, part, index)
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +60,7 @@ class _Topic:
 
     execution_id: str
     clients: int = 0
-    #: The seq up to which all is known to be in the log; None until that has been asked.
+    #: How many events the log is known to have; None until that has been asked.
     known: int | None = None
     #: The last events, in order without a gap, up to `known`; none if they are too large to keep.
     recent: deque[StreamEvent] = field(default_factory=deque)
@@ -85,11 +92,11 @@ class _Topic:
         the same object.
         """
         recent = self.recent
-        if not recent or position >= recent[-1].seq or position + 1 < recent[0].seq:
+        if not recent or position >= recent[-1].index or position + 1 < recent[0].index:
             return ()
         if self.given[:2] == (self.known, position):
             return self.given[2]
-        start = position + 1 - recent[0].seq
+        start = position + 1 - recent[0].index
         end = min(len(recent), start + _PAGE)
         batch = EventBatch(Pages(bytes_max).cut([recent[at] for at in range(start, end)]))
         if self.clients > 1:
@@ -124,29 +131,30 @@ class EventHub:
         self._by_age: dict[_Topic, None] = {}
 
     async def events(
-        self, execution_id: str, *, after: int
+        self, execution_id: str, *, after: int, part: int = 0
     ) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events with seq > `after`, in batches, until the last.
+
+        Log lines that follow event `after` are among them, those behind the first `part` events of
+        lines.
 
         The first batch comes at once, others when there is something. An execution that has ended,
         and has no event after that seq, gives no batch at all. One that expires while it is being
         read ends where it is.
         """
+        place = Place(after, part)
+        position = await self._index_of(execution_id, place)
         pages = Pages(self._batch_bytes_max)
-        first = await self._first(execution_id, after, pages.count)
-        if not first and await self._has_ended(execution_id):
-            # It may have ended after the log was read.
-            first = await self._first(execution_id, after, pages.count)
-            if not first:
-                return
+        first = await self._open(execution_id, position, pages.count)
+        if first is None:
+            return
         topic = self._join(execution_id)
         try:
-            position = after
             batch: Sequence[StreamEvent] | None = pages.cut(first)
-            yield batch or ()
+            yield _behind(place, batch or ())
             while True:
                 if batch:
-                    position = batch[-1].seq
+                    position = batch[-1].index
                     if batch[-1].last:
                         return
                 changed = topic.changed
@@ -159,10 +167,10 @@ class EventHub:
                 batch = batch or await self._read(execution_id, position, pages)
                 if batch is None:
                     return
-                if batch:
-                    yield batch
-                else:
+                if not batch:
                     await _wait(changed, _SOON_S)
+                elif shown := _behind(place, batch):
+                    yield shown
         finally:
             self._leave(topic)
 
@@ -176,6 +184,38 @@ class EventHub:
             await reader.close()
 
     # One client --------------------------------------------------------------------------------
+
+    async def _index_of(self, execution_id: str, place: Place) -> int:
+        """How many events of the log come no later than a place that a client has named.
+
+        As many as the seq says, and what there is of log lines: few looks find them, none if there
+        is no need. A place that the log has not reached yet is not found: it may be anywhere ahead.
+        """
+        low, step = place.seq, 1
+        if not low or await self._place_at(execution_id, low) in (None, (place.seq, place.part)):
+            return low
+        while (found := await self._place_at(execution_id, low + step)) and found <= place:
+            low, step = low + step, step * 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = await self._place_at(execution_id, middle)
+            low, high = (middle, high) if found and found <= place else (low, middle)
+        return low
+
+    async def _place_at(self, execution_id: str, index: int) -> Place | None:
+        found = await self._first(execution_id, index - 1, 1)
+        return found[0].place if found else None
+
+    async def _open(
+        self, execution_id: str, position: int, limit: int
+    ) -> Sequence[StreamEvent] | None:
+        """What the log has for a client that comes; None if nothing will ever follow."""
+        first = await self._first(execution_id, position, limit)
+        if first or not await self._has_ended(execution_id):
+            return first
+        # It may have ended after the log was read.
+        return await self._first(execution_id, position, limit) or None
 
     async def _first(self, execution_id: str, after: int, limit: int) -> Sequence[StreamEvent]:
         try:
@@ -299,10 +339,10 @@ class EventHub:
         topic.known = topic.known or 0
         topic.wake()
 
-    def _heard(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+    def _heard(self, execution_id: str, first_index: int, bodies: Sequence[bytes]) -> None:
         """A broadcaster has told of events."""
         topic = self._topics.get(execution_id)
-        if topic is not None and not self._take(topic, first_seq, bodies):
+        if topic is not None and not self._take(topic, first_index, bodies):
             topic.suspicion.set()
 
     def _suspect(self, execution_id: str) -> None:
@@ -310,12 +350,12 @@ class EventHub:
         if topic is not None:
             topic.suspicion.set()
 
-    def _take(self, topic: _Topic, first_seq: int, bodies: Sequence[bytes]) -> bool:
+    def _take(self, topic: _Topic, first_index: int, bodies: Sequence[bytes]) -> bool:
         """Keep what is new of these. False if it cannot be known what comes before them."""
-        if topic.known is None or first_seq > topic.known + 1:
+        if topic.known is None or first_index > topic.known + 1:
             return False
-        for seq in range(topic.known + 1, first_seq + len(bodies)):
-            event = parse_event(seq, bodies[seq - first_seq])
+        for index in range(topic.known + 1, first_index + len(bodies)):
+            event = parse_event(index, bodies[index - first_index])
             self._keep(topic, event)
             topic.is_over = event.last
         topic.heard_s = asyncio.get_running_loop().time()
@@ -326,7 +366,7 @@ class EventHub:
 
     def _keep(self, topic: _Topic, event: StreamEvent) -> None:
         """Keep one more recent event; the oldest go where there are too many."""
-        topic.known = event.seq
+        topic.known = event.index
         topic.recent.append(event)
         self.recent_bytes += len(event.body)
         self._by_age.pop(topic, None)
@@ -349,6 +389,13 @@ def _is_final(fields: Mapping[str, bytes]) -> bool:
         return decode_head(fields["head"]).status.is_final
     except UnknownSchema:
         return False
+
+
+def _behind(place: Place, batch: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+    """What comes after a place, of a batch that may begin before it."""
+    if not batch or batch[0].place > place:
+        return batch
+    return [event for event in batch if event.place > place]
 
 
 async def _wait(event: asyncio.Event, wait_s: float) -> bool:

@@ -59,6 +59,8 @@ class HostLimits:
     #: Attempts of one execution handed out at a time, and bytes of all inputs that are.
     attempts_in_flight_max: int = 2_000
     in_flight_bytes_max: int = 128_000_000
+    #: Log lines wait so long for something else to be committed with.
+    lines_wait_ms: int = 250
     #: Crashes in a row after which an execution is failed, and the time alone that clears it of
     #: one, four times as long for each that it ever had.
     crashes_max: int = 3
@@ -131,7 +133,13 @@ class ExecutionHost:
         self._maker = DriverMaker(
             owner=self.owner,
             surroundings=Surroundings(
-                self.store, self.attempts, self.sink, self.clock, room, self.nodes
+                self.store,
+                self.attempts,
+                self.sink,
+                self.clock,
+                room,
+                self.nodes,
+                limits.lines_wait_ms / 1000,
             ),
             blobs=self.blobs,
             registry=self.registry,

@@ -1,7 +1,9 @@
 """What one execution has been told and has not decided on yet, in the order in which it came.
 
 Of an attempt's progress only the latest report waits: while the store is away, or simply slow, the
-reports of a thousand attempts must not pile up. Everything else is bounded by what was handed out.
+reports of a thousand attempts must not pile up. Log lines wait as long as there is room for them;
+those that are left out are missed by their numbers. Everything else is bounded by what was handed
+out.
 This module must not know what a stimulus leads to.
 """
 
@@ -14,6 +16,10 @@ from dataclasses import dataclass, field
 from harmonia_actors.core import stimuli as st
 
 __all__ = ["Letters", "Mailbox"]
+
+
+#: What all log lines that wait may count for.
+_LINES_BYTES_MAX = 16_000_000
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class Mailbox:
         #: An inbox entry's id lies behind the stimulus that it brought.
         self._waiting: deque[st.Stimulus | _Progress | str] = deque()
         self._progress: dict[tuple[int, int], st.ProgressReported] = {}
+        self._lines_bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -50,9 +57,20 @@ class Mailbox:
                 if key not in self._progress:
                     self._waiting.append(_Progress(key))
                 self._progress[key] = stimulus
+            elif isinstance(stimulus, st.LinesReported):
+                self._put_lines(stimulus)
             else:
                 self._waiting.append(stimulus)
         self._waiting.extend(inbox_ids)
+
+    def _put_lines(self, report: st.LinesReported) -> None:
+        if self._lines_bytes + report.cost > _LINES_BYTES_MAX:
+            if not report.last:
+                return
+            # It has to be known how many there were.
+            report = report.without(len(report.lines))
+        self._lines_bytes += report.cost
+        self._waiting.append(report)
 
     def take(self, count_max: int, bytes_max: int) -> Letters:
         """The oldest ones: up to `count_max` stimuli, the next one after `bytes_max` stays."""
@@ -67,4 +85,7 @@ class Mailbox:
             taken.stimuli.append(stimulus)
             if isinstance(stimulus, st.AttemptSucceeded):
                 size += len(stimulus.output.inline or b"")
+            elif isinstance(stimulus, st.LinesReported):
+                size += stimulus.cost
+                self._lines_bytes -= stimulus.cost
         return taken

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
@@ -93,11 +94,11 @@ class Streams:
     async def serve(
         self,
         execution_id: str,
-        after: int,
+        after: Place,
         send: Callable[[Sequence[StreamEvent]], Awaitable[None]],
     ) -> None:
         """One connection, until the last event."""
-        async for batch in self.hub.events(execution_id, after=after):
+        async for batch in self.hub.events(execution_id, after=after.seq, part=after.part):
             await send(batch)
 
 
@@ -112,6 +113,7 @@ class Subscriber:
     #: How long it takes over each batch.
     takes_s: float
     received: list[bytes] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
     broken: str = ""
     ended: bool = False
     #: Which connection it listens to: what an earlier one still brings is lost.
@@ -129,7 +131,7 @@ class Subscriber:
                     "stream",
                     streams.serve,
                     self.execution_id,
-                    len(self.received),
+                    self.place,
                     partial(self._take, self._connection),
                 )
                 self.ended = True
@@ -140,9 +142,10 @@ class Subscriber:
         if connection != self._connection:
             return
         for event in batch:
-            if event.seq != len(self.received) + 1 and not self.broken:
-                self.broken = f"event {event.seq} comes behind {len(self.received)}"
+            if event.index != len(self.received) + 1 and not self.broken:
+                self.broken = f"event {event.index} comes behind {len(self.received)}"
             self.received.append(event.body)
+            self.place = event.place
         if self.takes_s and batch:
             await pass_time(self.takes_s)
         await asyncio.sleep(0)

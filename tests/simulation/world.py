@@ -49,6 +49,8 @@ START_MS = 1_700_000_000_000
 LEASE_MS = 3_000
 GRACE_MS = 500
 _INLINE_BYTES_MAX = 300
+#: Room for the lines of a few attempts.
+_LOG_BYTES_MAX = 6_000
 _BACK_S = (0.1, 1.0)
 BROADCASTERS = 2
 
@@ -164,6 +166,7 @@ class World:
             core=CoreLimits(
                 lost_attempts_max=self.scenario.lost_max,
                 inline_output_bytes_max=_INLINE_BYTES_MAX,
+                log_bytes_max=_LOG_BYTES_MAX,
             ),
             ordering=OrderingLimits(inline_output_bytes_max=_INLINE_BYTES_MAX),
             dispatch=DispatchLimits(cancel_grace_ms=GRACE_MS, linger_ms=50),

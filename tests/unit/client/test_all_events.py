@@ -301,7 +301,7 @@ def test_a_farewell_to_a_slow_reader_is_no_event_of_an_execution() -> None:
     assert cursor.take("", "slow_consumer", '{"after":"0"}') is None
     assert cursor.take("1", "task_started", json.dumps({"timestamp": "t", "data": {}})) is not None
     assert cursor.take("1", "slow_consumer", '{"after":"1"}') is None
-    assert (cursor.after, cursor.ended) == (1, False)
+    assert (cursor.after, cursor.ended) == ("1", False)
 
 
 def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:
@@ -312,4 +312,4 @@ def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:
         assert event is not None
         assert event["seq"] == seq
     assert cursor.take("12", "message", "") is None
-    assert cursor.after == 12
+    assert cursor.after == "12"
