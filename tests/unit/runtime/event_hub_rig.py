@@ -9,7 +9,9 @@ from typing import cast
 import pytest
 
 from harmonia_actors.core import events as ev
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.events import encode_event
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import StreamEvent
@@ -26,6 +28,9 @@ from persistence.store import Commit, NewExecution, StoredEvent
 __all__ = ["Feed", "Log", "World", "count_reads", "heal_soon", "seqs"]
 
 
+LINES = ev.TaskLog("t", 1, (LogLine("log", "x", 1, "info"),), 0)
+
+
 class Log:
     """One execution in a store, to which events are committed, and told to a broadcaster."""
 
@@ -34,6 +39,8 @@ class Log:
         self.sink = sink
         self.name = name
         self.bodies: list[bytes] = []
+        #: Where whoever has seen so many events stands.
+        self.places = [Place()]
         self.version = 1
 
     async def create(self) -> None:
@@ -57,19 +64,18 @@ class Log:
         )
 
     async def commit(
-        self, count: int, *, last: bool = False, tell: bool = True, size: int = 0
+        self, count: int, *, lines: int = 0, last: bool = False, tell: bool = True, size: int = 0
     ) -> None:
-        """Some progress, and if `last` the end; the broadcaster hears of it or does not."""
+        """So many events of lines, some progress, and if `last` the end.
+
+        The broadcaster hears of it or does not.
+        """
         first = len(self.bodies) + 1
-        told: list[ev.Event] = [
-            ev.TaskProgress("t", 0.5, f"{first + i}".ljust(size, ".")) for i in range(count)
-        ]
+        told: list[ev.Event] = [LINES] * lines
+        told += [ev.TaskProgress("t", 0.5, f"{first + i}".ljust(size, ".")) for i in range(count)]
         if last:
             told.append(ev.ExecutionCancelled("wf-1", "n", 5))
-        bodies = [
-            encode_event(event, seq=first + i, at_ms=5, execution_id=self.name)
-            for i, event in enumerate(told)
-        ]
+        bodies = [self._numbered(event) for event in told]
         self.bodies += bodies
         self.version += 1
         status = ExecutionStatus.CANCELLED if last else ExecutionStatus.RUNNING
@@ -87,6 +93,12 @@ class Log:
         )
         if tell:
             self.sink.publish(self.name, first, bodies)
+
+    def _numbered(self, event: ev.Event) -> bytes:
+        seq, part = self.places[-1]
+        seq, part = (seq, part + 1) if event is LINES else (seq + 1, 0)
+        self.places.append(Place(seq, part))
+        return encode_event(event, seq=seq, part=part, at_ms=5, execution_id=self.name)
 
 
 class Feed:
@@ -136,13 +148,12 @@ class World:
         self.log = Log(self.store, self.sink)
 
     async def receive(
-        self, after: int = 0, most: int = 10**9, name: str = "exec-1"
+        self, after: int = 0, most: int = 10**9, name: str = "exec-1", part: int = 0
     ) -> list[StreamEvent]:
         """All events of a client, until the last or until it has had enough."""
         found: list[StreamEvent] = []
-        stream = cast(
-            "AsyncGenerator[Sequence[StreamEvent], None]", self.hub.events(name, after=after)
-        )
+        events = self.hub.events(name, after=after, part=part)
+        stream = cast("AsyncGenerator[Sequence[StreamEvent], None]", events)
         async with aclosing(stream) as batches:
             async for batch in batches:
                 found += batch

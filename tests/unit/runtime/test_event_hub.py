@@ -59,6 +59,39 @@ async def test_a_client_that_names_a_seq_beyond_the_log_ends_with_the_execution(
     assert found == [[3, 4, 5], [4, 5], []]
 
 
+async def test_a_client_that_names_a_place_beyond_the_log_gets_what_comes_after_it(
+    world: World,
+) -> None:
+    """How many log lines come before it cannot be known yet; none of them is sent, nor no event."""
+    await world.log.commit(1)
+    await world.log.commit(0, lines=2)
+    named = [(1, 1), (1, 4), (2, 0), (2, 1), (4, 0), (9, 0)]
+    clients = [asyncio.ensure_future(world.receive(after=seq, part=part)) for seq, part in named]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    for _ in range(2):
+        await world.log.commit(1, lines=3)
+    await world.log.commit(0, lines=2, last=True)
+    async with asyncio.timeout(10):
+        found = [[event.place for event in await client] for client in clients]
+    assert found == [[one for one in world.log.places if one > place] for place in named]
+
+
+async def test_a_client_is_given_nothing_but_what_it_wants_or_waits(world: World) -> None:
+    """What comes before the place that it has named is no reason to say anything."""
+    await world.log.commit(1)
+    batches = aiter(world.hub.events("exec-1", after=9))
+    assert await anext(batches) == ()
+    await until(lambda: world.feed.pulls)
+    following = asyncio.ensure_future(anext(batches))
+    for _ in range(8):
+        await world.log.commit(1, lines=2)
+        await settle()
+    assert not following.done()
+    await world.log.commit(1, last=True)
+    assert [event.place for event in await following] == [(10, 0), (11, 0)]
+
+
 async def test_a_log_that_cannot_be_read_for_a_moment_is_not_at_its_end(world: World) -> None:
     """The client would take what it has for all that there is."""
     await world.log.commit(2)
@@ -241,9 +274,11 @@ async def test_a_store_that_is_away_at_the_start_is_said_to_be(world: World) -> 
 async def in_pieces(world: World, log: Log, after: int, most: int) -> list[bytes]:
     """A client that is cut off after so many events, or a few more, and resumes: to the end."""
     found: list[bytes] = []
+    place = log.places[after]
     while True:
-        events = await world.receive(after + len(found), most, log.name)
+        events = await world.receive(place.seq, most, log.name, place.part)
         found += [event.body for event in events]
+        place = events[-1].place if events else place
         if not events or events[-1].last:
             return found
 
@@ -268,7 +303,8 @@ async def test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for(
         log, feed = luck.choice(logs), luck.choice(world.feeds)
         match luck.randrange(8):
             case 0 | 1:
-                await log.commit(luck.randrange(1, 9), tell=luck.random() < 0.7)
+                lines = luck.choice([0, 0, 1, 4])
+                await log.commit(luck.randrange(1, 9), lines=lines, tell=luck.random() < 0.7)
             case 2 | 3 as kind:
                 after = luck.randrange(len(log.bodies) + 1)
                 most = luck.randrange(1, 5) if kind == 3 else 10**9
@@ -283,7 +319,7 @@ async def test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for(
     for feed in world.feeds:
         feed.gone = False
     for log in logs:
-        await log.commit(3, last=True, tell=luck.random() < 0.5)
+        await log.commit(3, lines=2, last=True, tell=luck.random() < 0.5)
     for log, after, client in clients:
         async with asyncio.timeout(20):
             assert await client == log.bodies[after:]
@@ -357,7 +393,7 @@ async def test_clients_at_the_same_place_are_given_the_same_batch(world: World) 
     clients = [asyncio.ensure_future(follow(into)) for into in given]
     await until(lambda: world.feed.pulls)
     await settle(20)
-    await world.log.commit(7)
+    await world.log.commit(5, lines=2)
     await settle(20)
     await world.log.commit(1, last=True)
     await asyncio.gather(*clients)
