@@ -76,7 +76,8 @@ def everything(service: RunningService, query: str, **headers: str) -> Messages:
     if answer.status_code == 204:
         return []
     assert answer.status_code == 200, answer.text
-    *found, end = list(parse_sse(iter(answer.text.splitlines())))
+    # Not by `splitlines`: other executions have names with line separators of Unicode in them.
+    *found, end = list(parse_sse(iter(answer.text.split("\n"))))
     assert end["event"] == "end"
     assert [block["id"] for block in found] == [block["data"]["cursor"] for block in found]
     assert [block["event"] for block in found] == [block["data"]["type"] for block in found]
