@@ -186,7 +186,8 @@ async def test_a_wide_execution_is_copied_in_one_moment(world: World) -> None:
     made = []
     while not any(name.endswith("/end") for name, _ in world.gates.began):
         made.append(await checkpoint(world, execution_id))
-        await asyncio.sleep(0)  # the store in memory gives nobody else a turn
+        # The store in memory gives nobody else a turn, and the threads of the tasks need a while.
+        await asyncio.sleep(0.002)
     made.append(await checkpoint(world, execution_id))
     for each in made:
         completed = {n for n, s in each["task_states"].items() if s["status"] == "completed"}
