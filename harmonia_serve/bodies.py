@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from harmonia_actors.core.errors import InvalidRequest
+from harmonia_actors.core.jsontext import nests_deeper
 from harmonia_actors.settings import Settings
 from harmonia_serve.gateway import JsonObject
 from harmonia_serve.shapes import refuse_many_unknown, shape_error
@@ -217,18 +218,8 @@ def _too_deep(most: int) -> InvalidRequest:
 
 
 def _check_depth(value: Any, most: int) -> None:
-    """Level by level, without recursion."""
-    level = [value]
-    for _ in range(most):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise _too_deep(most)
+    if nests_deeper(value, most):
+        raise _too_deep(most)
 
 
 def _check_surrogates(value: Any) -> None:

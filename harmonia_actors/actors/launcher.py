@@ -202,10 +202,10 @@ class RayFileReader:
 
     async def _call(self, place: FilePlace, method: str, *more: Any) -> Any:
         arguments = (place.execution_id, place.files_from, *more)
-        node_id = "" if self._settings.workspace_shared else await node_at(place.node)
-        if node_id in ("", self._here):
-            return await asyncio.to_thread(getattr(self._files, method), *arguments)
         try:
+            node_id = "" if self._settings.workspace_shared else await node_at(place.node)
+            if node_id in ("", self._here):
+                return await asyncio.to_thread(getattr(self._files, method), *arguments)
             return await call_on_node(self._settings, node_id, method, arguments)
         except RayError as error:
             raise ResourceNotFound(

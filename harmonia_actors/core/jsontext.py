@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["decode", "encode", "encode_canonical", "encode_text"]
+__all__ = ["decode", "encode", "encode_canonical", "encode_text", "nests_deeper"]
 
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
@@ -33,6 +33,24 @@ def encode(value: Any) -> bytes:
 def encode_canonical(value: Any) -> bytes:
     """A value as JSON that is the same for equal values, in whatever order their keys came."""
     return _CANONICAL.encode(value).encode("ascii")
+
+
+def nests_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and arrays of a parsed value stand in each other more than `levels` deep.
+
+    Level by level, without recursion.
+    """
+    outer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        outer = [
+            inner
+            for each in outer
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not outer:
+            return False
+    return bool(outer)
 
 
 def decode(text: bytes | str) -> Any:

@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 #: What heads are written with; raised whenever a head gets a key that an older version would miss.
-#: In version 1 there were no automatic checkpoints, in version 2 no log lines.
+#: In version 1 there were no automatic checkpoints, and nodes were named by their ids alone; in
+#: version 2 there were no log lines.
 SCHEMA_VERSION = 3
 _READ_VERSIONS = (1, 2, SCHEMA_VERSION)
 
@@ -258,6 +259,8 @@ def decode_head(body: bytes) -> Head:
         if version == 1:
             raw.setdefault("automatic", None)
             raw["options"].setdefault("checkpoint", None)
+            if "node_id" in raw["labels"]:
+                raw["labels"]["node"] = raw["labels"].pop("node_id")
         if version < SCHEMA_VERSION:
             raw = {"log_events": 0, "log_part": 0, "log_bytes": 0, **raw}
         return _head_from_json(raw)

@@ -25,6 +25,7 @@ from harmonia_actors.components.remote.service import (
 )
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.jsontext import nests_deeper
 from harmonia_actors.runtime.service.schema_checks import SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.settings import Settings
@@ -95,7 +96,7 @@ async def ask_services(settings: Settings) -> Settings:
     for service, catalogue in zip(asked, found, strict=True):
         if isinstance(catalogue, BaseException):
             raise catalogue
-        if _nests_deeper(catalogue, settings.json_depth_max):
+        if nests_deeper(catalogue, settings.json_depth_max):
             raise ComponentLoadError(
                 f"the catalogue of {service.url} cannot be used: "
                 f"it is nested more than {settings.json_depth_max} deep"
@@ -113,19 +114,6 @@ async def ask_services(settings: Settings) -> Settings:
     Registry.load((), components)
     await _check_schemas(components, known)
     return known
-
-
-def _nests_deeper(value: Any, levels: int) -> bool:
-    """Whether objects and arrays stand in each other so deep that some process may not read it."""
-    outer = [value] if isinstance(value, dict | list) else []
-    for _ in range(levels):
-        outer = [
-            inner
-            for each in outer
-            for inner in (each.values() if isinstance(each, dict) else each)
-            if isinstance(inner, dict | list)
-        ]
-    return bool(outer)
 
 
 async def _check_schemas(components: list[Component], settings: Settings) -> None:

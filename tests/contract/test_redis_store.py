@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -20,11 +21,21 @@ from tests.contract.store_contract import StoreContract
 from tests.contract.wire import Wire, wired
 
 
+@asynccontextmanager
+async def opened(
+    server: EmbeddedServer, namespace: str, **limits: int
+) -> AsyncIterator[RedisStore]:
+    found = RedisStore.connect(server.url, namespace, **limits)
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
 @pytest.fixture
 async def store(redis_server: EmbeddedServer, redis_namespace: str) -> AsyncIterator[RedisStore]:
-    opened = RedisStore.connect(redis_server.url, redis_namespace)
-    yield opened
-    await opened.close()
+    async with opened(redis_server, redis_namespace) as found:
+        yield found
 
 
 @pytest.fixture
@@ -43,17 +54,15 @@ class TestRedisStore(StoreContract):
     async def small_log(
         self, redis_server: EmbeddedServer, redis_namespace: str
     ) -> AsyncIterator[RedisStore]:
-        opened = RedisStore.connect(redis_server.url, redis_namespace, log_entries_max=10)
-        yield opened
-        await opened.close()
+        async with opened(redis_server, redis_namespace, log_entries_max=10) as found:
+            yield found
 
     @pytest.fixture
     async def forgetful_store(
         self, redis_server: EmbeddedServer, redis_namespace: str
     ) -> AsyncIterator[RedisStore]:
-        opened = RedisStore.connect(redis_server.url, redis_namespace, crashes_kept_ms=1)
-        yield opened
-        await opened.close()
+        async with opened(redis_server, redis_namespace, crashes_kept_ms=1) as found:
+            yield found
 
 
 async def counted(wire: Wire, *calls: object) -> list[int]:

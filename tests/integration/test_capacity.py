@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import ray
 
 from harmonia_actors.actors.capacity import CapacityReader, read_capacity
+from harmonia_actors.actors.node_files import node_at
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from tests.support.clusters import fake_cloud, several_raylets, until
 
@@ -33,6 +35,19 @@ def asked(request: ResourceRequest, **options: Any) -> Any:
     return ray.remote(Asked).options(**request.options(), **options).remote()
 
 
+def check_places(capacity: Capacity) -> None:
+    """A node is found by its id, or after a restart by its address, which Ray tells of each."""
+    here = ray.get_runtime_context().get_node_id()
+    for node_id in capacity.nodes:
+        place = capacity.place_of(node_id)
+        known, _, address = place.partition("@")
+        assert (known, bool(address)) == (node_id, True)
+        assert asyncio.run(node_at(place)) == node_id
+        assert asyncio.run(node_at(f"of-an-earlier-cluster@{address}")) in {here, *capacity.nodes}
+    assert asyncio.run(node_at("gone@203.0.113.1")) == "gone"
+    assert asyncio.run(node_at("")) == ""
+
+
 def test_every_raylet_is_counted_and_without_an_autoscaler_nothing_else() -> None:
     nodes = ({"num_cpus": 0}, {"num_cpus": 1, "resources": {"disk": 2}}, {"num_cpus": 2})
     with several_raylets(*nodes) as cluster:
@@ -44,6 +59,7 @@ def test_every_raylet_is_counted_and_without_an_autoscaler_nothing_else() -> Non
             assert (capacity.node_types, capacity.complete) == ((), True)
             assert capacity.can_ever_meet(ResourceRequest.parse({"disk": 2}))
             assert not capacity.can_ever_meet(ResourceRequest.parse({"disk": 2, "num_cpus": 2}))
+            check_places(capacity)
             on_worker = ray.get(asked(ResourceRequest.parse({"disk": 1})).capacity.remote())
             assert on_worker == capacity
         finally:

@@ -53,19 +53,26 @@ def rest_app(ended: Path) -> FastAPI:
 
 
 def websocket_app(ended: Path) -> FastAPI:
-    """Sends numbers until the client goes."""
+    """Sends numbers until the client goes.
+
+    It learns of that by receiving, as Harmonia's own streams do: while HAProxy does not know a
+    replica yet, Serve's own proxy passes connections on, which lets messages sent to a client that
+    has gone vanish without an error.
+    """
     app = FastAPI(openapi_url=None)
 
     @app.websocket("/{name}")
     async def numbers(socket: WebSocket, name: str) -> None:
         await socket.accept()
+        gone = asyncio.ensure_future(socket.receive())
         try:
             number = 0
-            while True:
+            while not gone.done():
                 await socket.send_json({"name": name, "number": number})
                 number += 1
-                await asyncio.sleep(BEAT_S)
+                await asyncio.wait([gone], timeout=BEAT_S)
         finally:
+            gone.cancel()
             note(ended, "websocket")
 
     return app

@@ -218,7 +218,10 @@ def running_service(
 
 
 def wait_ready(process: subprocess.Popen[str], url: str, data_dir: Path) -> None:
-    """Wait until an `up` says that it can serve; AssertionError with its log if it ends instead."""
+    """Wait until an `up` serves and watches; AssertionError with its log if it ends instead.
+
+    The service answers a moment before `up` has written down what it watches from then on.
+    """
     deadline = time.monotonic() + _BOOT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -226,7 +229,8 @@ def wait_ready(process: subprocess.Popen[str], url: str, data_dir: Path) -> None
             raise AssertionError(f"harmonia up ended with {process.returncode}:\n{log}")
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.get(f"{url}/ready", timeout=5, trust_env=False)
-            if answer.status_code == 200 and (data_dir / "connection.json").exists():
+            running = read_running(data_dir)
+            if answer.status_code == 200 and running is not None and running.pid == process.pid:
                 return
         time.sleep(0.2)
     raise AssertionError("harmonia up was not ready in time")

@@ -40,8 +40,13 @@ def service(
     data_dir = tmp_path_factory.mktemp("service") / "data"
     components = f"tests.support.actions,{remote.url}"
     # Some tests kill whoever drives an execution, again and again: it is not the execution's fault.
-    settings = {"HARMONIA_QUARANTINE_CRASHES": "20", "HARMONIA_BROADCASTERS": str(BROADCASTERS)}
-    settings |= STREAMS
+    # Several tests kill parts of it, and how many do within ten minutes hangs on the machine.
+    settings = {
+        "HARMONIA_QUARANTINE_CRASHES": "20",
+        "HARMONIA_UP_RESTARTS_MAX": "100",
+        "HARMONIA_BROADCASTERS": str(BROADCASTERS),
+        **STREAMS,
+    }
     with running_service(data_dir, "--components", components, settings=settings) as running:
         yield running
         processes = running.processes()

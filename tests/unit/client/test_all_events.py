@@ -33,18 +33,6 @@ TASKS = {
 FAILS = {"f": {"component": "harmonia", "action": "fail", "input": {"message": "no"}}}
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
-    with local_service(tmp_path_factory.mktemp("service")) as found:
-        yield found
-
-
-@pytest.fixture
-def client(service: LocalService) -> Iterator[HarmoniaClient]:
-    with HarmoniaClient(service.url, service.api_key) as found:
-        yield found
-
-
 def ran(client: HarmoniaClient, tasks: Any = TASKS) -> tuple[str, str]:
     """The ids of an execution that has ended, and of its workflow."""
     execution = client.run({"name": "n", "tasks": tasks})

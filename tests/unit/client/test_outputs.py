@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from harmonia_serve.client import AsyncHarmoniaClient, HarmoniaClient
 from harmonia_serve.client.flows import is_kept_apart
-from tests.support.local_service import LocalService, local_service
+from tests.support.local_service import LocalService
 
 LARGE = "x" * 100_000
 ECHO = {
@@ -17,12 +16,6 @@ ECHO = {
     "tasks": {"say": {"component": "harmonia", "action": "echo", "input": {"value": LARGE}}},
 }
 SAID = {**ECHO, "output": {"said": "${tasks.say.output.value}"}}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
-    with local_service(tmp_path_factory.mktemp("service")) as found:
-        yield found
 
 
 def test_a_large_output_is_fetched_whole(service: LocalService) -> None:

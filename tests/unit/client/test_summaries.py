@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from harmonia_serve.client import AsyncHarmoniaClient, Event, HarmoniaClient, ValidationFailed
-from tests.support.local_service import LocalService, local_service
+from tests.support.local_service import LocalService
 from tests.unit.cli.conftest import Harmonia, harmonia
 from tests.unit.client.test_client import cutting_proxy
 
@@ -19,18 +18,6 @@ WORKFLOW = {
     "name": "many",
     "tasks": {f"t{n}": {"component": "harmonia", "action": "noop"} for n in range(COUNT)},
 }
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
-    with local_service(tmp_path_factory.mktemp("service")) as found:
-        yield found
-
-
-@pytest.fixture
-def client(service: LocalService) -> Iterator[HarmoniaClient]:
-    with HarmoniaClient(service.url, service.api_key) as found:
-        yield found
 
 
 def check(told: list[Event]) -> None:

@@ -156,6 +156,14 @@ def test_the_second_version_had_no_log_lines() -> None:
         decode_head(jsontext.encode(raw))
 
 
+def test_the_first_version_named_the_node_of_the_files_by_its_id_alone() -> None:
+    raw = jsontext.decode(encode_head(replace(HEAD, automatic=None)))
+    raw["labels"] = {"node_id": "abc", "files_from": ["exec-1"]}
+    first = decode_head(jsontext.encode({**raw, "v": 1}))
+    assert first.labels == {"node": "abc", "files_from": ["exec-1"]}
+    assert first.node == "abc"
+
+
 @pytest.mark.parametrize(
     "body",
     [

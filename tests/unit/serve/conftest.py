@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
@@ -140,3 +144,15 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - any condition, seen from outside
             await asyncio.sleep(0.005)
+
+
+async def messages_of(socket: ClientConnection) -> tuple[list[dict[str, Any]], int, str]:
+    """All messages until the close, its code and its reason."""
+    messages = []
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                messages.append(json.loads(await socket.recv()))
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None
+        return messages, closed.rcvd.code, closed.rcvd.reason

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
 
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
 from harmonia_serve.streams import StreamSlots
-from tests.unit.serve.conftest import Serve, Served, eventually
+from tests.unit.serve.conftest import Serve, Served, eventually, messages_of
 from tests.unit.serve.gateway import MemoryGateway
 
 SLOW = Settings(stream_heartbeat_s=3_600)
@@ -24,18 +21,6 @@ SLOW = Settings(stream_heartbeat_s=3_600)
 def web_socket(served: Served, path: str, key: str) -> connect:
     url = f"{served.ws}/ws/harmonia/executions{path}"
     return connect(url, additional_headers={"X-API-Key": key}, proxy=None)
-
-
-async def messages_of(socket: ClientConnection) -> tuple[list[dict[str, Any]], int, str]:
-    """All messages until the close, its code and its reason."""
-    messages = []
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                messages.append(json.loads(await socket.recv()))
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return messages, closed.rcvd.code, closed.rcvd.reason
 
 
 def slots_of(app: FastAPI) -> StreamSlots:

@@ -16,7 +16,7 @@ from harmonia_actors.core.cursors import Place
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
 from harmonia_serve.summaries import summarised
-from tests.unit.serve.conftest import Serve, Served
+from tests.unit.serve.conftest import Serve, Served, messages_of
 from tests.unit.serve.gateway import MemoryGateway
 
 QUICK = Settings(stream_heartbeat_s=0.02)
@@ -74,13 +74,9 @@ WANTED = {
 
 async def messages(served: Served, path: str, key: str) -> tuple[list[dict[str, Any]], int]:
     url, headers = f"{served.ws}/ws/harmonia/executions/{path}", {"X-API-Key": key}
-    found = []
     async with connect(url, additional_headers=headers, proxy=None) as socket:
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                found.append(json.loads(await socket.recv()))
-    assert closed.value.rcvd is not None
-    return found, closed.value.rcvd.code
+        found, code, _ = await messages_of(socket)
+    return found, code
 
 
 @pytest.mark.parametrize("query", WANTED)

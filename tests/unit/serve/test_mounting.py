@@ -19,9 +19,9 @@ from harmonia_actors.settings import Settings
 from harmonia_serve import sse, websocket
 from harmonia_serve.app import build_event_stream_app, build_rest_app, build_websocket_app
 from harmonia_serve.boundary import surface_path
-from tests.unit.serve.conftest import Serve
+from tests.unit.serve.conftest import Serve, messages_of
 from tests.unit.serve.gateway import MemoryGateway
-from tests.unit.serve.test_streams import messages_of, sse_client, sse_url, web_socket
+from tests.unit.serve.test_streams import sse_client, sse_url, web_socket
 
 WS = websocket.PREFIX
 

@@ -13,14 +13,13 @@ import pytest
 from fastapi import FastAPI
 from httpx_sse import aconnect_sse
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.settings import Settings
 from harmonia_serve import sse
 from harmonia_serve.app import build_app
 from harmonia_serve.streams import StreamSlots
-from tests.unit.serve.conftest import Serve, Served, eventually
+from tests.unit.serve.conftest import Serve, Served, eventually, messages_of
 from tests.unit.serve.gateway import MemoryGateway
 
 UNKNOWN = "exec-123e4567-e89b-12d3-a456-426614174000"
@@ -57,18 +56,6 @@ async def web_socket(
     headers = {"X-API-Key": key}
     async with connect(url, additional_headers=headers, proxy=None, **options) as socket:
         yield socket
-
-
-async def messages_of(socket: ClientConnection) -> tuple[list[dict[str, Any]], int, str]:
-    """All messages until the close, its code and its reason."""
-    messages = []
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                messages.append(json.loads(await socket.recv()))
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return messages, closed.rcvd.code, closed.rcvd.reason
 
 
 def sse_client(key: str) -> httpx.AsyncClient:
