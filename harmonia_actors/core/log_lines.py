@@ -8,7 +8,7 @@ are bounded, too. This module must not know who keeps them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,12 +68,19 @@ def cost_of(lines: Iterable[LogLine]) -> int:
     return EVENT_COST + sum(line.cost for line in lines)
 
 
-def safe_line(text: str, bytes_max: int) -> str:
-    """The text as one line of at most so many bytes, without escapes and control characters."""
-    is_cut = len(text) > bytes_max
+def safe_line(
+    text: str, bytes_max: int, *, conceal: Callable[[str], str] = str, is_cut: bool = False
+) -> str:
+    """The text as one line of at most so many bytes, without escapes and control characters.
+
+    `conceal` takes out what nobody may see: it is given what will be seen, because an escape within
+    a word hides the word from a search. With `is_cut`, the text lacks its end already.
+    """
+    is_cut = is_cut or len(text) > bytes_max
     text = text[:bytes_max]
     if not text.isprintable():
         text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", _ESCAPES.sub("", text))
+    text = conceal(text)
     body = text.encode()
     if not is_cut and len(body) <= bytes_max:
         return text
@@ -114,9 +121,11 @@ class LineSplitter:
 
     def _add(self, part: bytes) -> None:
         line = self._pending + part
-        # The last one may belong to the line's end.
-        back = line.rfind(b"\r", 0, len(line) - 1)
-        self._pending = line[back + 1 :][: self._most]
+        # Those at the end may belong to the line's end: nothing is written over it yet.
+        seen = line.rstrip(b"\r")
+        back = seen.rfind(b"\r")
+        end = b"\r" if len(seen) < len(line) else b""
+        self._pending = seen[back + 1 :][: self._most] + end
 
     def _take(self) -> bytes:
         line, self._pending = self._pending, b""

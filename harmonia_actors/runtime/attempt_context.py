@@ -22,6 +22,8 @@ __all__ = ["LiveAttempt"]
 _log = logging.getLogger("harmonia.task")
 
 _MESSAGE_CHARS_MAX = 1_000
+#: A flush may come so much too early, as clocks are.
+_EARLY_S = 0.001
 _LEVELS: Final = {level: getattr(logging, level.upper()) for level in LEVELS}
 
 
@@ -59,8 +61,8 @@ class LiveAttempt:
         #: The latest progress, and what of it was held back because it came too soon.
         self._latest: tuple[float, str] | None = None
         self._held_back: tuple[float, str] | None = None
-        #: Whether a `flush` was asked for that is still to come.
-        self._flush_asked = False
+        #: When the next `flush` comes that was asked for.
+        self._flush_s = math.inf
         self._log_limits = log_limits or LogLimits()
         self._lines = AttemptLog(self._log_limits)
         #: When what waits there may be told.
@@ -153,7 +155,10 @@ class LiveAttempt:
             self._ask_for_flush(left_s)
 
     def flush(self) -> float | None:
-        """Tell what was held back and whose time has come; the seconds until that of the rest."""
+        """Tell what was held back and whose time has come; the seconds until that of the rest.
+
+        None if nothing is left, or another flush was asked for that comes in time.
+        """
         progress, piece = None, None
         with self._lock:
             if self._held_back is not None and self._left_s() <= 0:
@@ -165,12 +170,12 @@ class LiveAttempt:
             left_s = self._lines_due_s - time.monotonic()
             if self._held_back is not None:
                 left_s = min(left_s, self._left_s())
-            self._flush_asked = left_s < math.inf
+            next_s = self._next_flush_s(left_s)
         if progress is not None:
             self._tell(*progress)
         if piece is not None:
             self._report(self._lines_report(piece))
-        return max(0.0, left_s) if left_s < math.inf else None
+        return next_s
 
     def last_reports(self) -> list[Report]:
         """Lines and the latest progress, to go with the outcome.
@@ -206,14 +211,14 @@ class LiveAttempt:
             else:
                 now_ms = self._clock.now_ms()
                 for line in splitter.feed(chunk):
-                    self._add_line(stream, line.decode("utf-8", "replace"), now_ms)
+                    self._add_output(stream, line, now_ms)
         self._lines_added()
 
     def _last_lines(self) -> list[Report]:
         with self._lock:
             for stream, splitter in self._splitters.items():
                 for line in splitter.rest():
-                    self._add_line(stream, line.decode("utf-8", "replace"), self._clock.now_ms())
+                    self._add_output(stream, line, self._clock.now_ms())
             pieces = self._lines.close() if self._log_limits.bytes_max else []
             self._set_lines_due()
         return [self._lines_report(each, last=each is pieces[-1]) for each in pieces]
@@ -224,12 +229,21 @@ class LiveAttempt:
             piece = self._lines.again()
         return [] if piece is None else [self._lines_report(piece)]
 
-    def _add_line(self, stream: str, text: str, at_ms: int, level: str = "") -> None:
+    def _add_output(self, stream: str, line: bytes, at_ms: int) -> None:
+        """One more line of a program; the lock is held."""
+        bytes_max = self._log_limits.line_bytes_max
+        text = line[:bytes_max].decode("utf-8", "replace")
+        self._add_line(stream, text, at_ms, is_cut=len(line) > bytes_max)
+
+    def _add_line(
+        self, stream: str, text: str, at_ms: int, level: str = "", *, is_cut: bool = False
+    ) -> None:
         """One more line; the lock is held."""
         if self._lines.is_full:
             self._lines.skip(1)
             return
-        safe = safe_line(without_keys(text), self._log_limits.line_bytes_max)
+        bytes_max = self._log_limits.line_bytes_max
+        safe = safe_line(text, bytes_max, conceal=without_keys, is_cut=is_cut)
         self._lines.add(LogLine(stream, safe, at_ms, level))
 
     def _lines_added(self) -> None:
@@ -248,11 +262,22 @@ class LiveAttempt:
         self._lines_due_s = time.monotonic() + after_s if self._lines.waits else math.inf
 
     def _ask_for_flush(self, left_s: float) -> None:
+        """Unless one that was asked for comes as early: progress and lines have rates of their own."""
         with self._lock:
-            if self._flush_later is None or self._flush_asked:
+            at_s = time.monotonic() + left_s
+            if self._flush_later is None or self._flush_s <= at_s:
                 return
-            self._flush_asked = True
+            self._flush_s = at_s
         self._flush_later(self, left_s)
+
+    def _next_flush_s(self, left_s: float) -> float | None:
+        """Seconds until the flush after one that has come now; the lock is held."""
+        now_s = time.monotonic()
+        if now_s + _EARLY_S < self._flush_s < math.inf:
+            # This one was asked for before, for later: that one goes on with what is left.
+            return None
+        self._flush_s = now_s + left_s
+        return max(0.0, left_s) if left_s < math.inf else None
 
     def _left_s(self) -> float:
         """Seconds until progress may be told again; the lock is held."""

@@ -90,6 +90,25 @@ def test_of_what_is_written_over_the_last_state_is_the_line() -> None:
     assert splitter.rest() == [b"next"]
 
 
+def test_what_nothing_is_written_over_is_seen() -> None:
+    splitter = LineSplitter(50)
+    assert splitter.feed(b"as some programs end it\r\r\n") == [b"as some programs end it"]
+    splitter.feed(b"x" * 60 + b"\r")
+    assert splitter.feed(b"over a long one\r\r") == []
+    assert splitter.rest() == [b"over a long one"]
+
+
+def test_what_is_concealed_cannot_hide_behind_an_escape() -> None:
+    text = "a se\x1b[1mcr\x1b[0met, and more"
+    assert safe_line(text, 100, conceal=lambda seen: seen.replace("secret", "*")) == (
+        "a *, and more"
+    )
+
+
+def test_a_text_that_lacks_its_end_says_so_however_short_it_has_become() -> None:
+    assert safe_line("\x1b[31mred\x1b[0m", 64, is_cut=True) == "red…"
+
+
 def test_of_a_line_without_end_little_is_held() -> None:
     splitter = LineSplitter(50)
     for _ in range(1_000):
