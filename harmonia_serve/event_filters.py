@@ -37,6 +37,8 @@ class Filter:
     task: bytes = b""
     workflow_id: str = ""
     hidden: frozenset[str] = _ANY
+    #: Types that no status is asked of: they are wanted besides.
+    besides: frozenset[str] = _ANY
 
     @property
     def is_plain(self) -> bool:
@@ -80,7 +82,8 @@ class Filter:
             return False
         if self.task and not event.body.startswith(self.task, event.data_at):
             return False
-        return not self.statuses or event_status(event.type, event.data) in self.statuses
+        is_asked = bool(self.statuses) and event.type not in self.besides
+        return not is_asked or event_status(event.type, event.data) in self.statuses
 
 
 def execution_filter(query: FilterQuery) -> Filter:
@@ -104,6 +107,7 @@ def installation_filter(query: InstallationStreamQuery) -> Filter:
             _task_start(query.task),
             query.workflow_id or "",
             hidden,
+            _LOGS if query.logs else _ANY,
         ),
         problems,
     )

@@ -262,7 +262,7 @@ class LiveAttempt:
         self._lines_due_s = time.monotonic() + after_s if self._lines.waits else math.inf
 
     def _ask_for_flush(self, left_s: float) -> None:
-        """Unless one that was asked for comes as early: progress and lines have rates of their own."""
+        """Unless one comes as early: progress and lines have rates of their own."""
         with self._lock:
             at_s = time.monotonic() + left_s
             if self._flush_later is None or self._flush_s <= at_s:

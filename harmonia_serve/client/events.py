@@ -306,7 +306,7 @@ class InstallationCursor(_Cursor):
             self.ended = True
             return None
         envelope = json.loads(text)
-        return Event(
+        event = Event(
             seq=envelope["seq"],
             type=event_type,
             timestamp=envelope["timestamp"],
@@ -314,6 +314,9 @@ class InstallationCursor(_Cursor):
             data=envelope["data"],
             cursor=event_id,
         )
+        if "part" in envelope:
+            event["part"] = envelope["part"]
+        return event
 
 
 AnyCursor = EventCursor | InstallationCursor

@@ -31,6 +31,13 @@ TASKS = {
     name: {"component": "harmonia", "action": "echo", "input": {"value": name}} for name in "ab"
 }
 FAILS = {"f": {"component": "harmonia", "action": "fail", "input": {"message": "no"}}}
+WRITES = {
+    "w": {
+        "component": "ergon",
+        "action": "execute_command",
+        "input": {"command": "echo [red]hello"},
+    }
+}
 
 
 def ran(client: HarmoniaClient, tasks: Any = TASKS) -> tuple[str, str]:
@@ -142,6 +149,27 @@ def test_the_command_prints_what_is_kept(
     (line,) = some.out.splitlines()
     assert execution_id in line
     assert "task_completed" in line
+
+
+def test_log_lines_come_besides_what_a_status_stands_for(
+    client: HarmoniaClient,
+    service: LocalService,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execution_id, workflow_id = ran(client, WRITES)
+    only: Any = {"after": "0", "follow": False, "workflow_id": workflow_id, "task": "w"}
+    found = list(client.events(**only, statuses=["completed"], logs=True))
+    assert [(event["type"], event["seq"], event.get("part")) for event in found] == [
+        ("task_log", 2, 1),
+        ("task_completed", 3, None),
+    ]
+    assert list(client.events(**only, statuses=["failed"], types=["task_log"])) == []
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    (line,) = harmonia("events", "--workflow", workflow_id, "--type", "task_log").out.splitlines()
+    assert execution_id in line
+    assert line.endswith("w | [red]hello")
 
 
 @pytest.mark.parametrize(
