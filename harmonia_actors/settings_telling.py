@@ -33,3 +33,9 @@ class TellingSettings(BaseSettings):
     task_log_execution_bytes_max: int = Field(
         16_000_000, ge=0, description="Log lines kept of one execution, in bytes."
     )
+    task_log_waiting_bytes_max: int = Field(
+        64_000_000,
+        ge=0,
+        description="Log lines that wait for the store in one execution actor, in bytes; what is "
+        "beyond is left out.",
+    )

@@ -120,6 +120,7 @@ def host_limits(settings: Settings) -> HostLimits:
         calm_s=settings.suspect_calm_s,
         in_flight_bytes_max=settings.in_flight_bytes_max,
         lines_wait_ms=settings.task_log_interval_ms,
+        lines_waiting_bytes_max=settings.task_log_waiting_bytes_max,
     )
 
 

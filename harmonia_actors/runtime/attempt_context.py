@@ -22,8 +22,8 @@ __all__ = ["LiveAttempt"]
 _log = logging.getLogger("harmonia.task")
 
 _MESSAGE_CHARS_MAX = 1_000
-#: A flush may come so much too early, as clocks are.
-_EARLY_S = 0.001
+#: Flushes may come so much too early or too late.
+_NO_MATTER_S = 0.001
 _LEVELS: Final = {level: getattr(logging, level.upper()) for level in LEVELS}
 
 
@@ -265,7 +265,7 @@ class LiveAttempt:
         """Unless one comes as early: progress and lines have rates of their own."""
         with self._lock:
             at_s = time.monotonic() + left_s
-            if self._flush_later is None or self._flush_s <= at_s:
+            if self._flush_later is None or self._flush_s <= at_s + _NO_MATTER_S:
                 return
             self._flush_s = at_s
         self._flush_later(self, left_s)
@@ -273,7 +273,7 @@ class LiveAttempt:
     def _next_flush_s(self, left_s: float) -> float | None:
         """Seconds until the flush after one that has come now; the lock is held."""
         now_s = time.monotonic()
-        if now_s + _EARLY_S < self._flush_s < math.inf:
+        if now_s + _NO_MATTER_S < self._flush_s < math.inf:
             # This one was asked for before, for later: that one goes on with what is left.
             return None
         self._flush_s = now_s + left_s

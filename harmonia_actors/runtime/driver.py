@@ -21,7 +21,7 @@ from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.automatic import automatic_checkpoint
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
-from harmonia_actors.runtime.mailbox import Mailbox
+from harmonia_actors.runtime.mailbox import LinesRoom, Mailbox
 from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import Ordering
@@ -57,6 +57,7 @@ class Surroundings:
     nodes: Nodes = field(default_factory=AnyNode)
     #: Log lines wait so long for something else to be committed with.
     lines_wait_s: float = 0.25
+    lines_room: LinesRoom = field(default_factory=LinesRoom)
 
 
 class ExecutionDriver:
@@ -90,7 +91,7 @@ class ExecutionDriver:
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
-        self._mail = Mailbox()
+        self._mail = Mailbox(surroundings.lines_room)
         #: Inbox entries that were ever taken in: an entry may be read again before it is removed.
         self._inbox_taken: set[str] = set()
         self._inbox_done: list[str] = []
@@ -150,8 +151,13 @@ class ExecutionDriver:
                     timer.cancel()
             for task in self._tasks:
                 task.cancel()
-            self._backlog.close()
-            self.ended.set()
+            self.close()
+
+    def close(self) -> None:
+        """Hold nothing any more: it has ended, or never begins."""
+        self._backlog.close()
+        self._mail.close()
+        self.ended.set()
 
     async def conclude(self, decision: Decision) -> None:
         """Write and publish a decision after which nothing is performed: the last one."""

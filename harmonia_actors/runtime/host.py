@@ -25,6 +25,7 @@ from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
+from harmonia_actors.runtime.mailbox import LinesRoom
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.notes import decode_note
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
@@ -61,6 +62,8 @@ class HostLimits:
     in_flight_bytes_max: int = 128_000_000
     #: Log lines wait so long for something else to be committed with.
     lines_wait_ms: int = 250
+    #: What all log lines may count for that wait to be committed.
+    lines_waiting_bytes_max: int = 64_000_000
     #: Crashes in a row after which an execution is failed, and the time alone that clears it of
     #: one, four times as long for each that it ever had.
     crashes_max: int = 3
@@ -140,6 +143,7 @@ class ExecutionHost:
                 room,
                 self.nodes,
                 limits.lines_wait_ms / 1000,
+                LinesRoom(limits.lines_waiting_bytes_max),
             ),
             blobs=self.blobs,
             registry=self.registry,
@@ -346,6 +350,7 @@ class ExecutionHost:
             first = await self._first_steps(driver, loaded)
         except Exception as error:
             self._forget(driver)
+            driver.close()
             if isinstance(error, StoreUnavailable):
                 raise
             self._broke(given, error)
@@ -460,6 +465,7 @@ class ExecutionHost:
         self, driver: ExecutionDriver, given: _Given, task: asyncio.Task[None]
     ) -> None:
         self._running.pop(driver, None)
+        driver.close()
         if self._drivers.get(driver.execution_id) is driver:
             ended_well = not task.cancelled() and task.exception() is None
             if ended_well and not driver.superseded:

@@ -115,6 +115,9 @@ def _with_few_lines(closing: Sequence[Report]) -> list[Report]:
             if count < len(stimulus.lines):
                 # Nor any that came before.
                 room = 0
+            if not count and not stimulus.last:
+                # The next one says as well how many are missing.
+                continue
             stimulus = stimulus.without(len(stimulus.lines) - count)
             report = replace(report, stimulus=stimulus)  # noqa: PLW2901
         kept.append(report)

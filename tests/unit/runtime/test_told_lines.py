@@ -25,7 +25,7 @@ from harmonia_actors.runtime import mailbox
 from harmonia_actors.runtime.attempt_log import LogLimits
 from harmonia_actors.runtime.broadcast import Batch
 from harmonia_actors.runtime.event_hub import EventHub
-from harmonia_actors.runtime.mailbox import Mailbox
+from harmonia_actors.runtime.mailbox import LinesRoom, Mailbox
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import HeldOutcomes, TaskHostLimits
@@ -134,11 +134,9 @@ def test_lines_that_are_held_with_outcomes_do_not_push_them_out() -> None:
     assert {report.stimulus.task for report in held.of("exec-1")} == set(range(5))
     kept = [each.stimulus for each in held.of_attempts([("exec-1", 4, 1)])]
     lines = [each for each in kept if isinstance(each, st.LinesReported)]
-    assert [(each.first, len(each.lines), each.end) for each in lines] == [
-        (500, 0, 500),
-        (984, 16, 1_000),
-    ]
-    assert len(held.of_attempts([("exec-1", 4, 1)])) == 4
+    # Nothing stands for lines that are left out: the numbers of those that come tell how many.
+    assert [(each.first, len(each.lines), each.end) for each in lines] == [(984, 16, 1_000)]
+    assert len(held.of_attempts([("exec-1", 4, 1)])) == 3
 
 
 # The mailbox -------------------------------------------------------------------------------------
@@ -162,6 +160,22 @@ def test_lines_wait_within_bounds_and_their_end_is_always_known() -> None:
     assert taken[-1] == st.AttemptStopped(0, 1, 1)
     box.put([lines(0, 0, 100)])
     assert len(box) == 1, "there is room again"
+
+
+def test_all_executions_of_a_host_share_the_room_for_lines_that_wait() -> None:
+    room = LinesRoom(200_000)
+    boxes = [Mailbox(room) for _ in range(10)]
+    for box in boxes:
+        box.put([lines(0, 0, 100)])
+    assert sum(len(box) for box in boxes) == 1
+    boxes[0].take(MUCH, MUCH)
+    assert room.bytes == 0
+    boxes[1].put([lines(0, 0, 100)])
+    assert len(boxes[1]) == 1
+    boxes[1].close()
+    boxes[1].put([lines(0, 100, 100, last=True)])
+    boxes[1].close()
+    assert room.bytes == 0, "an execution that has left takes no room"
 
 
 def test_lines_count_for_the_size_of_a_batch() -> None:
@@ -207,8 +221,10 @@ async def test_lines_go_with_the_next_commit_there_is(rigs: list[Rig]) -> None:
     rig.done("a")
     await until(lambda: len(rig.store.commits) == 3)
     assert kinds(rig)[-1].endswith("task_log,task_completed")
+    rig.driver.deliver(lines(1, 0, 3))
     rig.done("b")
     await rig.running
+    assert rig.driver._mail._room.bytes == 0
 
 
 # The hub -----------------------------------------------------------------------------------------
