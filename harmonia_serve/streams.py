@@ -204,6 +204,8 @@ class Subscription:
         #: Cursors of the last event that was looked at, and of the last that the client has heard
         #: of: they differ while nothing is wanted.
         self._passed = self._told = ""
+        #: The reading of the first batch, until that is sent.
+        self._first: asyncio.Future[Sequence[AnyEvent] | None] | None
         self._first = asyncio.ensure_future(_next(self._batches))
         self._clock = asyncio.get_running_loop().time
         #: Held while something is sent; and since when it is, if events are.
@@ -226,8 +228,11 @@ class Subscription:
         False if there is nothing to come: the execution has ended and all its events are known
         to the client. Raises what the gateway raises, like ExecutionNotFound.
         """
-        done, _ = await asyncio.wait({self._first}, timeout=wait_s)
-        return not done or self._first.result() is not None
+        first = self._first
+        if first is None:
+            return True
+        done, _ = await asyncio.wait({first}, timeout=wait_s)
+        return not done or first.result() is not None
 
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
@@ -316,7 +321,8 @@ class Subscription:
 
     async def _send_all(self, sink: Sink) -> Ending:
         """Read and send, piece by piece, until the last event or until there are no more."""
-        batch = await self._first
+        batch = await self._first if self._first else None
+        self._first = None
         while batch is not None:
             if batch:
                 begins = not self._passed
@@ -330,6 +336,8 @@ class Subscription:
                     await self._send_piece(sink)
                 if batch[-1].last:
                     return Ending.LAST_EVENT
+            # Thousands may wait here: none of them holds what has been sent.
+            batch = ()
             batch = await anext(self._batches, None)
         return Ending.NO_MORE
 
@@ -376,7 +384,8 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop reading and let the gateway go."""
-        await _cancel(self._first)
+        if self._first is not None:
+            await _cancel(self._first)
         await close_batches(self._batches)
 
 

@@ -40,6 +40,8 @@ _PAGE = 500
 _LOOK_S = 10.0
 #: Looks again after a sign that something was missed, or when the store did not answer.
 _SOON_S = 0.5
+#: To no client.
+_NONE_GIVEN: tuple[int | None, int, Sequence[StreamEvent]] = (None, -1, ())
 #: How a stored event begins.
 _PLACE = re.compile(rb'\{"seq":(\d+),(?:"part":(\d+),)?')
 
@@ -74,7 +76,7 @@ class _Topic:
     heard_s: float = 0.0
     watching: asyncio.Task[None] | None = None
     #: What was last given out: up to which `known`, after which position, and the events.
-    given: tuple[int | None, int, Sequence[StreamEvent]] = (None, -1, ())
+    given: tuple[int | None, int, Sequence[StreamEvent]] = _NONE_GIVEN
 
     def wake(self) -> None:
         """Let all clients look."""
@@ -151,6 +153,8 @@ class EventHub:
         topic = self._join(execution_id)
         try:
             batch: Sequence[StreamEvent] | None = pages.cut(first)
+            # Nothing of what was sent is held while the client waits.
+            del first
             yield _behind(place, batch or ())
             while True:
                 if batch:
@@ -171,6 +175,7 @@ class EventHub:
                     await _wait(changed, _SOON_S)
                 elif shown := _behind(place, batch):
                     yield shown
+                    shown = ()
         finally:
             self._leave(topic)
 
@@ -379,6 +384,8 @@ class EventHub:
         """Forget so many of a topic's recent events: whoever still needs them reads the log."""
         for _ in range(count):
             self.recent_bytes -= len(topic.recent.popleft().body)
+            # It has events that are to be forgotten, and what was made of them.
+            topic.given = _NONE_GIVEN
         if not topic.recent:
             self._by_age.pop(topic, None)
 

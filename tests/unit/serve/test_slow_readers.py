@@ -15,6 +15,7 @@ from httpx_sse import EventSource
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
@@ -246,6 +247,38 @@ async def test_what_waits_for_one_client_is_bounded(gateway: MemoryGateway) -> N
     assert sink.sizes[: len(sink.sizes) // 3] * 3 == sink.sizes
     assert [len(piece) for piece in sink.sizes[: len(sink.sizes) // 3]] == [2, 1, 1, 2, 1]
     assert all(sum(piece) <= 300 or len(piece) == 1 for piece in sink.sizes)
+
+
+class Noted(EventBatch[StreamEvent]):
+    """A batch that says when nobody holds it any more."""
+
+    let_go = 0
+
+    def __del__(self) -> None:
+        Noted.let_go += 1
+
+
+async def test_a_client_that_waits_holds_nothing_that_was_sent(gateway: MemoryGateway) -> None:
+    body = b'{"type":"task_progress","timestamp_ms":1,"data":{}}'
+
+    async def batches() -> AsyncIterator[Sequence[StreamEvent]]:
+        for index in (1, 2):
+            yield Noted([parse_event(index, body)])
+        await asyncio.Event().wait()
+
+    sink = Pieces()
+    sink.may_go_on.set()
+    before = Noted.let_go
+    with Observation().open_stream("sse") as notes:
+        subscription = Subscription(Settings(), batches(), Filter(), notes)
+        assert await subscription.open(10)
+        caller = Caller(gateway, Principal("key-1", "k", frozenset({"read"})), "secret")
+        running = asyncio.ensure_future(subscription.run(sink, asyncio.Future(), caller))
+        await eventually(lambda: len(sink.sizes) == 2)
+        await eventually(lambda: Noted.let_go == before + 2)
+        running.cancel()
+        await asyncio.wait([running])
+        await subscription.aclose()
 
 
 async def test_no_more_streams_than_a_key_may_hold(
