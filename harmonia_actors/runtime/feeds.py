@@ -63,8 +63,13 @@ class FeedReader:
         """Returns when the broadcaster sends its events, or cannot be told so now."""
         self._followed.add(execution_id)
         try:
-            with contextlib.suppress(FeedGone, UnknownReader):
-                await self._feed.follow([execution_id])
+            await self._feed.follow([execution_id])
+        except (FeedGone, UnknownReader):
+            # Pulling finds out, too.
+            pass
+        except Exception:
+            # Whoever waits looks into the log for all clients, and must not end by this.
+            _log.exception("a broadcaster cannot be told to send the events of %s", execution_id)
         finally:
             # Also if nobody waits for the answer any more: pulling finds out what is the matter.
             if self._pulling is None or self._pulling.done():
@@ -95,21 +100,27 @@ class FeedReader:
         """Fetch batches as long as anybody follows anything."""
         while self._followed:
             try:
-                batches = await self._feed.pull(_PULL_S)
+                for execution_id, first_seq, bodies in await self._feed.pull(_PULL_S):
+                    self._take(execution_id, first_seq, bodies)
             except UnknownReader:
                 await self._follow_again()
-                continue
             except FeedGone as error:
                 _log.info("no broadcaster at the moment: %s", error)
                 await asyncio.sleep(_AGAIN_S)
                 await self._follow_again()
-                continue
-            for execution_id, first_seq, bodies in batches:
-                self._take(execution_id, first_seq, bodies)
+            except Exception:
+                # All who follow anything depend on it: it must not end by what may pass.
+                _log.exception("what a broadcaster has cannot be had")
+                await asyncio.sleep(_AGAIN_S)
+                await self._follow_again()
 
     async def _follow_again(self) -> None:
         """What came meanwhile was missed."""
-        with contextlib.suppress(FeedGone):
+        try:
             await self._feed.follow(list(self._followed))
+        except FeedGone:
+            pass
+        except Exception:
+            _log.exception("a broadcaster cannot be told again what to send")
         for execution_id in list(self._followed):
             self._missed(execution_id)

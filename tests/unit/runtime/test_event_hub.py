@@ -13,6 +13,7 @@ import pytest
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.requests import StreamEvent
+from harmonia_actors.runtime.broadcast import Batch
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.shards import shard_of
 from persistence.errors import StoreUnavailable
@@ -458,3 +459,33 @@ async def test_a_broadcaster_that_does_not_answer_keeps_nobody_from_the_log(worl
     await world.log.commit(1, last=True)
     async with asyncio.timeout(10):
         assert seqs(await rest) == [4, 5]
+
+
+async def test_an_error_that_nobody_expects_ends_no_following(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else all clients would ask the store again and again, until somebody else comes."""
+    errors = {name: RuntimeError(f"odd {name}") for name in ("follow", "pull", "follow again")}
+    follow, pull = world.feed.follow, world.feed.pull
+
+    def fail_once(name: str) -> None:
+        if name in errors:
+            raise errors.pop(name)
+
+    async def odd_follow(execution_ids: Sequence[str]) -> None:
+        fail_once("follow" if "follow" in errors else "follow again")
+        await follow(execution_ids)
+
+    async def odd_pull(wait_s: float) -> Sequence[Batch]:
+        fail_once("pull")
+        return await pull(wait_s)
+
+    world.feed.follow, world.feed.pull = odd_follow, odd_pull  # type: ignore[method-assign]
+    client = asyncio.ensure_future(world.receive())
+    await until(lambda: not errors and world.feed.broadcast.counts()["followed"])
+    await until(lambda: world.hub._topics["exec-1"].known is not None)
+    await world.log.commit(2, last=True)
+    async with asyncio.timeout(10):
+        assert seqs(await client) == [1, 2, 3]
+    odd = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert odd == ["odd follow", "odd pull", "odd follow again"]
