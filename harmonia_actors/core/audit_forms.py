@@ -37,6 +37,14 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _storable(value: Any) -> bool:
+    """Of JSON's texts those that are UTF-8: half a surrogate is not."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -72,7 +80,7 @@ def _line(value: Any) -> bool:
         "timestamp_ms",
     }:
         return False
-    is_fit = _text(value["text"]) and _whole(value["timestamp_ms"])
+    is_fit = _storable(value["text"]) and _whole(value["timestamp_ms"])
     return is_fit and value["stream"] in STREAMS and value.get("level", LEVELS[0]) in LEVELS
 
 
