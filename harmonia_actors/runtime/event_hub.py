@@ -321,11 +321,9 @@ class EventHub:
 
     async def _look_first(self, topic: _Topic) -> bool:
         """From here on events are heard of; those before are read by the clients that need them."""
-        found = await self._store.read_execution(topic.execution_id, rows=False)
-        if found is None:
+        topic.known = await self._store.read_seq(topic.execution_id)
+        if topic.known is None:
             raise Missing(topic.execution_id)
-        topic.known = found.seq
-        topic.is_over = _is_final(found.fields)
         topic.wake()
         return False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import random
 from collections.abc import AsyncIterator, Sequence
 
@@ -186,42 +185,6 @@ async def test_what_is_kept_of_recent_events_is_bounded_by_bytes(world: World) -
 
 def bytes_of(events: Sequence[StreamEvent | StoredEvent]) -> int:
     return sum(len(event.body) for event in events)
-
-
-def events_in_memory() -> int:
-    gc.collect()
-    return sum(isinstance(each, StreamEvent) for each in gc.get_objects())
-
-
-async def follow(world: World, seen: list[int]) -> None:
-    """A client that holds nothing itself; `seen` gets the number of the last event of a batch."""
-    async for batch in world.hub.events(world.log.name, after=0):
-        if batch:
-            seen.append(batch[-1].index)
-        del batch
-
-
-async def test_clients_that_wait_hold_nothing_that_they_were_sent(world: World) -> None:
-    before = events_in_memory()
-    seen: list[list[int]] = [[], []]
-    clients = [asyncio.ensure_future(follow(world, each)) for each in seen]
-
-    async def commit(count: int, *, last: bool = False) -> None:
-        await world.log.commit(count, last=last)
-        await until(lambda: [each[-1:] for each in seen] == [[len(world.log.bodies)]] * 2)
-
-    await world.log.commit(1_200, tell=False)
-    await commit(1, last=False)
-    await commit(3)
-    kept = world.hub._topics[world.log.name].recent
-    assert events_in_memory() == before + len(kept)
-    # What is kept for those who come goes when there is no room, and what was made of it with it.
-    world.hub._recent_bytes_max = 0
-    await commit(1)
-    assert not kept
-    assert events_in_memory() == before
-    await commit(0, last=True)
-    await asyncio.gather(*clients)
 
 
 async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes(world: World) -> None:
