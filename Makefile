@@ -25,7 +25,8 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-browser simulate chaos mutants bench bench-full lint format docs lock clean
+.PHONY: help install demo test test-browser simulate chaos mutants bench bench-full bench-events \
+  lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +65,9 @@ bench: $(STAMP) ## Compare with raw Ray and DBOS, in about ten minutes
 
 bench-full: $(STAMP) ## Compare with all peers; hours, and a second call goes on
 	@$(BIN)/python -m benchmarks.run --form full $(BENCH)
+
+bench-events: $(STAMP) ## Send events to 1,000 subscribers, beside a bare server; ten minutes
+	@$(BIN)/python -m benchmarks.events $(BENCH)
 
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 from benchmarks import actions
-from harmonia_actors.components.contract import Component
+from harmonia_actors.components.contract import Component, TaskContext
 
 __all__ = ["component"]
 
@@ -52,3 +54,36 @@ def collect(values: list[Any]) -> actions.Report:
 async def sleep(amount: float) -> actions.Report:
     """Wait without holding a process."""
     return await actions.perform_waiting("sleep", amount, [])
+
+
+@component.action
+async def emit(
+    gate: str,
+    per_s: float,
+    count: int,
+    after_s: float = 0.0,
+    size: int = 0,
+    *,
+    context: TaskContext,
+) -> int:
+    """Wait until a file is there, then report progress at fixed times: each report is an event."""
+    if gate not in _gates:
+        _gates[gate] = asyncio.ensure_future(_opened(Path(gate)))
+    await asyncio.shield(_gates[gate])
+    loop = asyncio.get_running_loop()
+    begun = loop.time() + after_s
+    for number in range(count):
+        await asyncio.sleep(max(0.0, begun + number / per_s - loop.time()))
+        context.progress(0.5, f"{number}".ljust(size, "."))
+    return count
+
+
+#: One look for all attempts that wait at the same gate.
+_gates: dict[str, asyncio.Future[None]] = {}
+_LOOK_S = 0.02
+
+
+async def _opened(gate: Path) -> None:
+    # Whoever opens it is another process.
+    while not gate.exists():  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(_LOOK_S)

@@ -15,7 +15,7 @@ import psutil
 
 from harmonia_serve.cli.installation.processes import memory_bytes, runs
 
-__all__ = ["Usage", "Watch", "commit", "facts"]
+__all__ = ["Usage", "Watch", "busy_s", "commit", "facts"]
 
 _SAMPLE_S = 2.0
 _GRACE_S = 5.0
@@ -101,7 +101,7 @@ class Watch:
         self.look()
         self._peak_mb = 0.0
         known, cpu_s = set(self._seen), sum(self._cpu.values())
-        begun, busy_s = time.monotonic(), _busy_s()
+        begun, busy_before_s = time.monotonic(), busy_s()
         ended = threading.Event()
 
         def sample() -> None:
@@ -117,7 +117,7 @@ class Watch:
             sampler.join()
         _, count = self.look()
         used = sum(self._cpu.values()) - cpu_s
-        others = max(_busy_s() - busy_s - used, 0) / (time.monotonic() - begun) * 100
+        others = max(busy_s() - busy_before_s - used, 0) / (time.monotonic() - begun) * 100
         return value, Usage(self._peak_mb, count, len(self._seen - known), used, others)
 
     def rest(self, seconds: float) -> Usage:
@@ -142,7 +142,7 @@ class Watch:
         return len(left)
 
 
-def _busy_s() -> float:
+def busy_s() -> float:
     """Seconds that the cores of the machine have worked, all together; whoever it was for."""
     times = psutil.cpu_times()
     resting = times.idle + getattr(times, "iowait", 0.0)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.catalogue import CLASSES, SYSTEMS, WORKLOADS
+from benchmarks.fanout.document import section
 from benchmarks.ledger import Ledger
 from benchmarks.plots import write_plots
 from benchmarks.summary import summarise
 from benchmarks.tables import aims_table, cases_table, derived_table, systems_table, table
 
-__all__ = ["newest", "page", "write_report"]
+__all__ = ["events_of", "newest", "page", "write_page", "write_report"]
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -37,6 +38,7 @@ make bench                                  # Harmonia, raw Ray, DBOS: about ten
 make bench-full                             # all systems and sizes: hours; a second call goes on
 make bench BENCH="--systems harmonia --workloads W4 --rounds 1"     # a part
 make bench-full WFINSTANCES=path/to/folder  # with recorded workflows in WfFormat, for W5
+make bench-events                           # events to 1,000 subscribers (W8): ten minutes
 ```
 
 Peers are installed from PyPI into environments of their own, in the versions of
@@ -100,6 +102,9 @@ not what was measured on such a cluster.
   METG(50 %) times the cores of the cluster, cores are the limit, and not the engine.
 - **Requests** grow with `HARMONIA_REST_REPLICAS`, and open streams with
   `HARMONIA_STREAM_REPLICAS`, until the store is the limit.
+- **Events** of a commit go to a broadcaster once, and from there to each replica that has somebody
+  for them; what comes while a call is under way goes together in the next. A broadcaster takes one
+  core: `HARMONIA_BROADCASTERS` shares the executions among several.
 
 So 10 nodes are limited by the tasks' own work unless tasks are tiny; 100 nodes by the execution
 actors of single large executions; 1,000 nodes by the store.
@@ -107,18 +112,24 @@ actors of single large executions; 1,000 nodes by the store.
 
 
 def write_report(ledger: Ledger, results: Path) -> tuple[Path, Path]:
-    """Write JSON, plots and page; where the JSON and the page are.
-
-    The page of the project's own results is the one of this folder.
-    """
+    """Write JSON, plots and page; where the JSON and the page are."""
     document = summarise(ledger.header, ledger.lines)
     results.mkdir(parents=True, exist_ok=True)
     document["plots"] = write_plots(document, results)
     path = results / f"{document['form']}.json"
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path, write_page(results)
+
+
+def write_page(results: Path) -> Path:
+    """Write the page of the results that there are; where it is.
+
+    The page of the project's own results is the one of this folder.
+    """
     target = FOLDER if results.resolve() == RESULTS else results
-    (target / _PAGE).write_text(page(newest(results), _from(target, results)), encoding="utf-8")
-    return path, target / _PAGE
+    made = page(newest(results), _from(target, results), events_of(results))
+    (target / _PAGE).write_text(made, encoding="utf-8")
+    return target / _PAGE
 
 
 def _from(folder: Path, results: Path) -> str:
@@ -136,13 +147,22 @@ def newest(results: Path) -> Json | None:
     return None
 
 
-def page(document: Json | None, folder: str) -> str:
+def events_of(results: Path) -> Json | None:
+    """The results of W8, which is measured by itself."""
+    path = results / "events.json"
+    if not path.is_file():
+        return None
+    found: Json = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def page(document: Json | None, folder: str, events: Json | None = None) -> str:
     """The page; without results it tells how they are had, and what they will be of."""
     classes = table(["class", "what survives"], [list(item) for item in CLASSES.items()])
     parts = [_INTRODUCTION]
     if document is None:
         parts += ["## Results\n", "This version has not been measured yet: `make bench`.\n"]
-        parts += [_METHOD, classes + "\n", _plan(), _CAVEATS, _MODEL]
+        parts += [_METHOD, classes + "\n", _plan(), section(events), _CAVEATS, _MODEL]
         return "\n".join(parts).rstrip() + "\n"
     parts += [_run(document), _METHOD, classes + "\n", systems_table(document) + "\n", _CAVEATS]
     parts += ["## Aims\n", aims_table(document) + "\n"]
@@ -156,7 +176,7 @@ def page(document: Json | None, folder: str) -> str:
         if workload["derived"]:
             parts.append(derived_table(document, workload) + "\n")
         parts.append(cases_table(document, workload["columns"], workload["cases"]) + "\n")
-    return "\n".join([*parts, _MODEL]).rstrip() + "\n"
+    return "\n".join([*parts, section(events), _MODEL]).rstrip() + "\n"
 
 
 def _run(document: Json) -> str:
@@ -195,7 +215,7 @@ def _plan() -> str:
 
 def main() -> int:
     """Make the page again."""
-    (FOLDER / _PAGE).write_text(page(newest(RESULTS), "results"), encoding="utf-8")
+    write_page(RESULTS)
     return 0
 
 

@@ -12,7 +12,7 @@ from benchmarks.figures import percentile, spread_of
 from benchmarks.ledger import Line
 from benchmarks.workloads.workload import Column, Workload
 
-__all__ = ["IDLE", "summarise"]
+__all__ = ["IDLE", "cases_of", "summarise"]
 
 #: The name, as workload and as case, of what a system is like before it has anything to do.
 IDLE = "start and idle"
@@ -47,7 +47,7 @@ def summarise(header: Json, lines: Sequence[Line]) -> Json:
         ],
         "idle": {
             "columns": [asdict(column) for column in _IDLE_COLUMNS],
-            "cases": _cases(IDLE, names, lines),
+            "cases": cases_of(IDLE, names, lines),
         },
         "workloads": [
             _workload(workload, names, lines)
@@ -62,7 +62,7 @@ def summarise(header: Json, lines: Sequence[Line]) -> Json:
 
 
 def _workload(workload: Workload, systems: Sequence[str], lines: Sequence[Line]) -> Json:
-    cases = _cases(workload.id, systems, lines)
+    cases = cases_of(workload.id, systems, lines)
     derived = {}
     for system in systems:
         points = [
@@ -82,7 +82,7 @@ def _workload(workload: Workload, systems: Sequence[str], lines: Sequence[Line])
     }
 
 
-def _cases(workload: str, systems: Sequence[str], lines: Sequence[Line]) -> list[Json]:
+def cases_of(workload: str, systems: Sequence[str], lines: Sequence[Line]) -> list[Json]:
     """In the order in which they were run first, each with what every system made of it."""
     ours = [line for line in lines if line.workload == workload]
     order = {line.case: None for system in systems for line in ours if line.system == system}

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from harmonia_actors.core.origins import origin_as_sent
+from harmonia_actors.settings_handing_out import HandingOutSettings
+from harmonia_actors.settings_telling import TellingSettings
 
 __all__ = ["Settings"]
 
@@ -21,7 +23,7 @@ _WARM_LEAST: Final = 2
 _PLACES_FOR_OTHERS: Final = 2
 
 
-class Settings(BaseSettings):
+class Settings(HandingOutSettings, TellingSettings):
     """All settings. Units are in the names: `_ms`, `_s`, `_bytes`, `_max` (a count)."""
 
     model_config = SettingsConfigDict(env_prefix="HARMONIA_", frozen=True, extra="ignore")
@@ -202,9 +204,7 @@ class Settings(BaseSettings):
         "who follow everything.",
     )
     stream_messages_max: int = Field(
-        1_000,
-        gt=0,
-        description="Messages a WebSocket client may send in vain before it is cut off.",
+        1_000, gt=0, description="Messages a WebSocket client sends in vain before it is cut off."
     )
 
     # Workflows
@@ -264,14 +264,8 @@ class Settings(BaseSettings):
         ge=0,
         description="Time an attempt has to stop by itself before its process is killed.",
     )
-    progress_interval_ms: int = Field(
-        200, ge=0, description="Shortest time between two progress reports of one attempt."
-    )
     start_report_ms: int = Field(
         5, ge=0, description="A start is told at once if the attempt runs longer than this."
-    )
-    events_per_execution_max: int = Field(
-        200_000, gt=0, description="Progress events stop beyond this many events of one execution."
     )
     log_entries_max: int = Field(
         100_000,
@@ -339,6 +333,9 @@ class Settings(BaseSettings):
     )
 
     # Pools
+    broadcasters: int = Field(
+        1, ge=1, description="Actors that hand events to replicas, of a share of executions each."
+    )
     node_types: tuple[dict[str, float], ...] = Field(
         (),
         description="Resources of nodes that the autoscaler may add, as JSON, where Harmonia "
@@ -377,21 +374,6 @@ class Settings(BaseSettings):
     async_attempts_max: int = Field(
         1_000, gt=0, description="Attempts of async actions that one actor runs at a time."
     )
-    batch_target_ms: int = Field(
-        20,
-        ge=0,
-        description="Work handed to a task actor in one call, by how long its actions take.",
-    )
-    batch_bytes_max: int = Field(8_000_000, gt=0, description="Inputs handed over in one call.")
-    attempts_in_flight_max: int = Field(
-        2_000, gt=0, description="Attempts of one execution handed out at a time; the rest waits."
-    )
-    in_flight_bytes_max: int = Field(
-        128_000_000,
-        gt=0,
-        description="Inputs of all attempts that one execution actor has handed out.",
-    )
-    batch_attempts_max: int = Field(256, gt=0, description="Attempts handed over in one call.")
     quarantine_crashes: int = Field(
         3,
         gt=1,
@@ -414,7 +396,6 @@ class Settings(BaseSettings):
         gt=0,
         description="Lease of an execution actor on its executions, renewed at a third.",
     )
-
     unreachable_s_max: float = Field(
         60.0,
         gt=0,

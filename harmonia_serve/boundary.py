@@ -32,12 +32,15 @@ from harmonia_serve.problems import (
 )
 from harmonia_serve.unread_bodies import UnreadBody
 
-__all__ = ["QUERY_KEYS", "Boundary", "close_reason", "surface_path"]
+__all__ = ["DIRECT", "QUERY_KEYS", "Boundary", "close_reason", "surface_path"]
 
 _log = logging.getLogger(__name__)
 
 #: Where the keys that were in the query string wait in the scope for authentication.
 QUERY_KEYS: Final = "harmonia.query_keys"
+#: Where the scope has the server's own send. Between it and a route's lie half a dozen calls, which
+#: have nothing to say to the messages of a stream that has begun, and there may be thousands.
+DIRECT: Final = "harmonia.direct_send"
 
 #: What every answer carries unless the route says otherwise.
 _HEADERS: Final = (
@@ -117,6 +120,7 @@ class Boundary:
             # As GET, for whatever route, but for the body.
             scope = {**scope, "method": "GET"}
             send = _without_body(send)
+        scope[DIRECT] = send
         exchange = UnreadBody(scope, receive, send)
 
         async def send_with_headers(message: Message) -> None:
@@ -157,6 +161,7 @@ class Boundary:
         """Refusals are an accept and a close, so that browsers can see the code."""
         started = time.perf_counter()
         link = _Link(receive, send)
+        scope[DIRECT] = send
         try:
             await self._app(scope, link.receive, link.send)
         except HarmoniaError as error:

@@ -150,9 +150,12 @@ class Gateway(Protocol):
         """A file of the workspace. Raises ResourceNotFound; never leaves the workspace."""
         ...
 
-    def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
+    def events(
+        self, execution_id: str, *, after: int, part: int = 0
+    ) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events with seq > `after`: first the history, then live, in batches, until the last.
 
+        Log lines that follow event `after` are among them, behind the first `part` events of lines.
         Raises ExecutionNotFound before the first batch. The first batch comes as soon as the
         execution is known to exist, empty if it has no events yet, so that an answer can begin;
         there is none at all if the execution has ended and nothing follows `after`. Any other

@@ -6,15 +6,25 @@ module must not know the gateway.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from harmonia_actors.core.event_batches import made_once
 from harmonia_actors.core.requests import AnyEvent
 from harmonia_actors.core.summary import SUMMARY_TYPE
 
@@ -38,36 +48,82 @@ class _Snapshot(Collector):
             yield GaugeMetricFamily(name, name.removeprefix("harmonia_").replace("_", " "), value)
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What one kind of stream has delivered. Plain numbers: each send adds to them."""
+
+    events: int = 0
+    #: How many ages fell into which bucket, the last one of no bound; and all ages together.
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
+    seconds: float = 0.0
+
+    def add_age(self, seconds: float, count: int = 1) -> None:
+        """So many events of this age."""
+        self.buckets[bisect.bisect_left(_SECONDS, seconds)] += count
+        self.seconds += seconds * count
+
+
+class _Deliveries(Collector):
+    """The tallies of all kinds, as Prometheus reads them."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, _Tally] = {}
+
+    def of(self, surface: str) -> _Tally:
+        """The tally of one kind of stream."""
+        return self._tallies.setdefault(surface, _Tally())
+
+    def collect(self) -> Iterator[Metric]:
+        """One counter and one histogram, by kind."""
+        delivered = CounterMetricFamily(
+            "harmonia_events_delivered",
+            "Events sent to subscribers, each as often as it was sent",
+            labels=("surface",),
+        )
+        seconds = HistogramMetricFamily(
+            "harmonia_event_delivery_seconds",
+            "Age of an event when it has been sent, if it happened while the stream was open",
+            labels=("surface",),
+        )
+        bounds = [*map(floatToGoString, _SECONDS), "+Inf"]
+        for surface, tally in sorted(self._tallies.items()):
+            delivered.add_metric((surface,), tally.events)
+            reached = list(zip(bounds, accumulate(tally.buckets), strict=True))
+            seconds.add_metric((surface,), reached, tally.seconds)
+        yield delivered
+        yield seconds
+
+
 class StreamNotes:
     """What one stream tells of itself."""
 
-    __slots__ = ("_delivered", "_dropped", "_opened_ms", "_seconds", "_surface")
+    __slots__ = ("_dropped", "_opened_ms", "_surface", "_tally")
 
-    def __init__(
-        self, surface: str, delivered: Counter, seconds: Histogram, dropped: Counter
-    ) -> None:
+    def __init__(self, surface: str, tally: _Tally, dropped: Counter) -> None:
         self._surface = surface
-        self._delivered = delivered.labels(surface)
-        self._seconds = seconds.labels(surface)
+        self._tally = tally
         self._dropped = dropped
         self._opened_ms = time.time_ns() // 1_000_000
 
     def note_delivered(self, events: Sequence[AnyEvent]) -> None:
         """Count events that have been sent, and how old those are that happened meanwhile."""
-        self._delivered.inc(len(events))
+        self._tally.events += len(events)
         now_ms = time.time_ns() / 1e6
-        for event in reversed(events):
-            at_ms = _at_ms(event)
-            if event.type == SUMMARY_TYPE or at_ms is None:
-                continue
+        for at_ms, count in reversed(made_once(events, "times", _times)):
             if at_ms < self._opened_ms:
                 # History, like all before it.
                 return
-            self._seconds.observe(max(0.0, now_ms - at_ms) / 1000)
+            self._tally.add_age(max(0.0, now_ms - at_ms) / 1000, count)
 
     def note_dropped(self, reason: str) -> None:
         """Count that the stream was ended although there may be more to come."""
         self._dropped.labels(self._surface, reason).inc()
+
+
+def _times(events: Sequence[AnyEvent]) -> Sequence[tuple[int, int]]:
+    """The times of events in their order, each with how many in a row have it."""
+    told = (_at_ms(event) for event in events if event.type != SUMMARY_TYPE)
+    return [(at_ms, len(list(same))) for at_ms, same in groupby(told) if at_ms is not None]
 
 
 def _at_ms(event: AnyEvent) -> int | None:
@@ -102,19 +158,8 @@ class Observation:
             ("surface",),
             registry=self._registry,
         )
-        self._delivered = Counter(
-            "harmonia_events_delivered",
-            "Events sent to subscribers, each as often as it was sent",
-            ("surface",),
-            registry=self._registry,
-        )
-        self._delivery_seconds = Histogram(
-            "harmonia_event_delivery_seconds",
-            "Age of an event when it has been sent, if it happened while the stream was open",
-            ("surface",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+        self._deliveries = _Deliveries()
+        self._registry.register(self._deliveries)
         self._dropped = Counter(
             "harmonia_streams_dropped",
             "Streams that were ended by the service before their last event, by reason",
@@ -134,7 +179,7 @@ class Observation:
         gauge = self._streams.labels(surface)
         gauge.inc()
         try:
-            yield StreamNotes(surface, self._delivered, self._delivery_seconds, self._dropped)
+            yield StreamNotes(surface, self._deliveries.of(surface), self._dropped)
         finally:
             gauge.dec()
 

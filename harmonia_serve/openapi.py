@@ -74,6 +74,13 @@ all executions in the order of their commits, in the WebSocket's envelope with a
 also the `id:`. They begin now, or after `?after=CURSOR` (`0`: all that is kept), and do not end by
 themselves. An event `gap` says that events are missing.
 
+**Log lines.** What tasks write are events `task_log`: `{"task_name", "attempt", "lines":
+[{"stream": "log", "stdout" or "stderr", "level", "text", "timestamp_ms"}, …], "dropped"}`, where
+`dropped` lines are missing before these. They are sent with `?logs=true`, or if `?type=` names
+them. They have the `seq` of the event before and a `part`; their id is both, like `12-3`.
+
+**An end.** `?until=ID` ends the stream of an execution with that event.
+
 **Filters.** All streams take `?type=` (types with commas between them) and `?task=`; those of all
 executions also `?workflow_id=` and `?status=`. They do not change ids. Where nothing is wanted for
 long, an `id:` without data (on WebSocket `{"cursor", "type": "cursor"}`) says how far it has come.

@@ -12,10 +12,11 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticKnownError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from starlette.requests import HTTPConnection
 
+from harmonia_actors.core.cursors import parse_place
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_actors.settings import Settings
 from harmonia_serve.gateway import PageRequest
@@ -58,6 +59,12 @@ def _digits_only(value: Any) -> Any:
     """Of all ways in which Python writes a whole number, the one that everybody does."""
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         raise PydanticKnownError("int_parsing")
+    return value
+
+
+def _id_of_an_event(value: str | None) -> str | None:
+    if value is not None and parse_place(value) is None:
+        raise PydanticCustomError("id_of_an_event", "Input should be the id of an event, like 12")
     return value
 
 
@@ -122,16 +129,19 @@ class FilterQuery(_Parameters):
     task: _Filter = Field(
         None, max_length=_FILTER_LENGTH_MAX, description="Only events of the task with this name"
     )
+    logs: bool = Field(
+        False, description="`true`: log lines of tasks are sent, too, as `task_log`, in any case"
+    )
 
 
 class StreamQuery(FilterQuery):
     """Where in the log a stream starts."""
 
-    after: Annotated[int | None, BeforeValidator(_digits_only), Query()] = Field(
+    after: Annotated[str | None, AfterValidator(_id_of_an_event), Query()] = Field(
         None,
-        ge=0,
-        le=2**53,
-        description="Only events with a higher seq are sent; the Last-Event-ID header wins",
+        max_length=_FILTER_LENGTH_MAX,
+        description="Only events after the one with this id (its seq, and `12-3` for log lines) "
+        "are sent; the Last-Event-ID header wins",
     )
 
 
@@ -142,6 +152,11 @@ class ExecutionStreamQuery(StreamQuery):
         "full",
         description="`summary`: in place of the tasks' events, now and then what they come to, as "
         "`execution_progress`",
+    )
+    until: Annotated[str | None, AfterValidator(_id_of_an_event), Query()] = Field(
+        None,
+        max_length=_FILTER_LENGTH_MAX,
+        description="The stream ends with the event of this id",
     )
 
 

@@ -172,6 +172,7 @@ class ExecutionState(_Answer):
         None, description="If it was restored with edits: those of input and of task_inputs"
     )
     last_seq: int | None = Field(None, description="Seq of the last event so far")
+    last_id: str | None = Field(None, description="The same, or the id of log lines after it")
 
 
 class ExecutionSummary(_Answer):

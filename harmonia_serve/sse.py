@@ -7,9 +7,9 @@ framing three fields is all that is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,12 +17,15 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from harmonia_actors.core.errors import HarmoniaError
+from harmonia_actors.core.event_batches import made_once
 from harmonia_serve import identifiers
 from harmonia_serve.auth import caller_of
+from harmonia_serve.boundary import DIRECT
 from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import log_unexpected
 from harmonia_serve.queries import EventStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs, observed
+from harmonia_serve.starts import start_after
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -34,7 +37,6 @@ from harmonia_serve.streams import (
     in_time,
     installation_stream,
     let_go,
-    start_after,
 )
 
 __all__ = ["PREFIX", "frame", "readable_by", "router"]
@@ -72,7 +74,7 @@ async def stream_events(
     """Every event of an execution: what has happened, then live, until it ends."""
     execution_id = identifiers.execution_id(execution_id)
     after = start_after(query.after, request.headers)
-    framing = partial(frame, envelope=query.envelope)
+    framing = _ENVELOPES if query.envelope else _DATA
     stream = execution_stream("sse", execution_id, query, after, context.gateway, context.settings)
     return _EventStream(context, request, stream, framing)
 
@@ -99,8 +101,7 @@ async def stream_installation_events(
     Harmonia has written their executions) or `unknown_cursor`.
     """
     stream = installation_stream("sse_installation", query, request, context.gateway)
-    framing = partial(frame, envelope=True)
-    return _EventStream(context, request, stream, framing)
+    return _EventStream(context, request, stream, _ENVELOPES)
 
 
 def readable_by(headers: Headers, allowed: tuple[str, ...]) -> dict[str, str]:
@@ -126,6 +127,22 @@ def frame(event: AnyEvent, *, envelope: bool = False) -> bytes:
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.cursor.encode(), event.type.encode(), data)
 
 
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How events become bytes, once for all subscribers who are sent the same ones."""
+
+    form: str
+    envelope: bool
+
+    def frames(self, events: Sequence[AnyEvent]) -> bytes:
+        """All frames in a row."""
+        return b"".join([frame(event, envelope=self.envelope) for event in events])
+
+
+_DATA: Final = Framing("sse", envelope=False)
+_ENVELOPES: Final = Framing("sse_envelope", envelope=True)
+
+
 @router.get("/metrics", include_in_schema=False, dependencies=needs(SCOPE))
 async def metrics(context: ContextOf) -> Response:
     """What this surface counts about itself: its replicas are processes of their own."""
@@ -142,7 +159,7 @@ class _EventStream(Response):
         context: Context,
         request: Request,
         stream: Stream,
-        framing: Callable[[AnyEvent], bytes],
+        framing: Framing,
     ) -> None:
         shared = readable_by(request.headers, context.settings.allowed_origins)
         plain = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -153,6 +170,7 @@ class _EventStream(Response):
         self._caller = caller_of(request)
         self._source = stream
         self._framing = framing
+        self._direct: Send = request.scope[DIRECT]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the subscription, so that errors are still an answer of their own, then stream."""
@@ -176,7 +194,7 @@ class _EventStream(Response):
 
     async def _stream(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sink = _Sink(send, self._framing, self._source.after)
+        sink = _Sink(send, self._direct, self._framing, self._source.after)
         try:
             await sink.send_bytes(_OPENED)
             ending = await subscription.run(sink, _left(receive), self._caller)
@@ -206,14 +224,18 @@ class _EventStream(Response):
 class _Sink:
     """Sends frames as chunks of the answer; `sent` is what the client is to resume after."""
 
-    def __init__(self, send: Send, framing: Callable[[AnyEvent], bytes], after: str) -> None:
+    def __init__(self, send: Send, direct: Send, framing: Framing, after: str) -> None:
+        """`direct`: the server's own send, for what is one of thousands."""
         self._send = send
+        self._direct = direct
         self._framing = framing
         self._head = _RETRY
         self.sent = after
 
     async def send_events(self, events: Sequence[AnyEvent]) -> None:
-        await self.send_bytes(self._head + b"".join(map(self._framing, events)))
+        frames = made_once(events, self._framing.form, self._framing.frames)
+        chunk = self._head + frames if self._head else frames
+        await self._direct({"type": "http.response.body", "body": chunk, "more_body": True})
         self._head = b""
         self.sent = events[-1].cursor
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from harmonia_actors.core.cursors import Cursor, parse_cursor
+from harmonia_actors.core.cursors import Place, parse_place
 from harmonia_actors.core.errors import (
     HarmoniaError,
     NotFound,
@@ -29,6 +28,7 @@ from harmonia_actors.core.errors import (
     ServiceUnavailable,
     ValidationFailed,
 )
+from harmonia_actors.core.event_batches import EventBatch, made_once
 from harmonia_actors.settings import Settings
 from harmonia_serve import identifiers
 from harmonia_serve.auth import Caller
@@ -37,6 +37,7 @@ from harmonia_serve.event_filters import Filter, execution_filter, installation_
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
+from harmonia_serve.starts import close_batches, start_cursor, up_to
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -53,13 +54,10 @@ __all__ = [
     "in_time",
     "installation_stream",
     "let_go",
-    "start_after",
-    "start_cursor",
 ]
 
 #: The scope that a stream needs, when it opens and as long as it is open.
 SCOPE: Final = "read"
-_SEQ_DIGITS_MAX: Final = 16
 #: When to ask again, if there is no room for a stream.
 _RETRY_S: Final = 5
 
@@ -71,6 +69,7 @@ class Ending(Enum):
     """Why a stream came to its end, when nothing went wrong."""
 
     LAST_EVENT = "the execution has ended"
+    NO_MORE = "there are no more events to send"
     EXPIRED = "the stream has reached its greatest age"
     GONE = "the client has left"
     LEAVING = "this replica of the service is going"
@@ -175,61 +174,45 @@ class StreamSlots:
                 del self._by_key[key_id]
 
 
-def start_after(after: int | None, headers: Headers) -> int:
-    """The seq after which a stream starts. Raises ValidationFailed.
-
-    A browser that reconnects keeps the query of its first request and adds Last-Event-ID, so the
-    header wins.
-    """
-    last = headers.get("last-event-id")
-    if not last:
-        return after or 0
-    if not (last.isascii() and last.isdecimal()) or len(last) > _SEQ_DIGITS_MAX:
-        message = f"must be the id of an event, a whole number, not '{last[:100]}'"
-        raise ValidationFailed("request", [Problem("Last-Event-ID", message)])
-    return int(last)
-
-
-def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
-    """The same for the stream of the whole installation; None means from now on."""
-    last = headers.get("last-event-id")
-    field, text = ("Last-Event-ID", last) if last else ("after", after)
-    if text is None:
-        return None
-    cursor = parse_cursor(text)
-    if cursor is None:
-        message = (
-            "must be a cursor that this stream has sent, like 1795000000000-42, or 0 for all that "
-            f"is kept, not '{text[:100]}'"
-        )
-        raise ValidationFailed("request" if last else "query", [Problem(field, message)])
-    return cursor
-
-
 class Subscription:
-    """Events for one client. To be closed with `aclose` whatever happens."""
+    """Events for one client. To be closed with `aclose` whatever happens.
+
+    One task reads and sends. It sets no timer and makes no other task for that: thousands of such
+    streams may have to send the same event. Whatever is due by the clock is seen to by `run`.
+    """
 
     def __init__(
         self,
         settings: Settings,
         batches: Batches,
-        wanted: Filter | None,
+        wanted: Filter,
         notes: StreamNotes,
+        *,
+        tells_position: bool = True,
     ) -> None:
-        """`wanted`: which of the events the client is to see; None for all."""
+        """`wanted`: which of the events the client is to see.
+
+        `tells_position`: whether it is told where the stream is if there is nothing for it to see.
+        """
         self._settings = settings
         self._batches = batches
         self._wanted = wanted
         self._notes = notes
-        #: What is left to be sent of the batch that was read last, and whether it is the last.
+        self._tells_position = tells_position
+        #: What is left to be sent of the batch that was read last.
         self._rest: Sequence[AnyEvent] = ()
-        self._ends = False
         #: Cursors of the last event that was looked at, and of the last that the client has heard
         #: of: they differ while nothing is wanted.
         self._passed = self._told = ""
-        self._reading = asyncio.ensure_future(_next(self._batches))
+        #: The reading of the first batch, until that is sent.
+        self._first: asyncio.Future[Sequence[AnyEvent] | None] | None
+        self._first = asyncio.ensure_future(_next(self._batches))
+        self._clock = asyncio.get_running_loop().time
+        #: Held while something is sent; and since when it is, if events are.
+        self._turn = asyncio.Lock()
+        self._sending_since: float | None = None
         #: When the caller's key was last known to be good.
-        self._confirmed = asyncio.get_running_loop().time()
+        self._confirmed = self._clock()
         self._leaving: asyncio.Future[Any] | None = None
         self._is_given_up = False
 
@@ -245,8 +228,11 @@ class Subscription:
         False if there is nothing to come: the execution has ended and all its events are known
         to the client. Raises what the gateway raises, like ExecutionNotFound.
         """
-        done, _ = await asyncio.wait({self._reading}, timeout=wait_s)
-        return not done or self._reading.result() is not None
+        first = self._first
+        if first is None:
+            return True
+        done, _ = await asyncio.wait({first}, timeout=wait_s)
+        return not done or first.result() is not None
 
     async def run(self, sink: Sink, gone: Awaitable[Any], caller: Caller) -> Ending:
         """Send events to the sink until the last one, the greatest age, or `gone` completes.
@@ -257,47 +243,74 @@ class Subscription:
         PermissionDenied once the caller's key is no longer good, and ServiceUnavailable if that
         cannot be known for long.
         """
-        clock = asyncio.get_running_loop().time
-        expires = clock() + self._settings.stream_age_s_max
-        beat = clock() + self._settings.stream_heartbeat_s
         leaving = self._leaving = asyncio.ensure_future(gone)
         if self._is_given_up:
             leaving.cancel()
+        sending = asyncio.ensure_future(self._send_all(sink))
         try:
-            while True:
-                wait_s = max(0.0, min(expires, beat) - clock())
-                await asyncio.wait(
-                    {self._reading, leaving},
-                    timeout=wait_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if self._is_given_up:
-                    await self._tell_position(sink)
-                    return Ending.LEAVING
-                if leaving.done():
-                    leaving.result()
-                    return Ending.GONE
-                if self._reading.done() and await self._pass_on(sink):
-                    await self._tell_position(sink)
-                    return Ending.LAST_EVENT
-                if clock() >= expires:
-                    await self._tell_position(sink)
-                    return Ending.EXPIRED
-                if clock() >= beat:
-                    await self._confirm(caller)
-                    await self._tell_position(sink)
-                    await self._in_time(sink.send_sign_of_life())
-                    beat = clock() + self._settings.stream_heartbeat_s
+            return await self._accompany(sending, leaving, sink, caller)
         except (SlowReader, HarmoniaError) as error:
             if not isinstance(error, NotFound):
                 self._notes.note_dropped(error.code)
             raise
         finally:
+            await _cancel(sending)
             await _cancel(leaving)
+
+    async def _accompany(
+        self,
+        sending: asyncio.Future[Ending],
+        leaving: asyncio.Future[Any],
+        sink: Sink,
+        caller: Caller,
+    ) -> Ending:
+        """See to all that is due by the clock while events are being sent."""
+        settings, clock = self._settings, self._clock
+        expires = clock() + settings.stream_age_s_max
+        beat = clock() + settings.stream_heartbeat_s
+        while True:
+            wait_s = max(0.0, min(expires, beat, self._late_at()) - clock())
+            await asyncio.wait(
+                {sending, leaving}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._is_given_up and not sending.done():
+                return await self._break_off(sending, sink, Ending.LEAVING)
+            if leaving.done() and not self._is_given_up:
+                leaving.result()
+                return Ending.GONE
+            if sending.done():
+                ending = sending.result()
+                await self._tell_position(sink)
+                return ending
+            if self._sending_since is not None and clock() >= self._late_at():
+                raise SlowReader
+            if clock() >= expires:
+                return await self._break_off(sending, sink, Ending.EXPIRED)
+            if clock() >= beat:
+                await self._confirm(caller)
+                if not self._turn.locked():
+                    async with self._turn:
+                        await self._tell_position(sink)
+                        await self._in_time(sink.send_sign_of_life())
+                beat = clock() + settings.stream_heartbeat_s
+
+    async def _break_off(
+        self, sending: asyncio.Future[Ending], sink: Sink, ending: Ending
+    ) -> Ending:
+        """Stop between two pieces, where the client can resume. Raises SlowReader."""
+        await in_time(self._turn.acquire(), max(0.0, self._late_at() - self._clock()))
+        await _cancel(sending)
+        await self._tell_position(sink)
+        return ending
+
+    def _late_at(self) -> float:
+        """When what is being sent is late; or would be, if it were begun now."""
+        since = self._clock() if self._sending_since is None else self._sending_since
+        return since + self._settings.stream_send_timeout_s
 
     async def _confirm(self, caller: Caller) -> None:
         """An outage of the store is not the end of all streams, if it is short."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         try:
             await caller.confirm(SCOPE)
         except ServiceUnavailable:
@@ -306,64 +319,74 @@ class Subscription:
         else:
             self._confirmed = now
 
-    async def _pass_on(self, sink: Sink) -> bool:
-        """Send a piece of the batch that was read, then read on; True after the last event."""
-        if not self._rest:
-            batch = self._reading.result()
-            if batch is None:
-                return True
+    async def _send_all(self, sink: Sink) -> Ending:
+        """Read and send, piece by piece, until the last event or until there are no more."""
+        batch = await self._first if self._first else None
+        self._first = None
+        while batch is not None:
             if batch:
-                await self._look_at(batch, sink)
-        piece = self._cut()
-        if piece:
-            await self._in_time(sink.send_events(piece))
+                begins = not self._passed
+                self._passed = batch[-1].cursor
+                self._rest = self._wanted.of(batch)
+                if begins and not self._rest:
+                    # A client that loses the stream before any event must resume from here.
+                    async with self._turn:
+                        await self._tell_position(sink)
+                while self._rest:
+                    await self._send_piece(sink)
+                if batch[-1].last:
+                    return Ending.LAST_EVENT
+            # Thousands may wait here: none of them holds what has been sent.
+            batch = ()
+            batch = await anext(self._batches, None)
+        return Ending.NO_MORE
+
+    async def _send_piece(self, sink: Sink) -> None:
+        async with self._turn:
+            piece = self._cut()
+            self._sending_since = self._clock()
+            try:
+                await sink.send_events(piece)
+            finally:
+                self._sending_since = None
             self._notes.note_delivered(piece)
             self._told = piece[-1].cursor
-        if self._rest:
-            return False
-        if not self._ends:
-            self._reading = asyncio.ensure_future(_next(self._batches))
-        return self._ends
-
-    async def _look_at(self, batch: Sequence[AnyEvent], sink: Sink) -> None:
-        begins = not self._passed
-        self._passed = batch[-1].cursor
-        self._ends = batch[-1].last
-        self._rest = self._shown(batch)
-        if begins and not self._rest:
-            # A client that loses the stream before any event must resume from here.
-            await self._tell_position(sink)
 
     def _cut(self) -> Sequence[AnyEvent]:
         """Take from the rest what one connection may hold at a time: one event at least."""
-        rest, size, count = self._rest, 0, 0
-        for event in rest[: self._settings.stream_buffer_events_max]:
+        rest, settings = self._rest, self._settings
+        if (
+            isinstance(rest, EventBatch)
+            and len(rest) <= settings.stream_buffer_events_max
+            and made_once(rest, "size", _size) <= settings.stream_buffer_bytes_max
+        ):
+            # As it is: what is made of it for one client is good for all.
+            self._rest = ()
+            return rest
+        size = count = 0
+        for event in rest[: settings.stream_buffer_events_max]:
             size += len(event.body)
-            if count and size > self._settings.stream_buffer_bytes_max:
+            if count and size > settings.stream_buffer_bytes_max:
                 break
             count += 1
         piece, self._rest = rest[:count], rest[count:]
         return piece
 
-    def _shown(self, batch: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
-        wanted = self._wanted
-        return batch if wanted is None else [event for event in batch if wanted(event)]
-
     async def _tell_position(self, sink: Sink) -> None:
         """Unless some of what was looked at is still to be sent: none of it may be passed over."""
-        if self._told != self._passed and not self._rest:
-            await self._in_time(sink.send_position(self._passed))
-            self._told = self._passed
+        cursor = self._passed
+        if self._tells_position and self._told != cursor and not self._rest:
+            await self._in_time(sink.send_position(cursor))
+            self._told = cursor
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         await in_time(sending, self._settings.stream_send_timeout_s)
 
     async def aclose(self) -> None:
         """Stop reading and let the gateway go."""
-        await _cancel(self._reading)
-        close = getattr(self._batches, "aclose", None)
-        if close is not None:
-            await close()
+        if self._first is not None:
+            await _cancel(self._first)
+        await close_batches(self._batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,36 +396,44 @@ class Stream:
     #: What it is counted as.
     kind: str
     batches: Callable[[], Batches]
-    wanted: Filter | None
+    wanted: Filter
     #: Where to begin again, if the client was told of nothing.
     after: str
+    #: Whether the client knows what a position is.
+    tells_position: bool = True
 
     def subscribe(self, settings: Settings, notes: StreamNotes) -> Subscription:
         """Begin to read."""
-        return Subscription(settings, self.batches(), self.wanted, notes)
+        tells = self.tells_position
+        return Subscription(settings, self.batches(), self.wanted, notes, tells_position=tells)
 
 
 def execution_stream(
     kind: str,
     execution_id: str,
     query: ExecutionStreamQuery,
-    after: int,
+    after: Place,
     gateway: Gateway,
     settings: Settings,
 ) -> Stream:
     """The stream of one execution that a client asks for. Raises ValidationFailed."""
     wanted = execution_filter(query)
     is_summary = query.detail == "summary"
-    if is_summary and wanted is not None:
-        message = "cannot be 'summary' with a filter: a summary is one of all events"
+    until = None if query.until is None else parse_place(query.until)
+    is_cut = until is not None
+    if is_summary and (is_cut or query.logs or not wanted.is_plain):
+        message = "cannot be 'summary' with a filter or an end: a summary is one of all events"
         raise ValidationFailed("query", [Problem("detail", message)])
 
     def batches() -> Batches:
         if is_summary:
-            return summarised(gateway, settings, execution_id, after=after)
-        return gateway.events(execution_id, after=after)
+            return summarised(gateway, settings, execution_id, after=after.seq)
+        events = gateway.events(execution_id, after=after.seq, part=after.part)
+        return events if until is None else up_to(until, after, events)
 
-    return Stream(kind, batches, wanted, str(after))
+    # Whoever has asked for nothing but the events gets nothing but events.
+    tells = is_cut or not wanted.is_plain
+    return Stream(kind, batches, wanted, after.text, tells_position=tells)
 
 
 def installation_stream(
@@ -440,7 +471,11 @@ async def let_go(scope: Scope, settings: Settings) -> None:
         await connection.let_go(settings.stream_send_timeout_s)
 
 
-async def in_time(sending: Awaitable[None], seconds: float) -> None:
+def _size(events: Sequence[AnyEvent]) -> int:
+    return sum(len(event.body) for event in events)
+
+
+async def in_time(sending: Awaitable[Any], seconds: float) -> None:
     """Wait for a send, but not longer. Raises SlowReader."""
     try:
         async with asyncio.timeout(seconds):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from harmonia_actors.core.events import TaskLog
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.core.summary import ExecutionSummary, is_of_a_task
 from harmonia_actors.settings import Settings
@@ -56,7 +57,8 @@ class Telling:
         """Take in the next events; what has to be sent at once."""
         out: list[StreamEvent] = []
         for event in events:
-            self._take(event, out)
+            if event.type != TaskLog.type:
+                self._take(event, out)
         return out
 
     def tell(self) -> StreamEvent:

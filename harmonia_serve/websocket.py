@@ -11,12 +11,14 @@ from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response, WebSocket
+from starlette.types import Send
 from starlette.websockets import WebSocketDisconnect
 
 from harmonia_actors.core.errors import ResourceNotFound
+from harmonia_actors.core.event_batches import made_once
 from harmonia_serve import identifiers
 from harmonia_serve.auth import caller_of
-from harmonia_serve.boundary import close_reason
+from harmonia_serve.boundary import DIRECT, close_reason
 from harmonia_serve.gateway import AnyEvent
 from harmonia_serve.problems import (
     CLOSE_ENDED,
@@ -28,6 +30,7 @@ from harmonia_serve.problems import (
 )
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
 from harmonia_serve.routes.context import Context, ContextOf, needs, observed
+from harmonia_serve.starts import start_after
 from harmonia_serve.streams import (
     SCOPE,
     Ending,
@@ -38,7 +41,6 @@ from harmonia_serve.streams import (
     in_time,
     installation_stream,
     let_go,
-    start_after,
 )
 
 __all__ = ["PREFIX", "catch_all", "router"]
@@ -46,6 +48,8 @@ __all__ = ["PREFIX", "catch_all", "router"]
 PREFIX: Final = "/ws/harmonia"
 _MESSAGE_BYTES_MAX: Final = 4_096
 _CLOSE_S_MAX: Final = 2.0
+#: As Starlette has it: the connection broke.
+_GONE: Final = 1006
 
 router = APIRouter(prefix=PREFIX)
 #: Accepts and refuses every other path, in place of the server's bare 403. It needs no guard: it
@@ -105,7 +109,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
             notes.note_dropped("unwelcome_messages")
             await sink.close(error.code, str(error))
         else:
-            if ending is Ending.LAST_EVENT:
+            if ending in (Ending.LAST_EVENT, Ending.NO_MORE):
                 await sink.close(CLOSE_ENDED, ending.value)
             elif ending is not Ending.GONE:
                 code = CLOSE_EXPIRED if ending is Ending.EXPIRED else CLOSE_RESTART
@@ -141,12 +145,18 @@ class _Sink:
 
     def __init__(self, socket: WebSocket, after: str) -> None:
         self._socket = socket
+        #: The server's own send, for what is one of thousands.
+        self._direct: Send = socket.scope[DIRECT]
         self.sent = after
 
     async def send_events(self, events: Sequence[AnyEvent]) -> None:
-        for event in events:
-            await self._socket.send_text(event.body.decode())
-            self.sent = event.cursor
+        texts = made_once(events, "texts", _texts)
+        try:
+            for event, text in zip(events, texts, strict=True):
+                await self._direct({"type": "websocket.send", "text": text})
+                self.sent = event.cursor
+        except OSError:
+            raise WebSocketDisconnect(_GONE) from None
 
     async def send_position(self, cursor: str) -> None:
         await self._socket.send_text(f'{{"cursor":"{cursor}","type":"cursor"}}')
@@ -159,6 +169,10 @@ class _Sink:
         """Close, unless the client has gone meanwhile or takes nothing in any more."""
         with suppress(RuntimeError, WebSocketDisconnect, SlowReader):
             await in_time(self._socket.close(code, close_reason(reason)), wait_s)
+
+
+def _texts(events: Sequence[AnyEvent]) -> Sequence[str]:
+    return [event.body.decode() for event in events]
 
 
 async def _left(socket: WebSocket, messages_max: int) -> None:

@@ -260,6 +260,11 @@ class MemoryStore(MemoryLog):
             for one in found
         ]
 
+    async def read_seq(self, execution_id: str) -> int | None:
+        """See `Store.read_seq`."""
+        execution = self._executions.get(execution_id)
+        return None if execution is None else len(execution.events)
+
     async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
         """See `Store.read_rows`."""
         execution = self._executions.get(execution_id)

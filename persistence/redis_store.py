@@ -271,6 +271,11 @@ class RedisStore(RedisLog):
             for reply in replies
         ]
 
+    async def read_seq(self, execution_id: str) -> int | None:
+        """See `Store.read_seq`."""
+        found = await self._client.command("HGET", self._keys.of("EXECUTION", execution_id), "s")
+        return None if found is None else int(found)
+
     async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
         """See `Store.read_rows`."""
         if not names:

@@ -361,6 +361,10 @@ class Store(Retention, EventLog, Protocol):
         """Some fields of several executions in one round trip, in the order asked."""
         ...
 
+    async def read_seq(self, execution_id: str) -> int | None:
+        """How many events the log has; None if there is no such execution."""
+        ...
+
     async def read_rows(self, execution_id: str, names: Sequence[str]) -> dict[str, bytes]:
         """The rows with these names, those that exist."""
         ...

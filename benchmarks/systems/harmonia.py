@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ _SETTINGS = {
 class Harmonia:
     """The service in a directory of its own."""
 
-    def __init__(self, fsync: str) -> None:
+    def __init__(self, fsync: str, settings: Mapping[str, str] | None = None) -> None:
         self._fsync = fsync
+        self._settings = _SETTINGS | dict(settings or {})
         self._directory = Path(tempfile.mkdtemp(prefix="bench-harmonia-"))
         self._data_dir = self._directory / "data"
         self._process: subprocess.Popen[str] | None = None
@@ -55,7 +57,7 @@ class Harmonia:
         command = [sys.executable, "-m", "harmonia_serve.cli", "up", "--json"]
         command += ["--data-dir", str(self._data_dir), "--port", str(free_port())]
         command += ["--components", "benchmarks.harmonia_component"]
-        environment = os.environ | _SETTINGS
+        environment = os.environ | self._settings
         if self._fsync != "always":
             binary = os.environ["BENCH_STORE_BINARY"]
             self._own_store = Store(binary, self._directory, self._fsync)
@@ -72,6 +74,21 @@ class Harmonia:
         self._headers = {"X-API-Key": connection["api_key"]}
         self._store = redis.Redis.from_url(self._store_url())
         return {"store": self._store.info("server")["redis_version"], "fsync": self._fsync}
+
+    @property
+    def url(self) -> str:
+        """Where its API begins."""
+        return self._url
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request has to carry."""
+        return self._headers
+
+    @property
+    def data_dir(self) -> Path:
+        """By which its processes are known."""
+        return self._data_dir
 
     def _store_url(self) -> str:
         if self._own_store is not None:

@@ -1,4 +1,7 @@
-"""The broadcaster actor: committed events in, batches for streaming replicas out."""
+"""The broadcaster actor: committed events in, batches for streaming replicas out.
+
+There may be several, each of which has a share of all executions and knows nothing of the others.
+"""
 
 from __future__ import annotations
 

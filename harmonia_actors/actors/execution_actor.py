@@ -21,6 +21,7 @@ from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
+from harmonia_actors.runtime.shards import ShardedSink
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
@@ -131,7 +132,12 @@ class ExecutionActor:
             blobs=parts.make_blobs(settings),
             registry=self._registry,
             attempts=self._dispatcher,
-            sink=RaySink(ActorRef(broadcaster_name(namespace), namespace)),
+            sink=ShardedSink(
+                [
+                    RaySink(ActorRef(broadcaster_name(namespace, shard), namespace))
+                    for shard in range(settings.broadcasters)
+                ]
+            ),
             clock=clock,
             limits=parts.host_limits(settings),
             core_limits=parts.core_limits(settings),

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,7 @@ from harmonia_actors.actors.ray_ports import ActorRef
 from harmonia_actors.core.errors import ResourceNotFound, ServiceUnavailable
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
-from harmonia_actors.runtime.event_hub import FeedGone
+from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.service.gateway import FilePlace
 from harmonia_actors.settings import Settings
@@ -46,7 +46,10 @@ class RayLauncher:
         self._owners: OrderedDict[str, ActorRef] = OrderedDict()
         self._pool = ActorRef(pool_name(namespace), namespace)
         self._supervisor = ActorRef(supervisor_name(namespace), namespace)
-        self._broadcaster = ActorRef(broadcaster_name(namespace), namespace)
+        self._broadcasters = [
+            ActorRef(broadcaster_name(namespace, shard), namespace)
+            for shard in range(settings.broadcasters)
+        ]
         self._capacity: tuple[float, Capacity] | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -91,21 +94,27 @@ class RayLauncher:
         return self._capacity[1]
 
     async def counts(self) -> dict[str, float]:
-        """Sizes of the pools; what does not answer is left out."""
-        found: dict[str, float] = {}
-        asked = (
+        """Sizes of the pools, and of all broadcasters together; what is silent is left out."""
+        asked = [
             ("task_actors", self._pool),
             ("execution_actors", self._supervisor),
-            ("broadcaster", self._broadcaster),
-        )
-        for prefix, reference in asked:
-            with contextlib.suppress(RayError, ValueError, TimeoutError):
-                async with asyncio.timeout(_CALL_S):
-                    counts = await (await reference.get()).counts.remote()
-                found |= {f"{prefix}_{name}": value for name, value in counts.items()}
-        return found
+            *(("broadcaster", reference) for reference in self._broadcasters),
+        ]
+        answers = await asyncio.gather(*(self._counts_of(reference) for _, reference in asked))
+        found: Counter[str] = Counter()
+        for (prefix, _), counts in zip(asked, answers, strict=True):
+            found.update({f"{prefix}_{name}": value for name, value in counts.items()})
+        return dict(found)
 
     # -------------------------------------------------------------------------------------------
+
+    async def _counts_of(self, reference: ActorRef) -> Mapping[str, int]:
+        """Empty if it does not answer."""
+        with contextlib.suppress(RayError, ValueError, TimeoutError):
+            async with asyncio.timeout(_CALL_S):
+                counts: Mapping[str, int] = await (await reference.get()).counts.remote()
+                return counts
+        return {}
 
     def _owner(self, name: str) -> ActorRef:
         known = self._owners.get(name)
@@ -136,11 +145,11 @@ class RayLauncher:
 
 
 class RayEventFeed:
-    """The broadcaster, as an event hub sees it. Each hub is one reader."""
+    """One broadcaster, as an event hub sees it. Each hub is one reader of each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shard: int) -> None:
         namespace = settings.namespace
-        self._broadcaster = ActorRef(broadcaster_name(namespace), namespace)
+        self._broadcaster = ActorRef(broadcaster_name(namespace, shard), namespace)
         self._reader = secrets.token_hex(8)
 
     async def follow(self, execution_ids: Sequence[str]) -> None:

@@ -35,9 +35,9 @@ def pool_name(namespace: str) -> str:
     return f"{namespace}:task-pool"
 
 
-def broadcaster_name(namespace: str) -> str:
-    """The broadcaster's name."""
-    return f"{namespace}:broadcaster"
+def broadcaster_name(namespace: str, shard: int) -> str:
+    """The name of one of the broadcasters, counted from 0."""
+    return f"{namespace}:broadcaster-{shard}"
 
 
 def new_execution_actor_name(namespace: str) -> str:

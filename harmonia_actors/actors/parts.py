@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.runtime.attempt_log import LogLimits
 from harmonia_actors.runtime.census import CensusTimes
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.files import WorkspaceFiles
@@ -90,7 +91,9 @@ def core_limits(settings: Settings) -> CoreLimits:
     """Bounds of an execution's decisions."""
     return CoreLimits(
         lost_attempts_max=settings.lost_attempts_max,
+        stretch_tasks_max=settings.stretch_tasks_max,
         progress_events_max=settings.events_per_execution_max,
+        log_bytes_max=settings.task_log_execution_bytes_max,
         inline_output_bytes_max=settings.inline_output_bytes_max,
         checkpoints_kept=settings.automatic_checkpoints_kept,
     )
@@ -117,6 +120,8 @@ def host_limits(settings: Settings) -> HostLimits:
         crashes_max=settings.quarantine_crashes,
         calm_s=settings.suspect_calm_s,
         in_flight_bytes_max=settings.in_flight_bytes_max,
+        lines_wait_ms=settings.task_log_interval_ms,
+        lines_waiting_bytes_max=settings.task_log_waiting_bytes_max,
     )
 
 
@@ -174,7 +179,14 @@ def task_host_limits(settings: Settings) -> TaskHostLimits:
     allowed = settings.allow_commands
     return TaskHostLimits(
         start_report_ms=settings.start_report_ms,
+        stretch_ms=settings.stretch_ms,
         progress_interval_ms=settings.progress_interval_ms,
+        log=LogLimits(
+            interval_ms=settings.task_log_interval_ms,
+            line_bytes_max=settings.task_log_line_bytes_max,
+            piece_bytes_max=settings.task_log_event_bytes_max,
+            bytes_max=settings.task_log_bytes_max,
+        ),
         allowed_commands=None if allowed is None else frozenset(allowed),
         live_attempts_max=settings.async_attempts_max,
     )

@@ -163,26 +163,38 @@ class RayLeases:
 class RaySink:
     """Tells the broadcaster; at most one call is under way, what comes meanwhile goes together."""
 
-    def __init__(self, broadcaster: ActorRef, *, buffered_max: int = 100_000) -> None:
+    def __init__(
+        self,
+        broadcaster: ActorRef,
+        *,
+        buffered_max: int = 100_000,
+        buffered_bytes_max: int = 64_000_000,
+    ) -> None:
         self._broadcaster = broadcaster
         self._buffered_max = buffered_max
+        self._buffered_bytes_max = buffered_bytes_max
         self._batches: list[Batch] = []
-        self._buffered = 0
+        self._buffered = self._buffered_bytes = 0
         self._sending: asyncio.Task[None] | None = None
 
     def publish(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
         """Committed events of one execution. Dropped if the broadcaster is away for long."""
-        if self._buffered + len(bodies) > self._buffered_max:
+        size = sum(map(len, bodies))
+        if (
+            self._buffered + len(bodies) > self._buffered_max
+            or self._buffered_bytes + size > self._buffered_bytes_max
+        ):
             return
         self._batches.append((execution_id, first_seq, list(bodies)))
         self._buffered += len(bodies)
+        self._buffered_bytes += size
         if self._sending is None or self._sending.done():
             self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
         while self._batches:
             batches, self._batches = self._batches, []
-            self._buffered = 0
+            self._buffered = self._buffered_bytes = 0
             try:
                 await (await self._broadcaster.get()).publish.remote(batches)
             except (RayError, ValueError) as error:

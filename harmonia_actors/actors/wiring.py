@@ -67,13 +67,16 @@ def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
         "max_concurrency": 10_000,
         "enable_task_events": False,
     }
-    progress("task pool, broadcaster and supervisor")
+    progress("task pool, broadcasters and supervisor")
     pool = TaskPool.options(name=pool_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
-    broadcaster = Broadcaster.options(  # type: ignore[attr-defined]
-        name=broadcaster_name(namespace), **common
-    ).remote(settings)
+    broadcasters = [
+        Broadcaster.options(  # type: ignore[attr-defined]
+            name=broadcaster_name(namespace, shard), **common
+        ).remote(settings)
+        for shard in range(settings.broadcasters)
+    ]
     supervisor = Supervisor.options(name=supervisor_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
-    calls = [pool.ready.remote(), broadcaster.ready.remote(), supervisor.ready.remote()]
+    calls = [actor.ready.remote() for actor in (pool, *broadcasters, supervisor)]
     wait_until_ready(
         lambda within_s: _are_done(calls, within_s),
         lambda: _look_at(pool),
@@ -128,7 +131,7 @@ def make_gateway(settings: Settings) -> InstallationGateway:
     )
     hub = EventHub(
         made.store,
-        RayEventFeed(settings),
+        [RayEventFeed(settings, shard) for shard in range(settings.broadcasters)],
         recent_bytes_max=settings.stream_recent_bytes_max,
         batch_bytes_max=settings.stream_buffer_bytes_max,
     )

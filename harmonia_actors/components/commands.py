@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, Protocol
 
-__all__ = ["Captured", "CommandEnd", "StartFailed", "encode_order", "run_command"]
+__all__ = ["Captured", "CommandEnd", "Owner", "StartFailed", "encode_order", "run_command"]
 
 #: Time between SIGTERM and SIGKILL.
 STOP_GRACE_MS = 1_000
@@ -28,6 +28,14 @@ STOP_GRACE_MS = 1_000
 DRAIN_S = 2.0
 _READ_BYTES = 65_536
 _GUARD = Path(__file__).with_name("command_guard.py")
+
+
+class Owner(Protocol):
+    """Whoever has a command run. What it is given stops it, if called."""
+
+    def on_cancel(self, callback: Callable[[], None]) -> None: ...
+
+    def relay(self, stream: Literal["stdout", "stderr"], chunk: bytes) -> None: ...
 
 
 class StartFailed(Exception):
@@ -67,12 +75,12 @@ def run_command(
     stdin: bytes = b"",
     timeout_s: float | None = None,
     capture_bytes: int,
-    on_stop: Callable[[Callable[[], None]], None],
+    owner: Owner,
 ) -> CommandEnd:
     """Run `program` with `argv` to its end, at most `timeout_s`.
 
-    `on_stop` is given a function that stops the command from any thread. Of each output the last
-    `capture_bytes` are kept. Raises StartFailed.
+    `owner` can stop it from any thread, and is given what it writes, as it comes. Of each output
+    the last `capture_bytes` are kept. Raises StartFailed.
     """
     started = time.monotonic()
     lifeline = _Lifeline()
@@ -99,9 +107,9 @@ def run_command(
         os.close(lifeline.guard_end)
     report = os.fdopen(report_end, "rb", buffering=0)
     with guard, report, lifeline:
-        on_stop(lifeline.close)
+        owner.on_cancel(lifeline.close)
         lifeline.send(encode_order(program, argv, env, cwd))
-        exchange = _Exchange(guard, report, stdin, capture_bytes)
+        exchange = _Exchange(guard, report, stdin, capture_bytes, owner)
         timed_out = exchange.run(lifeline, None if timeout_s is None else started + timeout_s)
     return CommandEnd(
         exit_code=exchange.exit_code(),
@@ -188,8 +196,14 @@ class _Exchange:
     """Feeds a command's input and takes its outputs and the guard's report, in one loop."""
 
     def __init__(
-        self, guard: subprocess.Popen[bytes], report: IO[bytes], stdin: bytes, capture_bytes: int
+        self,
+        guard: subprocess.Popen[bytes],
+        report: IO[bytes],
+        stdin: bytes,
+        capture_bytes: int,
+        owner: Owner,
     ) -> None:
+        self._owner = owner
         self.stdout = _Tail(capture_bytes)
         self.stderr = _Tail(capture_bytes)
         self._reported = b""
@@ -199,8 +213,8 @@ class _Exchange:
         if guard.stdin is None or guard.stdout is None or guard.stderr is None:
             raise RuntimeError("the guard was started without pipes")
         for stream, sink in (
-            (guard.stdout, self.stdout.add),
-            (guard.stderr, self.stderr.add),
+            (guard.stdout, self._add_stdout),
+            (guard.stderr, self._add_stderr),
             (report, self._add_report),
         ):
             os.set_blocking(stream.fileno(), False)
@@ -253,6 +267,14 @@ class _Exchange:
         if "P" in told and "X" not in told:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(told["P"], signal.SIGKILL)
+
+    def _add_stdout(self, chunk: bytes) -> None:
+        self.stdout.add(chunk)
+        self._owner.relay("stdout", chunk)
+
+    def _add_stderr(self, chunk: bytes) -> None:
+        self.stderr.add(chunk)
+        self._owner.relay("stderr", chunk)
 
     def _add_report(self, chunk: bytes) -> None:
         self._reported += chunk

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, overload
+from typing import Any, BinaryIO, Literal, Protocol, overload
 
 from pydantic import BaseModel as _Model
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
@@ -154,8 +154,17 @@ class TaskContext(Protocol):
         """Report progress, 0.0 to 1.0. Cheap: reports are coalesced, the latest one wins."""
         ...
 
-    def log(self, message: str) -> None:
-        """Write a line to the service's log, under this attempt."""
+    def log(
+        self, message: str, level: Literal["debug", "info", "warning", "error"] = "info"
+    ) -> None:
+        """Write a line to the log of the attempt, which clients can read, and to the service's.
+
+        Cheap: lines are told together, at a set rate. A text of several lines is several lines.
+        """
+        ...
+
+    def relay(self, stream: Literal["stdout", "stderr"], chunk: bytes) -> None:
+        """Tell what a program has written, in whatever pieces it comes, in the attempt's log."""
         ...
 
 

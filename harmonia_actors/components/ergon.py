@@ -59,7 +59,7 @@ def execute_command(
     `command` is split into words before references get their values: a value is one argument, or
     part of one. `timeout` is in seconds. `env` is added to a small environment (PATH, HOME, LANG
     and who is running). With `check`, an exit code other than 0 fails the task. Of each output the
-    last `max_output_bytes` are kept.
+    last `max_output_bytes` are kept, and its lines are in the task's log while it runs.
     """
     argv = _argv(command)
     directory = context.workspace.resolve(cwd, write=False)
@@ -77,7 +77,7 @@ def execute_command(
             stdin=_encoded(stdin, "stdin"),
             timeout_s=timeout,
             capture_bytes=max_output_bytes,
-            on_stop=context.on_cancel,
+            owner=context,
         )
     except StartFailed as error:
         raise _start_failure(argv[0], error) from None

@@ -31,8 +31,7 @@ class AttemptRules(ExecutionState):
         self._check_turn(report)
         match report:
             case st.AttemptStarted():
-                if task not in self._running:
-                    self._begin(task, report.at_ms)
+                self._attempt_started(task, report.at_ms)
             case st.AttemptSucceeded():
                 self._attempt_succeeded(task, report.at_ms, report.output)
             case st.AttemptFailed():
@@ -45,8 +44,9 @@ class AttemptRules(ExecutionState):
                 self._attempt_returned(task, report.at_ms)
             case st.AttemptWaiting():
                 self._attempt_waiting(task, report.reason)
-            case st.ProgressReported():
-                self._progress_reported(report)
+            case st.ProgressReported() | st.LinesReported():
+                if task in self._running:
+                    self._tell_midway(report)
             case _:
                 assert_never(report)
 
@@ -76,6 +76,10 @@ class AttemptRules(ExecutionState):
         self.stale_reports += 1
         return False
 
+    def _attempt_started(self, task: int, at_ms: int) -> None:
+        if task not in self._running:
+            self._begin(task, at_ms)
+
     def _begin(self, task: int, at_ms: int) -> None:
         row = self.rows[task]
         self._move(task, TaskStatus.RUNNING)
@@ -91,8 +95,7 @@ class AttemptRules(ExecutionState):
             self._timers.push(due, TimerKind.TASK_TIMEOUT, task, row.attempt)
 
     def _attempt_succeeded(self, task: int, at_ms: int, output: st.Output) -> None:
-        if task not in self._running:
-            self._begin(task, at_ms)
+        self._attempt_started(task, at_ms)
         row = self.rows[task]
         key = f"{task}:{row.attempt}"
         row.output = OutputReference(
@@ -180,10 +183,11 @@ class AttemptRules(ExecutionState):
         else:
             self._drop(task, at_ms)
 
-    def _progress_reported(self, stimulus: st.ProgressReported) -> None:
-        task = stimulus.task
-        if task not in self._running:
+    def _tell_midway(self, stimulus: st.ProgressReported | st.LinesReported) -> None:
+        if isinstance(stimulus, st.LinesReported):
+            self._tell_lines(stimulus)
             return
+        task = stimulus.task
         row = self.rows[task]
         if (row.progress, row.message) == (stimulus.fraction, stimulus.message):
             return  # Told before: the last progress comes once more with the outcome.

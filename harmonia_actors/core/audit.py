@@ -27,7 +27,8 @@ from harmonia_actors.core.audit_forms import (
     timestamp_problem,
 )
 from harmonia_actors.core.audit_tasks import ToldTasks, listed
-from harmonia_actors.core.events import FINAL_EVENT_TYPES
+from harmonia_actors.core.cursors import Place
+from harmonia_actors.core.events import FINAL_EVENT_TYPES, TaskLog
 from harmonia_actors.core.quarantine import QUARANTINED
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.state import CANCELLED_REASON
@@ -64,6 +65,9 @@ class Auditor:
         self.started: StoredForm | None = None
         self.final: StoredForm | None = None
         self._checkpoints: set[str] = set()
+        #: How many events were log lines, in all and since the last other one.
+        self.log_events = 0
+        self._part = 0
         self._begins_badly = False
         self._is_told_late = False
 
@@ -95,8 +99,7 @@ class Auditor:
         self.findings.add(Violation(rule, seq, None, message))
 
     def _check_envelope(self, seq: int, event: StoredForm) -> None:
-        if event.seq != seq:
-            self._add("A1", seq, f"the event says that it is {event.seq}")
+        seq = self._place_of(seq, event)
         problem = timestamp_problem(event)
         if problem:
             self._add("A2", seq, problem)
@@ -106,6 +109,16 @@ class Auditor:
         for key, value in expected.items():
             if event.data.get(key, value) != value:
                 self._add("A5", seq, f"{key} is '{event.data[key][:200]}', not '{value}'")
+
+    def _place_of(self, index: int, event: StoredForm) -> int:
+        """The seq that an event must have: log lines have none, and are parts of the one before."""
+        is_log = event.kind == TaskLog.type
+        self.log_events += is_log
+        self._part = self._part + 1 if is_log else 0
+        expected, told = Place(index - self.log_events, self._part), Place(event.seq, event.part)
+        if told != expected:
+            self._add("A1", expected.seq, f"the event says that it is {told.text}")
+        return expected.seq
 
     def _check_beginning(self, seq: int, event: StoredForm) -> None:
         if event.kind == "execution_started":

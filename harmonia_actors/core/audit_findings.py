@@ -10,7 +10,7 @@ __all__ = ["AUDIT_RULES", "Findings", "Violation"]
 #: A1 to A15 are asked of the event log, A16 to A18 of what is stored besides.
 AUDIT_RULES: Final = {
     "A1": "The `seq` of events grows by one from 1, without gap or repeat, up to the last that "
-    "was stored.",
+    "was stored; log lines are parts of the one before.",
     "A2": "An event has the form of its type.",
     "A3": "The log begins with `execution_started`, which comes once; only an execution that was "
     "cancelled or quarantined before it began has none.",
@@ -20,8 +20,8 @@ AUDIT_RULES: Final = {
     "completed.",
     "A7": "The attempt numbers of a task only grow, so that no attempt starts twice.",
     "A8": "At most one attempt of a task runs at a time.",
-    "A9": "Outcomes and progress are those of the attempt that runs; only a failure may be of one "
-    "that has not begun. Progress that says nothing new is not told.",
+    "A9": "Outcomes, progress and log lines are those of the attempt that runs; only a failure may "
+    "be of one that has not begun. Progress that says nothing new is not told.",
     "A10": "A task ends once, and nothing is told of it afterwards.",
     "A11": "`will_retry` and `retry_count` are what the retry policy gives; lost attempts count "
     "apart.",

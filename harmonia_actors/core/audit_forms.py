@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.log_lines import LEVELS, STREAMS
 from harmonia_actors.core.timestamps import timestamp
 
 __all__ = ["StoredForm", "UnreadableEvent", "read_event", "timestamp_problem"]
@@ -29,10 +30,19 @@ class StoredForm:
     at_ms: int
     execution_id: str
     data: dict[str, Any]
+    part: int = 0
 
 
 def _text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _storable(value: Any) -> bool:
+    """Of JSON's texts those that are UTF-8: half a surrogate is not."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _whole(value: Any) -> bool:
@@ -57,6 +67,21 @@ def _flag(value: Any) -> bool:
 
 def _anything(value: Any) -> bool:  # noqa: ARG001
     return True
+
+
+def _lines(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_line, value))
+
+
+def _line(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() - {"level"} != {
+        "stream",
+        "text",
+        "timestamp_ms",
+    }:
+        return False
+    is_fit = _storable(value["text"]) and _whole(value["timestamp_ms"])
+    return is_fit and value["stream"] in STREAMS and value.get("level", LEVELS[0]) in LEVELS
 
 
 def _object(value: Any) -> bool:
@@ -94,6 +119,7 @@ _FORMS: Final[Mapping[str, _Fields]] = {
     "execution_started": _WORKFLOW,
     "task_started": _ATTEMPT,
     "task_progress": {"task_name": _text, "progress": _share, "message": _text},
+    "task_log": {"task_name": _text, "attempt": _numbered, "lines": _lines, "dropped": _whole},
     "task_completed": {**_ATTEMPT, "output": _anything},
     "task_failed": {
         **_ATTEMPT,
@@ -120,7 +146,10 @@ def read_event(body: bytes) -> StoredForm:
         raise UnreadableEvent(f"the event is not JSON: {error}") from error
     if not isinstance(envelope, dict):
         raise UnreadableEvent("the event is no JSON object")
+    part = envelope.pop("part", 0)
     _check("the event", envelope, _ENVELOPE)
+    if not _whole(part):
+        raise UnreadableEvent(f"the event has part = {str(part)[:100]!r}")
     kind = envelope["type"]
     if kind not in _FORMS:
         raise UnreadableEvent(f"there is no event type '{kind[:60]}'")
@@ -132,6 +161,7 @@ def read_event(body: bytes) -> StoredForm:
         at_ms=envelope["timestamp_ms"],
         execution_id=envelope["execution_id"],
         data=envelope["data"],
+        part=part,
     )
 
 

@@ -80,6 +80,8 @@ def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
     expected = {
         "total": (head.total, len(auditor.told.tasks)),
         "completed_tasks": (head.completed_tasks, auditor.told.completed),
+        "log_events": (head.log_events, auditor.log_events),
+        "log_bytes": (head.log_bytes, auditor.told.log_bytes),
         "started_ms": (head.started_ms, None if began is None else began.at_ms),
         "completed_ms": (head.completed_ms, None if final is None else final.at_ms),
         "an output": (head.output is not None, head.status is ExecutionStatus.COMPLETED),
@@ -100,6 +102,9 @@ def _row_problems(task: ToldTask, row: TaskRow, execution_id: str) -> Iterator[s
             f"{row.failures} failures and {row.losses} losses are stored, "
             f"but {task.failures} and {task.losses} are told"
         )
+    lines = task.lines if task.is_running else 0
+    if row.lines != lines:
+        yield f"{row.lines} lines of its attempt are stored, but {lines} are told"
     # A loss that nobody was told of takes back the start of an earlier attempt.
     was_taken_back = row.started_ms is None and row.losses > task.losses
     started_ms = None if was_taken_back else task.started_ms

@@ -13,6 +13,7 @@ from typing import Any
 from harmonia_actors.core.audit_ending import Ending
 from harmonia_actors.core.audit_findings import Findings, Violation
 from harmonia_actors.core.audit_forms import StoredForm
+from harmonia_actors.core.log_lines import EVENT_COST, LINE_COST
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.retry import NO_RETRY
 from harmonia_actors.core.statuses import TaskStatus
@@ -50,6 +51,8 @@ class ToldTask:
     follows: bool = False
     #: The last progress of the attempt that runs: how far, and its message.
     progress: tuple[float, str] | None = None
+    #: Lines of it that were told or left out.
+    lines: int = 0
 
 
 class ToldTasks:
@@ -85,6 +88,8 @@ class ToldTasks:
         #: Attempts that the log tells of, and those among them whose process died.
         self.attempts = 0
         self.lost_attempts = 0
+        #: What the log lines count for.
+        self.log_bytes = 0
 
     def take(self, seq: int, event: StoredForm) -> None:
         """Take in an event of a task."""
@@ -101,6 +106,8 @@ class ToldTasks:
                 self._take_start(seq, event, index)
             case "task_progress":
                 self._take_progress(seq, task, (data["progress"], data["message"]))
+            case "task_log":
+                self._take_lines(seq, task, data)
             case "task_completed":
                 if not task.is_running or task.attempt != data["attempt"]:
                     self._add("A9", seq, task, _not_running(task, data["attempt"], "completes"))
@@ -170,7 +177,7 @@ class ToldTasks:
         task.attempt = max(task.attempt, attempt)
         task.is_running = True
         task.started_ms = event.at_ms
-        task.progress = None
+        task.progress, task.lines = None, 0
         self.attempts += 1
 
     def _take_progress(self, seq: int, task: ToldTask, progress: tuple[float, str]) -> None:
@@ -179,6 +186,15 @@ class ToldTasks:
         elif progress == task.progress:
             self._add("A9", seq, task, "progress, but the attempt was as far as that before")
         task.progress = progress
+
+    def _take_lines(self, seq: int, task: ToldTask, data: dict[str, Any]) -> None:
+        if not task.is_running or task.attempt != data["attempt"]:
+            self._add("A9", seq, task, _not_running(task, data["attempt"], "writes"))
+        if not (data["lines"] or data["dropped"]):
+            self._add("A9", seq, task, "log lines are told, but there is none")
+        task.lines += data["dropped"] + len(data["lines"])
+        sizes = (LINE_COST + len(line["text"].encode()) for line in data["lines"])
+        self.log_bytes += EVENT_COST + sum(sizes)
 
     def _check_ready(self, seq: int, index: int) -> None:
         task = self.tasks[index]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 from urllib.parse import quote
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.stimuli import WORKER_LOST, Failure, Output
 from harmonia_actors.core.timestamps import timestamp
 
@@ -28,6 +29,7 @@ __all__ = [
     "TaskCancelled",
     "TaskCompleted",
     "TaskFailed",
+    "TaskLog",
     "TaskProgress",
     "TaskSkipped",
     "TaskStarted",
@@ -106,6 +108,28 @@ class TaskProgress:
         """The event's data object as JSON."""
         return jsontext.encode(
             {"task_name": self.task_name, "progress": self.progress, "message": self.message}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog:
+    """What a running task has written, if it is asked for; `dropped` lines before are left out."""
+
+    type: ClassVar[str] = "task_log"
+    task_name: str
+    attempt: int
+    lines: tuple[LogLine, ...]
+    dropped: int
+
+    def data(self, execution_id: str) -> bytes:  # noqa: ARG002
+        """The event's data object as JSON."""
+        return jsontext.encode(
+            {
+                "task_name": self.task_name,
+                "attempt": self.attempt,
+                "lines": [line.to_json() for line in self.lines],
+                "dropped": self.dropped,
+            }
         )
 
 
@@ -259,6 +283,7 @@ Event = (
     ExecutionStarted
     | TaskStarted
     | TaskProgress
+    | TaskLog
     | TaskCompleted
     | TaskFailed
     | TaskSkipped
@@ -324,14 +349,16 @@ def _ended(workflow_id: str, workflow_name: str, duration_ms: int) -> dict[str, 
     }
 
 
-def encode_event(event: Event, *, seq: int, at_ms: int, execution_id: str) -> bytes:
+def encode_event(event: Event, *, seq: int, at_ms: int, execution_id: str, part: int = 0) -> bytes:
     """The event in the API's envelope, as UTF-8 JSON.
 
-    `seq` comes first and `data` last, so that a reader can find either without a full parse.
+    `seq` comes first, with `part` if it has one, and `data` last, so that a reader can find either
+    without a full parse.
     """
+    place = f'{seq},"part":{part}' if part else str(seq)
     return (
         (
-            f'{{"seq":{seq},"type":"{event.type}","timestamp":"{timestamp(at_ms)}",'
+            f'{{"seq":{place},"type":"{event.type}","timestamp":"{timestamp(at_ms)}",'
             f'"timestamp_ms":{at_ms},"execution_id":"{execution_id}","data":'
         ).encode()
         + event.data(execution_id)

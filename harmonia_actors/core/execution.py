@@ -241,7 +241,7 @@ class Execution(AttemptRules):
         is_due = policy.every_completions is not None and completed >= policy.every_completions
         if is_due or (due_ms is not None and due_ms <= at_ms):
             total = self.head.completed_tasks
-            self.head.automatic = AutomaticCheckpoint(self.seq, total, at_ms, taken=False)
+            self.head.automatic = AutomaticCheckpoint(self.told_seq, total, at_ms, taken=False)
             self._draft.head_changed = True
             self._take_checkpoint(policy, self.head.automatic)
         elif due_ms is not None and self._checkpoint_due_ms is None:

@@ -4,7 +4,8 @@
          all but one has: behind that one, in a stretch
     I2   final is final: a task or an execution that has ended never changes again
     I3   at most one attempt of a task lives at a time, and attempt numbers only grow; of one that
-         is over, the row shows no progress, and no start either while the task is pending
+         is over, the row shows no progress and no lines, and no start either while the task is
+         pending
     I4   a completed task has its output, which never changes
     I6   the seq of events grows by one with each, without gap or repeat
     I7   state, stored and read again, is the same state
@@ -113,9 +114,9 @@ def violations_since(before: Picture, execution: Execution) -> list[str]:
 def violations_of(decision: Decision, *, seq_before: int, seq_after: int) -> list[str]:
     """Rules that the events of a decision break."""
     found = [
-        f"I6 event {numbered.seq} stands where {expected} belongs"
+        f"I6 event {numbered.index} stands where {expected} belongs"
         for expected, numbered in enumerate(decision.events, seq_before + 1)
-        if numbered.seq != expected
+        if numbered.index != expected
     ]
     if seq_after != seq_before + len(decision.events):
         found.append(f"I6 {len(decision.events)} events took seq from {seq_before} to {seq_after}")
@@ -155,8 +156,7 @@ def _attempts(execution: Execution) -> Iterator[str]:
             yield f"I3 task '{name}' is at attempt {row.attempt}, but {ended} have ended"
         if row.status is TaskStatus.PENDING and row.started_ms is not None:
             yield f"I3 task '{name}' is pending, but has begun at {row.started_ms}"
-        if row.status in _WITHOUT_PROGRESS and (row.progress is not None or row.message):
-            yield f"I3 task '{name}' is {row.status}, but shows the progress of an attempt"
+        yield from _midway(name, row)
         if row.status is TaskStatus.RUNNING and index not in execution.handed_out:
             yield f"I3 task '{name}' runs, but was not handed out"
         if row.status.is_final and index in execution.handed_out:
@@ -166,6 +166,13 @@ def _attempts(execution: Execution) -> Iterator[str]:
     for index in execution._stopping.keys() - execution.handed_out:
         name = execution.workflow.tasks[index].name
         yield f"I3 task '{name}' is being stopped, but no attempt of it lives"
+
+
+def _midway(name: str, row: TaskRow) -> Iterator[str]:
+    if row.status in _WITHOUT_PROGRESS and (row.progress is not None or row.message):
+        yield f"I3 task '{name}' is {row.status}, but shows the progress of an attempt"
+    if row.status is not TaskStatus.RUNNING and row.lines:
+        yield f"I3 task '{name}' is {row.status}, but counts the lines of an attempt"
 
 
 def _outputs(execution: Execution) -> Iterator[str]:

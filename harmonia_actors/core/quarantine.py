@@ -32,7 +32,10 @@ def quarantine_error(crashes: int) -> dict[str, Any]:
 
 
 def fail_head(head: Head, seq: int, at_ms: int, error: dict[str, Any]) -> NumberedEvent:
-    """Fail an execution by its head alone, whatever its tasks are; the event that says so."""
+    """Fail an execution by its head alone, whatever its tasks are; the event that says so.
+
+    `seq` is how many events its log has.
+    """
     head.status = ExecutionStatus.FAILED
     head.error = head.error or error
     head.updated_ms = head.completed_ms = at_ms
@@ -40,4 +43,5 @@ def fail_head(head: Head, seq: int, at_ms: int, error: dict[str, Any]) -> Number
     head.running, head.running_count = (), 0
     duration_ms = max(0, at_ms - head.started_ms)
     failed = ev.ExecutionFailed(head.workflow_id, head.workflow_name, duration_ms, head.error)
-    return NumberedEvent(seq + 1, at_ms, failed)
+    head.log_part = 0
+    return NumberedEvent(seq + 1 - head.log_events, at_ms, failed, index=seq + 1)

@@ -30,9 +30,10 @@ __all__ = [
 ]
 
 #: What heads are written with; raised whenever a head gets a key that an older version would miss.
-#: In version 1 there were no automatic checkpoints, and nodes were named by their ids alone.
-SCHEMA_VERSION = 2
-_READ_VERSIONS = (1, 2)
+#: In version 1 there were no automatic checkpoints, and nodes were named by their ids alone; in
+#: version 2 there were no log lines.
+SCHEMA_VERSION = 3
+_READ_VERSIONS = (1, 2, SCHEMA_VERSION)
 
 
 class UnknownSchema(ValueError):
@@ -78,6 +79,8 @@ class TaskRow:
     message: str = ""
     #: Why it cannot start yet, although all it depends on has completed.
     waiting: str = ""
+    #: Lines of the attempt that runs which were told or left out.
+    lines: int = 0
 
 
 def automatic_name(seq: int) -> str:
@@ -132,6 +135,11 @@ class Head:
     automatic: AutomaticCheckpoint | None = None
     #: `node`, `files_from`: see there.
     labels: dict[str, Any] = field(default_factory=dict)
+    #: How many events of log lines there are, in all and since the last other event; what they
+    #: count for.
+    log_events: int = 0
+    log_part: int = 0
+    log_bytes: int = 0
     #: The list in which it is alone, if it was asked for with an idempotency key; else "".
     once: str = ""
 
@@ -148,7 +156,7 @@ class Head:
 
 _HEAD_KEYS = frozenset(each.name for each in fields(Head))
 _OPTION_KEYS = frozenset(each.name for each in fields(ExecutionOptions))
-_ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", ""]
+_ROW_DEFAULTS: list[Any] = ["pending", 1, 0, 0, None, None, None, None, None, None, "", "", 0]
 
 
 def encode_row(row: TaskRow) -> bytes:
@@ -166,6 +174,7 @@ def encode_row(row: TaskRow) -> bytes:
         row.progress,
         row.message,
         row.waiting,
+        row.lines,
     ]
     while values and values[-1] == _ROW_DEFAULTS[len(values) - 1]:
         values.pop()
@@ -195,6 +204,7 @@ def decode_row(body: bytes) -> TaskRow:
             progress=full[9],
             message=full[10],
             waiting=full[11],
+            lines=full[12],
         )
     except TypeError as error:
         raise UnknownSchema(f"a task row is not as this version knows them: {error}") from error
@@ -230,6 +240,9 @@ def encode_head(head: Head) -> bytes:
             "checkpoint_id": head.checkpoint_id,
             "automatic": head.automatic.to_list() if head.automatic else None,
             "labels": head.labels,
+            "log_events": head.log_events,
+            "log_part": head.log_part,
+            "log_bytes": head.log_bytes,
             "once": head.once,
         }
     )
@@ -248,6 +261,8 @@ def decode_head(body: bytes) -> Head:
             raw["options"].setdefault("checkpoint", None)
             if "node_id" in raw["labels"]:
                 raw["labels"]["node"] = raw["labels"].pop("node_id")
+        if version < SCHEMA_VERSION:
+            raw = {"log_events": 0, "log_part": 0, "log_bytes": 0, **raw}
         return _head_from_json(raw)
     except (KeyError, TypeError, ValueError) as error:
         raise UnknownSchema(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harmonia_actors.core.cursors import Cursor
+from harmonia_actors.core.cursors import Cursor, Place
 
 __all__ = [
     "SCOPES",
@@ -102,6 +102,10 @@ class StreamEvent:
     body: bytes
     data_at: int
     last: bool
+    #: Of log lines, which have the seq of the event before: how many there were since.
+    part: int = 0
+    #: Its number in the log, which counts all.
+    index: int = 0
 
     @property
     def data(self) -> bytes:
@@ -109,9 +113,14 @@ class StreamEvent:
         return self.body[self.data_at : -1]
 
     @property
+    def place(self) -> Place:
+        """Where whoever has seen it stands."""
+        return Place(self.seq, self.part)
+
+    @property
     def cursor(self) -> str:
         """What to resume after once this event has been seen."""
-        return str(self.seq)
+        return self.place.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import Command, StartAttempt, StopAttempt, StopReason
+from harmonia_actors.core.log_lines import EVENT_COST, cost_of
 from harmonia_actors.core.options import CheckpointPolicy
 from harmonia_actors.core.outputs import composing_tasks
 from harmonia_actors.core.records import Head, TaskRow
@@ -49,6 +50,8 @@ class CoreLimits:
     lost_attempts_max: int = 5
     progress_events_max: int = 200_000
     inline_output_bytes_max: int = 65_536
+    #: What all log lines of the execution may count for.
+    log_bytes_max: int = 16_000_000
     #: Automatic checkpoints that stay, if the policy does not say how many.
     checkpoints_kept: int = 5
     #: Tasks handed out behind the first of a stretch.
@@ -57,11 +60,21 @@ class CoreLimits:
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
-    """An event with its place in the log and its time."""
+    """An event with its place in the log and its time.
+
+    `index` counts all events of the log. Log lines have the seq of the event before, and a part.
+    """
 
     seq: int
     at_ms: int
     event: ev.Event
+    part: int = 0
+    index: int = 0
+
+    def encoded(self, execution_id: str) -> bytes:
+        """As it is stored and sent."""
+        place = {"seq": self.seq, "part": self.part}
+        return ev.encode_event(self.event, at_ms=self.at_ms, execution_id=execution_id, **place)
 
 
 @dataclass(slots=True)
@@ -98,6 +111,7 @@ class ExecutionState:
         """`joined`: tasks that whoever has run the one they wait for last can run as well."""
         self.workflow = workflow
         self.head = head
+        #: How many events the log has, log lines included.
         self.seq = seq
         self.limits = limits or CoreLimits()
         self._joined = joined
@@ -140,6 +154,11 @@ class ExecutionState:
     def accepts_starts(self) -> bool:
         """True while tasks may be started: running, and nothing has failed for good."""
         return self.head.status is ExecutionStatus.RUNNING and self.head.error is None
+
+    @property
+    def told_seq(self) -> int:
+        """The seq of the last event, as clients see it: log lines have none of their own."""
+        return self.seq - self.head.log_events
 
     def retry_policy(self, task: int) -> RetryPolicy:
         """The task's own policy, else the execution's, else the workflow's, else none."""
@@ -228,7 +247,7 @@ class ExecutionState:
         self._stopping.pop(task, None)
         row = self.rows[task]
         row.attempt += 1
-        row.progress, row.message = None, ""
+        row.progress, row.message, row.lines = None, "", 0
         if status is TaskStatus.PENDING:
             # As if it had never begun. While a retry waits, it is still of use when the attempt
             # that failed had begun.
@@ -237,6 +256,7 @@ class ExecutionState:
     def _end(self, task: int, status: TaskStatus) -> None:
         self._move(task, status)
         self.rows[task].retry_at_ms = None
+        self.rows[task].lines = 0
         self.handed_out.discard(task)
         self._stopping.pop(task, None)
         self.open_count -= 1
@@ -258,9 +278,14 @@ class ExecutionState:
         self._draft.head_changed = True
 
     def _emit(self, event: ev.Event, at_ms: int) -> None:
+        head = self.head
         self.seq += 1
-        self.head.updated_ms = max(self.head.updated_ms, at_ms)
-        self._draft.events.append(NumberedEvent(self.seq, at_ms, event))
+        is_log = isinstance(event, ev.TaskLog)
+        head.log_events += is_log
+        head.log_part = head.log_part + 1 if is_log else 0
+        head.updated_ms = max(head.updated_ms, at_ms)
+        told = NumberedEvent(self.told_seq, at_ms, event, head.log_part, self.seq)
+        self._draft.events.append(told)
 
     def _emit_failed(self, task: int, at_ms: int, failure: st.Failure, *, will_retry: bool) -> None:
         row = self.rows[task]
@@ -275,6 +300,28 @@ class ExecutionState:
             will_retry=will_retry,
         )
         self._emit(event, at_ms)
+
+    def _tell_lines(self, report: st.LinesReported) -> None:
+        """Tell lines that are new, and how many are missing before them.
+
+        Where there is no room for lines any more, only the end of the attempt says how many.
+        """
+        row, head = self.rows[report.task], self.head
+        lines = report.lines[max(0, row.lines - report.first) :]
+        dropped = max(0, report.first - row.lines)
+        cost = cost_of(lines)
+        has_room = self.seq < self.limits.progress_events_max
+        if lines and not (has_room and head.log_bytes + cost <= self.limits.log_bytes_max):
+            if not report.last:
+                return
+            lines, dropped, cost = (), report.end - row.lines, EVENT_COST
+        if not (lines or dropped):
+            return
+        row.lines += dropped + len(lines)
+        head.log_bytes += cost
+        self._draft.changed[report.task] = None
+        name = self.workflow.tasks[report.task].name
+        self._emit(ev.TaskLog(name, row.attempt, lines, dropped), report.at_ms)
 
     def _error_of_task(self, task: int, failure: st.Failure) -> dict[str, Any]:
         code = "component_error" if failure.origin == "component" else "execution_error"

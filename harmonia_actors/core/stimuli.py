@@ -6,12 +6,14 @@ definition. Stimuli of an attempt that is not the task's current one are ignored
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harmonia_actors.core.log_lines import LogLine, cost_of
 from harmonia_actors.core.safe_text import CODE_CHARS_MAX, safe_details, safe_text
 
 __all__ = [
+    "MIDWAY",
     "WORKER_LOST",
     "AttemptFailed",
     "AttemptLost",
@@ -25,6 +27,7 @@ __all__ = [
     "CancelRequested",
     "CheckpointTaken",
     "Failure",
+    "LinesReported",
     "NodeChosen",
     "Output",
     "OutputComposed",
@@ -165,6 +168,36 @@ class ProgressReported:
 
 
 @dataclass(frozen=True, slots=True)
+class LinesReported:
+    """Lines that the attempt has written, numbered from 0: `first` is the number of the first here.
+
+    Some may have been told before, and some before them may never be told. With `last`, there are
+    no others to come: it goes with the outcome.
+    """
+
+    task: int
+    attempt: int
+    at_ms: int
+    first: int
+    lines: tuple[LogLine, ...]
+    last: bool = False
+
+    @property
+    def end(self) -> int:
+        """The number of the line that comes next."""
+        return self.first + len(self.lines)
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it counts for."""
+        return cost_of(self.lines)
+
+    def without(self, count: int) -> LinesReported:
+        """The same, but for the first so many lines."""
+        return replace(self, first=self.first + count, lines=self.lines[count:])
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the execution to stop."""
 
@@ -232,7 +265,11 @@ AttemptStimulus = (
     | AttemptReturned
     | AttemptWaiting
     | ProgressReported
+    | LinesReported
 )
+
+#: Those of them after which the attempt goes on.
+MIDWAY: Final = (AttemptStarted, ProgressReported, LinesReported)
 
 Stimulus = (
     AttemptStimulus

@@ -2,7 +2,7 @@
 
 A reader is a streaming replica: it names the executions that its clients follow and gets each event
 once, however many clients there are. What a reader does not fetch in time is dropped; it sees the
-gap by the seq and reads the log in the store, which is the truth. Nothing here is durable.
+gap by the numbers and reads the log in the store, which is the truth. Nothing here is durable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Batch", "Broadcast", "BroadcastLimits", "UnknownReader"]
 
-#: (execution id, seq of the first, bodies in order without a gap)
+#: (execution id, number of the first in the log, bodies in order without a gap)
 Batch = tuple[str, int, Sequence[bytes]]
 
 

@@ -110,7 +110,7 @@ class Dispatcher:
             touched[held] = None
             if isinstance(report.stimulus, st.AttemptStarted):
                 held.started.add(attempt)
-            elif not isinstance(report.stimulus, st.ProgressReported):
+            elif not isinstance(report.stimulus, st.MIDWAY):
                 self._forget_given(held, attempt)
         if known:
             self._tell(known)
@@ -245,7 +245,7 @@ class Dispatcher:
         ordered = list(self._turns.in_order(reports))
         told = [report for report in ordered if self._at.get(report.attempt_id) is held]
         for report in told:
-            if not isinstance(report.stimulus, (st.AttemptStarted, st.ProgressReported)):
+            if not isinstance(report.stimulus, st.MIDWAY):
                 self._forget_given(held, report.attempt_id)
         if told:
             self._tell(told)

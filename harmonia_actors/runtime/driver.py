@@ -16,21 +16,21 @@ from typing import Any, TypeVar
 
 from harmonia_actors.core import commands as cmd
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.automatic import automatic_checkpoint
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
-from harmonia_actors.runtime.mailbox import Mailbox
+from harmonia_actors.runtime.mailbox import LinesRoom, Mailbox
 from harmonia_actors.runtime.node_wait import NodeNeed, NodeWait
 from harmonia_actors.runtime.nodes import AnyNode
+from harmonia_actors.runtime.notes import decode_note
 from harmonia_actors.runtime.ordering import Ordering
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
-from persistence.store import Commit, Store
+from persistence.store import Commit, InboxEntry, Store
 
 __all__ = ["ExecutionDriver", "Surroundings"]
 
@@ -61,6 +61,9 @@ class Surroundings:
     clock: Clock
     room: InFlight
     nodes: Nodes = field(default_factory=AnyNode)
+    #: Log lines wait so long for something else to be committed with.
+    lines_wait_s: float = 0.25
+    lines_room: LinesRoom = field(default_factory=LinesRoom)
 
 
 class ExecutionDriver:
@@ -94,12 +97,15 @@ class ExecutionDriver:
         self._clock = surroundings.clock
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
-        self._mail = Mailbox()
+        self._mail = Mailbox(surroundings.lines_room)
         #: Inbox entries that were ever taken in: an entry may be read again before it is removed.
         self._inbox_taken: set[str] = set()
         self._inbox_done: list[str] = []
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._lines_wait_s = surroundings.lines_wait_s
+        #: When log lines that wait are committed, if nothing else is before.
+        self._lines_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: Attempts whose input is being read; True once they are to be stopped.
         self._preparing: dict[tuple[int, int], bool] = {}
@@ -115,7 +121,19 @@ class ExecutionDriver:
             return
         self._inbox_taken.update(inbox_ids)
         self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
-        self._wake.set()
+        if inbox_ids or not all(isinstance(each, st.LinesReported) for each in stimuli):
+            self._wake.set()
+        elif self._lines_due is None:
+            loop = asyncio.get_running_loop()
+            self._lines_due = loop.call_later(self._lines_wait_s, self._wake.set)
+
+    def take_in(self, entries: Sequence[InboxEntry]) -> None:
+        """Take in what lies in the inbox."""
+        for entry in entries:
+            stimuli = decode_note(entry.body)
+            if not stimuli:
+                _log.warning("execution %s: a note was dropped unread", self.execution_id)
+            self.deliver(*stimuli, inbox_ids=[entry.entry_id])
 
     def deliver_reports(self, reports: Sequence[Report]) -> None:
         """Take in what task actors tell; what they have left in the inbox is acknowledged, too."""
@@ -163,21 +181,30 @@ class ExecutionDriver:
             self.superseded = True
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._lines_due):
+                if timer is not None:
+                    timer.cancel()
             for task in self._tasks:
                 task.cancel()
-            self._backlog.close()
-            self.ended.set()
+            self.close()
+
+    def close(self) -> None:
+        """Hold nothing any more: it has ended, or never begins."""
+        self._backlog.close()
+        self._mail.close()
+        self.ended.set()
 
     async def conclude(self, decision: Decision) -> None:
         """Write and publish a decision after which nothing is performed: the last one."""
         bodies = await self._commit(decision)
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
         self.ended.set()
 
     async def _step(self) -> None:
+        if self._lines_due is not None:
+            self._lines_due.cancel()
+            self._lines_due = None
         letters = self._mail.take(_BATCH_MAX, _BATCH_BYTES_MAX)
         self._inbox_done += letters.inbox_ids
         for stimulus in letters.stimuli:
@@ -201,14 +228,11 @@ class ExecutionDriver:
             self._backlog.add(starts)
         self._await_node()
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
 
     async def _commit(self, decision: Decision) -> list[bytes]:
         execution = self.execution
-        bodies = [
-            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=self.execution_id)
-            for n in decision.events
-        ]
+        bodies = [numbered.encoded(self.execution_id) for numbered in decision.events]
         if not (bodies or decision.changed or decision.head_changed or self._inbox_done):
             return bodies
         head = execution.head_record()

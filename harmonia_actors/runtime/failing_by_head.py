@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.quarantine import fail_head
 from harmonia_actors.core.records import decode_head, encode_head
 from harmonia_actors.runtime.indexing import execution_indexes
@@ -21,17 +20,17 @@ async def fail_by_head(
     """Write and publish the end of an execution that was claimed. Raises UnknownSchema."""
     head = decode_head(loaded.fields["head"])
     failed = fail_head(head, loaded.seq, at_ms, error)
-    body = encode_event(failed.event, seq=failed.seq, at_ms=at_ms, execution_id=loaded.execution_id)
+    body = failed.encoded(loaded.execution_id)
     commit = Commit(
         execution_id=loaded.execution_id,
         owner=owner,
         epoch=loaded.epoch,
         version=loaded.version + 1,
-        first_seq=failed.seq,
+        first_seq=failed.index,
         fields={"head": encode_head(head)},
         events=[body],
         indexes=execution_indexes(head),
         release=True,
     )
     await patiently(lambda: store.commit(commit))
-    sink.publish(loaded.execution_id, failed.seq, [body])
+    sink.publish(loaded.execution_id, failed.index, [body])

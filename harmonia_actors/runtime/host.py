@@ -25,15 +25,16 @@ from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
+from harmonia_actors.runtime.mailbox import LinesRoom
 from harmonia_actors.runtime.nodes import AnyNode
-from harmonia_actors.runtime.notes import decode_note, outcomes_in
+from harmonia_actors.runtime.notes import outcomes_in
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
-from persistence.store import InboxEntry, Loaded, Store
+from persistence.store import Loaded, Store
 
 __all__ = ["Census", "ExecutionHost", "HostLimits"]
 
@@ -59,6 +60,10 @@ class HostLimits:
     #: Attempts of one execution handed out at a time, and bytes of all inputs that are.
     attempts_in_flight_max: int = 2_000
     in_flight_bytes_max: int = 128_000_000
+    #: Log lines wait so long for something else to be committed with.
+    lines_wait_ms: int = 250
+    #: What all log lines may count for that wait to be committed.
+    lines_waiting_bytes_max: int = 64_000_000
     #: Crashes in a row after which an execution is failed, and the time alone that clears it of
     #: one, four times as long for each that it ever had.
     crashes_max: int = 3
@@ -131,7 +136,14 @@ class ExecutionHost:
         self._maker = DriverMaker(
             owner=self.owner,
             surroundings=Surroundings(
-                self.store, self.attempts, self.sink, self.clock, room, self.nodes
+                self.store,
+                self.attempts,
+                self.sink,
+                self.clock,
+                room,
+                self.nodes,
+                limits.lines_wait_ms / 1000,
+                LinesRoom(limits.lines_waiting_bytes_max),
             ),
             blobs=self.blobs,
             registry=self.registry,
@@ -197,7 +209,7 @@ class ExecutionHost:
         """Something lies in the execution's inbox."""
         driver = self._drivers.get(execution_id)
         if driver is not None:
-            self._take_in(driver, await self.store.read_inbox(execution_id))
+            driver.take_in(await self.store.read_inbox(execution_id))
 
     async def wait_ended(self, execution_id: str) -> None:
         """Return when the execution has ended, or is not here.
@@ -234,7 +246,7 @@ class ExecutionHost:
     async def _tell_loss(self, driver: ExecutionDriver, reports: Sequence[Report]) -> None:
         """A task actor that has died may have left outcomes: they come before its loss."""
         entries = await patiently(lambda: self.store.read_inbox(driver.execution_id))
-        self._take_in(driver, entries)
+        driver.take_in(entries)
         driver.deliver_reports(reports)
 
     async def register(self) -> None:
@@ -348,6 +360,7 @@ class ExecutionHost:
             first = await self._first_steps(driver, loaded)
         except Exception as error:
             self._forget(driver)
+            driver.close()
             if isinstance(error, StoreUnavailable):
                 raise
             self._broke(given, error)
@@ -445,20 +458,14 @@ class ExecutionHost:
             driver.deliver(*census.outcomes)
         else:
             driver.deliver(st.StartRequested(self.clock.now_ms()))
-        self._take_in(driver, loaded.inbox)
+        driver.take_in(loaded.inbox)
         return first
-
-    def _take_in(self, driver: ExecutionDriver, entries: Sequence[InboxEntry]) -> None:
-        for entry in entries:
-            stimuli = decode_note(entry.body)
-            if not stimuli:
-                _log.warning("execution %s: a note was dropped unread", driver.execution_id)
-            driver.deliver(*stimuli, inbox_ids=[entry.entry_id])
 
     def _driver_ended(
         self, driver: ExecutionDriver, given: _Given, task: asyncio.Task[None]
     ) -> None:
         self._running.pop(driver, None)
+        driver.close()
         if self._drivers.get(driver.execution_id) is driver:
             ended_well = not task.cancelled() and task.exception() is None
             if ended_well and not driver.superseded:

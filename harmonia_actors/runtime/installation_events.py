@@ -18,6 +18,7 @@ from operator import itemgetter
 
 from harmonia_actors.core.cursors import ALL, Cursor
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.core.records import UnknownSchema, decode_head
 from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.runtime.logged_events import GAP, end_mark, gap, logged, mark
@@ -81,6 +82,8 @@ class InstallationEvents:
         self._recent: deque[LoggedEvent] = deque()
         self._base: Cursor | None = None
         self._recent_bytes = 0
+        #: What was last given out, and where: clients at the same place are given the same object.
+        self._given: tuple[tuple[Cursor, ...], Sequence[LoggedEvent]] = ((), ())
         self._clients = 0
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -168,10 +171,16 @@ class InstallationEvents:
         recent = self._recent
         if not recent or position >= recent[-1].position:
             return ()
+        place = (recent[0].position, recent[-1].position, position)
+        if self._given[0] == place:
+            return self._given[1]
         start = bisect.bisect_right(recent, position, key=_position)
         if _misses_nothing(position, recent[start]):
             start += 1
-        return pages.cut([recent[at] for at in range(start, min(start + _PAGE, len(recent)))])
+        recent_page = [recent[at] for at in range(start, min(start + _PAGE, len(recent)))]
+        batch = EventBatch(pages.cut(recent_page))
+        self._given = (place, batch)
+        return batch
 
     async def _wait(self, changed: asyncio.Event, wait_s: float) -> bool:
         try:
@@ -224,6 +233,7 @@ class InstallationEvents:
         """Keep nothing but what comes after `base`."""
         self._recent.clear()
         self._recent_bytes = 0
+        self._given = ((), ())
         self._base = base
         self._wake()
 

@@ -83,6 +83,7 @@ class Report:
         return (self.execution_id, self.stimulus.task, self.stimulus.attempt)
 
 
-#: What a task actor has of executions that were asked for, by execution: attempts that run, and
-#: starts and outcomes of those that have ended lately. What it has nothing of is not in it.
+#: What a task actor has of executions that were asked for, by execution: attempts that run; and,
+#: of these the lines that were told last, of those that have ended lately starts and outcomes. What
+#: it has nothing of is not in it.
 Found = dict[str, tuple[list[AttemptId], list[Report]]]

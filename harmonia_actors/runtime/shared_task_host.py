@@ -134,10 +134,12 @@ class SharedTaskHost:
         for attempt in [each for each in self._waiting if each[0] in mine]:
             self._drop(attempt)
         found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
-        for attempt in self._live:
+        for attempt, (live, _) in self._live.items():
             if attempt[0] in mine:
                 self._owner_of[attempt[0]] = owner
-                found.setdefault(attempt[0], ([], []))[0].append(attempt)
+                running, told = found.setdefault(attempt[0], ([], []))
+                running.append(attempt)
+                told += live.lines_again()
         return found
 
     def cancel_all(self) -> None:
@@ -179,6 +181,7 @@ class SharedTaskHost:
             allowed_commands=self._limits.allowed_commands,
             report=self._queue_from_anywhere,
             progress_interval_ms=self._limits.progress_interval_ms,
+            log_limits=self._limits.log,
             flush_later=self._flush_from_anywhere,
             clock=self._runner.clock,
         )
@@ -200,8 +203,7 @@ class SharedTaskHost:
             outcome = st.AttemptStopped(order.task, order.attempt, now_ms)
         ended = Report(order.execution_id, outcome)
         self._live.pop(order.id, None)
-        progress = live.last_progress()
-        closing = [started, ended] if progress is None else [started, progress, ended]
+        closing = [started, *live.last_reports(), ended]
         self._held.keep(order.id, closing)
         for report in closing if self._sendings != sendings else closing[1:]:
             self._queue(report)
@@ -211,12 +213,12 @@ class SharedTaskHost:
         self._loop.call_soon_threadsafe(self._queue, report)
 
     def _flush_from_anywhere(self, live: LiveAttempt, after_s: float) -> None:
-        self._loop.call_soon_threadsafe(self._loop.call_later, after_s, self._flush_progress, live)
+        self._loop.call_soon_threadsafe(self._loop.call_later, after_s, self._flush_live, live)
 
-    def _flush_progress(self, live: LiveAttempt) -> None:
+    def _flush_live(self, live: LiveAttempt) -> None:
         left_s = live.flush()
         if left_s is not None:
-            self._loop.call_later(left_s, self._flush_progress, live)
+            self._loop.call_later(left_s, self._flush_live, live)
 
     def _queue(self, report: Report) -> None:
         owner = self._owner_of.get(report.execution_id, "")

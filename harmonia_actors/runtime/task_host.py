@@ -4,8 +4,8 @@
 `async def` actions side by side on one loop. Both report starts at once if an attempt takes longer
 than a few milliseconds, hold outcomes for a while in case the owner dies before it took them in,
 and refuse orders of owners that have been superseded. What is told while a batch runs may arrive
-behind what the batch returns, so an outcome comes with its start and its last progress, even if
-those were told before.
+behind what the batch returns, so an outcome comes with its start, its last lines and its last
+progress, even if those were told before.
 This module must not know Ray.
 """
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
+from harmonia_actors.runtime.attempt_log import LogLimits
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.notes import encode_outcome
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
@@ -31,6 +32,8 @@ __all__ = ["Epochs", "HeldOutcomes", "Keep", "Send", "TaskHost", "TaskHostLimits
 _log = logging.getLogger(__name__)
 
 _EPOCHS_KEPT = 20_000
+#: What the lines that are held with one outcome count for, at most.
+_HELD_LINES_BYTES_MAX = 16_384
 
 #: Tells reports to the execution actor of this name.
 Send = Callable[[str, Sequence[Report]], None]
@@ -46,6 +49,7 @@ class TaskHostLimits:
     #: Outcomes are told before the batch has ended if they are older than this.
     outcome_report_ms: int = 50
     progress_interval_ms: int = 200
+    log: LogLimits = field(default_factory=LogLimits)
     held_outcomes_max: int = 10_000
     held_bytes_max: int = 32_000_000
     #: A stretch that has run for so long goes no further, so that others get their turn.
@@ -59,7 +63,8 @@ class TaskHostLimits:
 class HeldOutcomes:
     """The latest outcomes, for an owner that takes over from one that died.
 
-    Each is held with what belongs before it: the attempt's start, and its last progress if any.
+    Each is held with what belongs before it: the attempt's start, and its last lines and progress
+    if any.
     """
 
     count_max: int
@@ -74,7 +79,8 @@ class HeldOutcomes:
         """Hold one more, the outcome last; the oldest go when there are too many."""
         stimulus = closing[-1].stimulus
         inline = stimulus.output.inline if isinstance(stimulus, st.AttemptSucceeded) else None
-        size = 100 * len(closing) + len(inline or b"")
+        closing = _with_few_lines(closing)
+        size = sum(100 + _lines_cost(report) for report in closing) + len(inline or b"")
         if attempt in self._reports:
             self._drop(attempt)
         self._reports[attempt] = (closing, size)
@@ -97,6 +103,32 @@ class HeldOutcomes:
     def of_attempts(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """What is held of these attempts."""
         return [report for each in attempts for report in self._reports.get(each, ((), 0))[0]]
+
+
+def _lines_cost(report: Report) -> int:
+    return report.stimulus.cost if isinstance(report.stimulus, st.LinesReported) else 0
+
+
+def _with_few_lines(closing: Sequence[Report]) -> list[Report]:
+    """What belongs to an outcome, without the older ones of very many lines."""
+    kept, room = [], _HELD_LINES_BYTES_MAX
+    for report in reversed(closing):
+        stimulus = report.stimulus
+        if isinstance(stimulus, st.LinesReported) and stimulus.lines:
+            count = 0
+            while count < len(stimulus.lines) and stimulus.lines[-1 - count].cost <= room:
+                room -= stimulus.lines[-1 - count].cost
+                count += 1
+            if count < len(stimulus.lines):
+                # Nor any that came before.
+                room = 0
+            if not count and not stimulus.last:
+                # The next one says as well how many are missing.
+                continue
+            stimulus = stimulus.without(len(stimulus.lines) - count)
+            report = replace(report, stimulus=stimulus)  # noqa: PLW2901
+        kept.append(report)
+    return kept[::-1]
 
 
 class Epochs:
@@ -289,7 +321,9 @@ class TaskHost:
             if live is not None and live.order.execution_id in mine:
                 execution_id = live.order.execution_id
                 self._redirected[execution_id] = owner
-                found.setdefault(execution_id, ([], []))[0].append(live.order.id)
+                running, told = found.setdefault(execution_id, ([], []))
+                running.append(live.order.id)
+                told += live.lines_again()
             return found
 
     def cancel_all(self) -> None:
@@ -316,8 +350,9 @@ class TaskHost:
             order,
             workspace=self._runner.workspace_of,
             allowed_commands=self._limits.allowed_commands,
-            report=self._tell_progress,
+            report=self._tell_at_once,
             progress_interval_ms=self._limits.progress_interval_ms,
+            log_limits=self._limits.log,
             clock=self._runner.clock,
         )
         self._live = live
@@ -345,8 +380,7 @@ class TaskHost:
         started, ended = self._start, Report(order.execution_id, outcome, entry_id)
         assert started is not None  # noqa: S101 - set by _begin
         self._live = None
-        progress = live.last_progress()
-        closing = [started, ended] if progress is None else [started, progress, ended]
+        closing = [started, *live.last_reports(), ended]
         self._held.keep(order.id, closing)
         for report in closing if self._start_left else closing[1:]:
             self._queue(report)
@@ -364,17 +398,17 @@ class TaskHost:
             self._unsent_since_s = self._now_s()
         self._unsent.append(report)
 
-    def _tell_progress(self, report: Report) -> None:
+    def _tell_at_once(self, report: Report) -> None:
         with self._lock:
             self._queue(report)
-            # Progress is only asked for at a bounded rate, so it may be told at once, and the
+            # Progress and lines are only told at a bounded rate, so it may be told at once, and the
             # start must not be told after it.
             unsent = self._take_unsent()
             owner = self._redirected.get(report.execution_id, self._owner)
         self._send_safely(owner, unsent)
 
     def tell_due(self) -> None:
-        """Tell starts of long attempts, outcomes that wait behind them, and held-back progress."""
+        """Tell starts of long attempts, outcomes behind them, and what the live one held back."""
         with self._lock:
             live = self._live
             now_s = self._now_s()

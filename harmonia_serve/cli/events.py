@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from harmonia_serve.cli.follow import event_line
+from harmonia_serve.cli.follow import event_line, log_line
 from harmonia_serve.cli.options import AsJson, DataDir, Url, connect
 from harmonia_serve.cli.output import local_time, out, plain
 from harmonia_serve.client import Event
+from harmonia_serve.client.events import log_lines
 
 __all__ = ["events"]
 
@@ -85,12 +87,22 @@ def _show(event: Event, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    out().print(_gap_line(event) if event["type"] == "gap" else _line(event), soft_wrap=True)
+    for line in _lines(event):
+        out().print(line, soft_wrap=True)
 
 
-def _line(event: Event) -> Text:
-    when = Text(f"{local_time(event['timestamp'])}  ", style="dim")
-    return when.append(f"{plain(event['execution_id'])}").append_text(event_line(event))
+def _lines(event: Event) -> Iterator[Text]:
+    """What there is to say of an event: one line, or each of those that a task has written."""
+    if event["type"] == "gap":
+        yield _gap_line(event)
+        return
+    begin = Text(f"{local_time(event['timestamp'])}  ", style="dim")
+    begin.append(f"{plain(event['execution_id'])}")
+    if event["type"] != "task_log":
+        yield begin.append_text(event_line(event))
+        return
+    for line in log_lines(event):
+        yield begin.copy().append(f"{event['seq']:>5}  ").append_text(log_line(line))
 
 
 def _gap_line(event: Event) -> Text:

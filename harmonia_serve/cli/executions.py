@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harmonia_serve.cli.follow import event_line
+from harmonia_serve.cli.follow import event_line, log_line
 from harmonia_serve.cli.options import (
     AsJson,
     DataDir,
@@ -289,6 +289,36 @@ def follow(
     with connect(url, data_dir) as client:
         client.execution(execution_id)
         watch(client, execution_id, as_json=as_json, cancel_on_interrupt=cancel_on_interrupt)
+
+
+@app.command()
+def logs(
+    execution_id: ExecutionId,
+    task: Annotated[
+        str | None, typer.Option(help="Only lines of this task.", show_default=False)
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")
+    ] = False,
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the tasks of an execution write; with --json one JSON object to a line.
+
+    Example: harmonia executions logs exec-… --task build --follow
+    """
+    with connect(url, data_dir) as client:
+        console = out()
+        try:
+            for line in client.logs(execution_id, task, follow=follow):
+                if as_json:
+                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    sys.stdout.flush()
+                else:
+                    console.print(log_line(line), soft_wrap=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
 
 
 @app.command()

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from harmonia_serve.cli.board import Board, TaskView
 from harmonia_serve.cli.output import STATUS_STYLES, duration_text, plain
-from harmonia_serve.client import Event, HarmoniaClient
+from harmonia_serve.client import Event, HarmoniaClient, LogLine
 
-__all__ = ["board_of", "event_line", "follow"]
+__all__ = ["board_of", "event_line", "follow", "log_line"]
 
 #: More tasks than this do not get a bar each.
 _BARS_MAX = 20
@@ -30,6 +30,8 @@ _BAR_WIDTH = 28
 _REFRESHES_PER_S = 10
 _MESSAGE_WIDTH = 60
 
+#: By level, or by stream where there is no level.
+_LINE_STYLES = {"error": "red", "warning": "yellow", "debug": "dim", "dropped": "yellow"}
 #: What the service sends in place of the events of tasks, to those who ask for summaries.
 SUMMARY_TYPE = "execution_progress"
 
@@ -86,6 +88,14 @@ def event_line(event: Event) -> Text:
     if "duration_seconds" in data:
         line.append(f"  in {duration_text(float(data['duration_seconds']) * 1000)}", style="dim")
     return line
+
+
+def log_line(line: LogLine) -> Text:
+    """A line of a task's log: the task, its attempt if it is not the first, and the text."""
+    attempt = f" ({line['attempt']})" if line["attempt"] > 1 else ""
+    style = _LINE_STYLES.get(line.get("level", line["stream"]), "")
+    shown = Text(f"{plain(line['task_name'])}{attempt} | ", style="dim")
+    return shown.append(plain(line["text"]), style=style)
 
 
 def _add_summary(line: Text, data: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from harmonia_serve.client.errors import (
     WaitTimedOut,
     WorkflowNotFound,
 )
-from harmonia_serve.client.events import Event
+from harmonia_serve.client.events import Event, LogLine
 from harmonia_serve.client.execution import AsyncExecution, Execution
 from harmonia_serve.client.location import Location, locate
 from harmonia_serve.client.synchronous import HarmoniaClient
@@ -58,6 +58,7 @@ __all__ = [
     "HarmoniaClient",
     "InvalidRequest",
     "Location",
+    "LogLine",
     "NotConfigured",
     "NotFound",
     "PermissionDenied",

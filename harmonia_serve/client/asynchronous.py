@@ -14,7 +14,14 @@ import httpx
 from httpx_sse import SSEError, aconnect_sse
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
-from harmonia_serve.client.events import AnyCursor, Event, Wanted, stream_cursor
+from harmonia_serve.client.events import (
+    AnyCursor,
+    Event,
+    LogLine,
+    Wanted,
+    log_lines,
+    stream_cursor,
+)
 from harmonia_serve.client.execution import AsyncExecution
 from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
 from harmonia_serve.client.location import locate
@@ -93,7 +100,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         execution_id: str | None = None,
         *,
         after: int | str | None = None,
-        until: int | None = None,
+        until: int | str | None = None,
         idle_s: float | None = None,
         follow: bool = True,
         **wanted: Unpack[Wanted],
@@ -111,7 +118,8 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         that is kept). An event `gap` stands where events cannot be had any more. With
         `follow=False` it ends where the log ends now.
 
-        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
+        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted;
+        log lines (`task_log`) only come if `types` names them, or with `logs=True`.
         `detail="summary"` is for one execution: in place of its tasks' events, `execution_progress`
         says now and then how all of them stand.
         """
@@ -130,6 +138,20 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
                 error = caught
             if not cursor.ended:
                 await asyncio.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
+
+    async def logs(
+        self, execution_id: str, task: str | None = None, *, follow: bool = True
+    ) -> AsyncIterator[LogLine]:
+        """The lines that the tasks of an execution write, or one of them, until it ends.
+
+        With `follow=False`, those that there are now.
+        """
+        until = None
+        if not follow:
+            until = (await self.get_execution(execution_id, outputs=False))["last_id"]
+        async for event in self.events(execution_id, until=until, types=["task_log"], task=task):
+            for line in log_lines(event):
+                yield line
 
     async def _stream(self, cursor: AnyCursor, patience: Patience) -> AsyncIterator[Event]:
         async with aconnect_sse(

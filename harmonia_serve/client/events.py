@@ -11,11 +11,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 from urllib.parse import urlencode
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable
-from harmonia_serve.client.flows import path_segment
+from harmonia_serve.client.flows import JsonObject, path_segment
 from harmonia_serve.client.outage import PATIENCE_S, Outage
 
 __all__ = [
@@ -23,8 +23,10 @@ __all__ = [
     "Event",
     "EventCursor",
     "InstallationCursor",
+    "LogLine",
     "Selection",
     "Wanted",
+    "log_lines",
     "stream_cursor",
 ]
 
@@ -52,7 +54,8 @@ class Event(TypedDict):
     A summary is told in the same form, with the type `execution_progress`.
 
     In the stream of the whole installation it has the `cursor` to resume after; an event `gap`
-    there is about no execution, and its seq is 0.
+    there is about no execution, and its seq is 0. Log lines (`task_log`) have the seq of the event
+    before them, and a `part`.
     """
 
     seq: int
@@ -60,7 +63,25 @@ class Event(TypedDict):
     timestamp: str
     execution_id: str
     data: dict[str, Any]
+    part: NotRequired[int]
     cursor: NotRequired[str]
+
+
+class LogLine(TypedDict):
+    """A line that a task has written after the event of this seq.
+
+    `stream` is log (what the action says; it has a level), stdout or stderr. With the stream
+    `dropped` it stands for lines that are left out; `dropped` says how many.
+    """
+
+    seq: int
+    task_name: str
+    attempt: int
+    stream: str
+    level: NotRequired[str]
+    text: str
+    timestamp_ms: int | None
+    dropped: NotRequired[int]
 
 
 class Wanted(TypedDict, total=False):
@@ -68,6 +89,7 @@ class Wanted(TypedDict, total=False):
 
     types: Sequence[str] | None
     task: str | None
+    logs: bool
     workflow_id: str | None
     statuses: Sequence[str] | None
     detail: Literal["full", "summary"]
@@ -75,12 +97,13 @@ class Wanted(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events are wanted; by default all."""
+    """Which events are wanted; by default all but log lines."""
 
     types: Sequence[str] | None = None
     task: str | None = None
     workflow_id: str | None = None
     statuses: Sequence[str] | None = None
+    logs: bool = False
     #: `summary`: not each event of a task, but what they come to.
     detail: Literal["full", "summary"] = "full"
 
@@ -90,7 +113,13 @@ class Selection:
         listed = {"type": self.types, "status": self.statuses}
         words = {name: ",".join(them) for name, them in listed.items() if them is not None}
         detail = None if self.detail == "full" else self.detail
-        plain = {"task": self.task, "workflow_id": self.workflow_id, "detail": detail}
+        logs = "true" if self.logs else None
+        plain = {
+            "task": self.task,
+            "workflow_id": self.workflow_id,
+            "detail": detail,
+            "logs": logs,
+        }
         return words | {name: value for name, value in plain.items() if value is not None}
 
 
@@ -144,25 +173,31 @@ class EventCursor(_Cursor):
     def __init__(
         self,
         execution_id: str,
-        after: int,
-        until: int | None = None,
+        after: int | str,
+        until: int | str | None = None,
         selection: Selection | None = None,
     ) -> None:
         super().__init__()
         self.execution_id = execution_id
-        self.after = after
-        self._until = until
-        self._query = selection.query if selection else {}
+        self.after = str(after)
+        self._place = _place(self.after) or (0, 0)
+        self._until = None if until is None else _place(str(until))
+        query = selection.query if selection else {}
+        #: Whether each event is sent, so that a number that is missing is an event that is missing.
+        self._is_whole = query.keys() <= {"logs"}
+        # A summary of what has been so far goes on: its end is found here.
+        has_end = until is not None and "detail" not in query
+        self._query = {**query, "until": str(until)} if has_end else query
         self.ended = self._is_enough()
         self._taken_since_open = 0
 
     def _is_enough(self) -> bool:
-        return self._until is not None and self.after >= self._until
+        return self._until is not None and self._place >= self._until
 
     @property
     def path(self) -> str:
         """What to GET: events in their envelope, because a stream's own fields lack the time."""
-        begin = {"after": str(self.after)} if self.after else {}
+        begin = {} if self.after == "0" else {"after": self.after}
         query = urlencode({"envelope": "true", **self._query, **begin})
         return f"{_STREAMS}/{path_segment(self.execution_id)}?{query}"
 
@@ -174,35 +209,65 @@ class EventCursor(_Cursor):
     def take(self, event_id: str, event_type: str, text: str) -> Event | None:
         """The next event, or None if this one was seen already or is no event of the execution.
 
-        Raises ServiceUnreachable on a gap, so that the subscriber asks again. With a selection, or
-        in a summary, there are gaps, and ids without data that say how far the stream has come.
+        Raises ServiceUnreachable on a gap, so that the subscriber asks again. Where something is
+        left out, or summed up, there are gaps, and ids without data that say how far the stream has
+        come.
         """
-        if not event_id.isdecimal() or event_type == _CUT_OFF:
-            return None
-        seq = int(event_id)
-        if seq <= self.after:
+        place = _place(event_id)
+        if place is None or event_type == _CUT_OFF or place <= self._place:
             return None
         if event_type in ("", "message"):
-            if not text and self._query:
-                self.after = seq
+            if not text:
+                self._pass(place, event_id)
                 self.ended = self._is_enough()
             return None
-        if seq > self.after + 1 and self._taken_since_open and not self._query:
+        seq, part = place
+        is_next = place == (self._place[0], self._place[1] + 1) if part else self._is_next(seq)
+        if self._is_whole and self._taken_since_open and not is_next:
             raise ServiceUnreachable(
-                self.path, f"event {seq} came after event {self.after}", sent=True
+                self.path, f"event {event_id} came after event {self.after}", sent=True
             )
-        self.after = seq
+        self._pass(place, event_id)
         self._outage.end()
         self._taken_since_open += 1
         self.ended = event_type in _LAST_TYPES or self._is_enough()
         envelope = json.loads(text)
-        return Event(
+        event = Event(
             seq=seq,
             type=event_type,
             timestamp=envelope["timestamp"],
             execution_id=self.execution_id,
             data=envelope["data"],
         )
+        if part:
+            event["part"] = part
+        return event
+
+    def _is_next(self, seq: int) -> bool:
+        return seq == self._place[0] + 1
+
+    def _pass(self, place: tuple[int, int], event_id: str) -> None:
+        self._place, self.after = place, event_id
+
+
+def _place(event_id: str) -> tuple[int, int] | None:
+    """Seq and part of an id; None if it is none."""
+    seq, dash, part = event_id.partition("-")
+    if not seq.isdecimal() or (dash and not part.isdecimal()):
+        return None
+    return int(seq), int(part or 0)
+
+
+def log_lines(event: Event) -> list[LogLine]:
+    """The lines that an event `task_log` tells of, behind those that are left out before them."""
+    data = event["data"]
+    whose = {"seq": event["seq"], "task_name": data["task_name"], "attempt": data["attempt"]}
+    lines: list[JsonObject] = [{**whose, **line} for line in data["lines"]]
+    if count := data["dropped"]:
+        text = "1 line is left out" if count == 1 else f"{count} lines are left out"
+        gone = {"stream": "dropped", "text": text, "timestamp_ms": None, "dropped": count}
+        lines.insert(0, {**whose, **gone})
+    return cast(list[LogLine], lines)
 
 
 class InstallationCursor(_Cursor):
@@ -241,7 +306,7 @@ class InstallationCursor(_Cursor):
             self.ended = True
             return None
         envelope = json.loads(text)
-        return Event(
+        event = Event(
             seq=envelope["seq"],
             type=event_type,
             timestamp=envelope["timestamp"],
@@ -249,6 +314,9 @@ class InstallationCursor(_Cursor):
             data=envelope["data"],
             cursor=event_id,
         )
+        if "part" in envelope:
+            event["part"] = envelope["part"]
+        return event
 
 
 AnyCursor = EventCursor | InstallationCursor
@@ -257,7 +325,7 @@ AnyCursor = EventCursor | InstallationCursor
 def stream_cursor(
     execution_id: str | None,
     after: int | str | None,
-    until: int | None,
+    until: int | str | None,
     wanted: Wanted,
     *,
     follow: bool,
@@ -275,4 +343,4 @@ def stream_cursor(
             "workflow_id, statuses and follow are for the events of all executions: leave them "
             "out, or leave out the execution"
         )
-    return EventCursor(execution_id, int(after or 0), until, selection)
+    return EventCursor(execution_id, after or 0, until, selection)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from harmonia_serve.client.errors import ExecutionEndedBadly
-from harmonia_serve.client.events import Event
+from harmonia_serve.client.events import Event, LogLine
 from harmonia_serve.client.flows import Flow, JsonObject, execution_flow, output_flow, wait_flow
 from harmonia_serve.client.operations import BytesT, DocumentT, Operations
 
@@ -122,13 +122,26 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         self._client = client
 
     def events(
-        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+        self,
+        after: int | str = 0,
+        *,
+        types: Sequence[str] | None = None,
+        task: str | None = None,
+        logs: bool = False,
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all.
+        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
+        if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task)
+        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+
+    def logs(self, task: str | None = None, *, follow: bool = True) -> Iterator[LogLine]:
+        """The lines that the tasks write, or one of them, until the execution ends.
+
+        With `follow=False`, those that there are now.
+        """
+        return self._client.logs(self.id, task, follow=follow)
 
     def progress(self, after: int = 0) -> Iterator[Event]:
         """How the execution stands, a few times a second at most, until it ends.
@@ -153,13 +166,26 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         self._client = client
 
     def events(
-        self, after: int = 0, *, types: Sequence[str] | None = None, task: str | None = None
+        self,
+        after: int | str = 0,
+        *,
+        types: Sequence[str] | None = None,
+        task: str | None = None,
+        logs: bool = False,
     ) -> AsyncIterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all.
+        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
+        if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task)
+        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+
+    def logs(self, task: str | None = None, *, follow: bool = True) -> AsyncIterator[LogLine]:
+        """The lines that the tasks write, or one of them, until the execution ends.
+
+        With `follow=False`, those that there are now.
+        """
+        return self._client.logs(self.id, task, follow=follow)
 
     def progress(self, after: int = 0) -> AsyncIterator[Event]:
         """How the execution stands, a few times a second at most, until it ends.

@@ -13,7 +13,14 @@ import httpx
 from httpx_sse import SSEError, connect_sse
 
 from harmonia_serve.client.errors import ApiError, ServiceUnreachable, api_error
-from harmonia_serve.client.events import AnyCursor, Event, Wanted, stream_cursor
+from harmonia_serve.client.events import (
+    AnyCursor,
+    Event,
+    LogLine,
+    Wanted,
+    log_lines,
+    stream_cursor,
+)
 from harmonia_serve.client.execution import Execution
 from harmonia_serve.client.flows import Answer, Call, Flow, JsonObject, Pause, run_flow
 from harmonia_serve.client.location import locate
@@ -97,7 +104,7 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         execution_id: str | None = None,
         *,
         after: int | str | None = None,
-        until: int | None = None,
+        until: int | str | None = None,
         idle_s: float | None = None,
         follow: bool = True,
         **wanted: Unpack[Wanted],
@@ -115,7 +122,8 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
         that is kept). An event `gap` stands where events cannot be had any more. With
         `follow=False` it ends where the log ends now.
 
-        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted.
+        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted;
+        log lines (`task_log`) only come if `types` names them, or with `logs=True`.
         `detail="summary"` is for one execution: in place of its tasks' events, `execution_progress`
         says now and then how all of them stand.
         """
@@ -133,6 +141,17 @@ class HarmoniaClient(Operations[JsonObject, bytes]):
                 error = caught
             if not cursor.ended:
                 time.sleep(cursor.pause_after_break(error, time.monotonic() - opened))
+
+    def logs(
+        self, execution_id: str, task: str | None = None, *, follow: bool = True
+    ) -> Iterator[LogLine]:
+        """The lines that the tasks of an execution write, or one of them, until it ends.
+
+        With `follow=False`, those that there are now.
+        """
+        until = None if follow else self.get_execution(execution_id, outputs=False)["last_id"]
+        for event in self.events(execution_id, until=until, types=["task_log"], task=task):
+            yield from log_lines(event)
 
     def _stream(self, cursor: AnyCursor, patience: Patience) -> Iterator[Event]:
         with connect_sse(

@@ -44,6 +44,7 @@ COMPONENT_CONTRACT = tuple(
 ENGINE_VALUES = (
     "harmonia_actors.core.cursors",
     "harmonia_actors.core.errors",
+    "harmonia_actors.core.event_batches",
     "harmonia_actors.core.events",
     "harmonia_actors.core.jsontext",
     "harmonia_actors.core.requests",
@@ -53,8 +54,8 @@ ENGINE_VALUES = (
 WEB = ("fastapi", "starlette", "pydantic", "pydantic_core", "prometheus_client", "jinja2")
 _SURFACES = """
     auth bodies boundary connections credentials event_filters examples gateway identifiers
-    observation once openapi problems queries request_schemas routes schemas shapes sse streams
-    summaries unread_bodies websocket
+    observation once openapi problems queries request_schemas routes schemas shapes sse starts
+    streams summaries unread_bodies websocket
 """
 SURFACES = tuple(f"harmonia_serve.{name}" for name in _SURFACES.split())
 
@@ -79,7 +80,7 @@ PARTS = (
     Part("harmonia_actors/actors/", ("harmonia_actors", "persistence"), ("ray", "psutil", "yaml")),
     Part(
         "harmonia_actors/settings",
-        ("harmonia_actors.core.origins",),
+        ("harmonia_actors.core.origins", "harmonia_actors.settings_telling"),
         ("pydantic", "pydantic_settings"),
     ),
     Part("harmonia_actors/__init__", ()),

@@ -28,6 +28,8 @@ __all__ = ["cause_chaos", "main", "shortfalls"]
 #: What would rightly give up under so many faults in so short a time is told to go on.
 SETTINGS = {
     "HARMONIA_UP_RESTARTS_MAX": "1000",
+    # So that a kill hits any of them, and not the streams of all executions.
+    "HARMONIA_BROADCASTERS": "2",
     "HARMONIA_LOST_ATTEMPTS_MAX": "1000",
     "HARMONIA_QUARANTINE_CRASHES": "1000",
 }

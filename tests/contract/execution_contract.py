@@ -304,6 +304,7 @@ class ReadContract:
         assert await store.read_execution("e") is None
         assert await store.read_executions(["e"], ["head"]) == [None]
         assert await store.read_executions([], ["head"]) == []
+        assert await store.read_seq("e") is None
         assert await store.read_rows("e", ["a"]) == {}
         assert await store.read_outputs([("e", "a")]) == [None]
         assert await store.read_outputs([]) == []
@@ -311,6 +312,12 @@ class ReadContract:
         assert await store.read_checkpoint("c") is None
         with pytest.raises(Missing):
             await store.read_events("e", after=0, limit=1)
+
+    async def test_how_many_events_there_are(self, store: Store):
+        loaded = await claimed(store)
+        assert await store.read_seq("e") == loaded.seq == 1
+        await store.commit(next_commit(loaded, events=[b"two", b"three"]))
+        assert await store.read_seq("e") == 3
 
     async def test_some_fields_of_several_executions(self, store: Store):
         await create(store, "a")

@@ -106,6 +106,7 @@ async def test_every_call_is_one_round_trip(on_wire: tuple[RedisStore, Wire]):
             store.claim("e", "o"),
             store.read_execution("e"),
             store.read_executions(["e", "f", "g"], ["head", "input"]),
+            store.read_seq("e"),
             store.read_rows("e", ["a", "b"]),
             store.read_outputs([("e", "a"), ("e", "b"), ("f", "a")]),
             store.read_events("e", after=0, limit=100),

@@ -30,7 +30,7 @@ _PERFORM = """\
 """
 _PUBLISH = """\
         if bodies:
-            self._sink.publish(self.execution_id, decision.events[0].seq, bodies)
+            self._sink.publish(self.execution_id, decision.events[0].index, bodies)
 """
 
 #: A large output is referred to before it is there.
@@ -274,5 +274,14 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "                holds=(),\n",
         "tests/unit/service/test_retention.py"
         "::test_a_restored_execution_holds_what_its_checkpoint_held",
+    ),
+    mutant(
+        "gap",
+        "what a broadcaster has dropped is read from the log",
+        "harmonia_actors/runtime/event_hub.py",
+        "if topic.known is None or first_index > topic.known + 1:\n            return False\n",
+        "topic.known = max(topic.known or 0, first_index - 1)\n",
+        f"{_UNIT}/test_event_hub.py"
+        "::test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for",
     ),
 )

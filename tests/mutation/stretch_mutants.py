@@ -73,7 +73,7 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         "stretch, loss",
         "so does the owner of a task actor that has died",
         "harmonia_actors/runtime/host.py",
-        "        self._take_in(driver, entries)\n        driver.deliver_reports(reports)\n",
+        "        driver.take_in(entries)\n        driver.deliver_reports(reports)\n",
         "        driver.deliver_reports(reports)\n",
         f"{_HOSTS}::test_what_a_dead_worker_has_left_counts_before_its_loss",
     ),

@@ -21,6 +21,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StartAttempt
 from harmonia_actors.core.execution import CoreLimits, Decision, Execution, NumberedEvent
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.quarantine import fail_head, quarantine_error
 from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
@@ -36,6 +37,7 @@ Message = dict[str, Any]
 #: A name for what happens, and what it does: it gives the events that it makes.
 Step = tuple[str, Callable[["Steps"], list[NumberedEvent]]]
 
+_LINE = {"stream": "stdout", "text": "here", "timestamp_ms": START_MS}
 _DROPS = ("task_skipped", "task_cancelled")
 #: Events that a decision which drops tasks may begin with; None where any is wanted.
 _MAY_DROP = (None, *_DROPS)
@@ -94,7 +96,7 @@ class Steps(Execution):
     def end_by_head(self) -> list[NumberedEvent]:
         """Another owner takes over, and ends it without a look at its tasks."""
         told = fail_head(self.head, self.seq, self.now_ms, quarantine_error(_CRASHES))
-        self.seq = told.seq
+        self.seq = told.index
         return [told]
 
     def _load(self, losses_max: int) -> None:
@@ -263,6 +265,8 @@ def _attempt_steps(now: Steps, task: int, attempt: int, wanted: Message | None) 
     if about and kind in (None, "task_progress") and runs:
         share, message = (0.5, "") if wanted is None else _progress(wanted)
         yield _told(st.ProgressReported(task, attempt, START_MS, share, message))
+    if about and kind in (None, "task_log") and runs:
+        yield _told(_lines(wanted, task, attempt, now.rows[task].lines))
     if about and kind in (None, "task_failed"):
         for failure in _failures(wanted):
             yield _told(st.AttemptFailed(task, attempt, START_MS, failure))
@@ -276,6 +280,15 @@ def _attempt_steps(now: Steps, task: int, attempt: int, wanted: Message | None) 
 
 def _progress(wanted: Message) -> tuple[float, str]:
     return wanted["data"]["progress"], wanted["data"]["message"]
+
+
+def _lines(wanted: Message | None, task: int, attempt: int, told: int) -> st.LinesReported:
+    data = {"lines": [_LINE], "dropped": 0} if wanted is None else wanted["data"]
+    lines = tuple(
+        LogLine(each["stream"], each["text"], each["timestamp_ms"], each.get("level", ""))
+        for each in data["lines"]
+    )
+    return st.LinesReported(task, attempt, START_MS, told + data["dropped"], lines)
 
 
 def _failures(wanted: Message | None) -> list[st.Failure]:

@@ -18,8 +18,13 @@ _FREE = ("message", "name", "progress", "output", "duration_seconds")
 
 
 def numbered(log: Sequence[Message]) -> list[Message]:
-    """The log with its events numbered from 1."""
-    return [{**message, "seq": seq} for seq, message in enumerate(log, 1)]
+    """The log with its events numbered from 1, and log lines as parts of the one before."""
+    made, seq, part = [], 0, 0
+    for message in log:
+        seq, part = (seq, part + 1) if message["type"] == "task_log" else (seq + 1, 0)
+        place = {"seq": seq, "part": part} if part else {"seq": seq}
+        made.append({**{k: v for k, v in message.items() if k != "part"}, **place})
+    return made
 
 
 def dropped(log: Sequence[Message]) -> Iterator[tuple[str, list[Message]]]:

@@ -38,5 +38,6 @@ class NaiveCheckpoints:
         )
         if is_over or new == 0 or not is_due:
             return []
-        self.completed, self.since_ms, self.outstanding = completed, at_ms, execution.seq
-        return [execution.seq]
+        told = execution.told_seq
+        self.completed, self.since_ms, self.outstanding = completed, at_ms, told
+        return [told]

@@ -99,8 +99,8 @@ lucks = some.randoms(use_true_random=False)
 def audited(first: Steps, log: Sequence[Message]) -> Auditor:
     inherited = [i for i, row in enumerate(first.rows) if row.status is TaskStatus.COMPLETED]
     auditor = Auditor(first.workflow, first.head, inherited=inherited)
-    for message in log:
-        auditor.feed(message["seq"], jsontext.encode(message))
+    for index, message in enumerate(log, 1):
+        auditor.feed(index, jsontext.encode(message))
     return auditor
 
 
@@ -205,14 +205,14 @@ def test_the_stored_state_gives_away_what_is_missing_or_told_twice(
 @given(beginnings(tasks_max=6), lucks)
 def test_the_stored_state_gives_away_other_times(first: Steps, luck: Random) -> None:
     log, last = live_through(first, luck, 60, tick_ms=1)
-    for message in log:
+    for place, message in enumerate(log):
         kind, data = message["type"], message["data"]
         is_start = kind == "task_started" and is_known(message, last)
         is_end = kind in _ENDS or data.get("will_retry") is False
         if is_start or is_end or kind.startswith("execution_"):
             mutated = list(log)
             at_ms = message["timestamp_ms"] + 7
-            mutated[message["seq"] - 1] = {
+            mutated[place] = {
                 **message,
                 "timestamp_ms": at_ms,
                 "timestamp": timestamp(at_ms),

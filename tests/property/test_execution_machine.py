@@ -23,6 +23,7 @@ from harmonia_actors.core.invariants import (
     violations_of,
     violations_since,
 )
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.records import decode_head, decode_row, encode_head, encode_row
 from harmonia_actors.core.workflow import Workflow
@@ -128,7 +129,9 @@ class ExecutionMachine(RuleBasedStateMachine):
         lost_max: int,
         policy: CheckpointPolicy | None,
     ) -> None:
-        limits = CoreLimits(lost_attempts_max=lost_max, inline_output_bytes_max=150)
+        limits = CoreLimits(
+            lost_attempts_max=lost_max, inline_output_bytes_max=150, log_bytes_max=1_000
+        )
         self.given = (workflow, timeout_ms, policy, limits)
         self.automatic = NaiveCheckpoints(policy)
         self.replayer = Replayer(*self.given)
@@ -163,10 +166,16 @@ class ExecutionMachine(RuleBasedStateMachine):
             left.remove(attempt)
             kind = data.draw(
                 some.sampled_from(
-                    ["start", "start", "success", "success", "failure", "fatal", "lost", "progress"]
+                    [
+                        *("start", "start", "success", "success", "failure", "fatal", "lost"),
+                        *("progress", "lines", "lines"),
+                    ]
                 )
             )
-            stimuli.append(self.report(kind, attempt))
+            if kind == "lines":
+                stimuli.append(self.lines(attempt, data))
+            else:
+                stimuli.append(self.report(kind, attempt))
         self.tell(*stimuli)
 
     @precondition(lambda self: any(self.live.values()))
@@ -271,6 +280,12 @@ class ExecutionMachine(RuleBasedStateMachine):
         if kind == "progress" and attempt not in self.begun:
             kind = "waiting"
         return reports[kind]
+
+    def lines(self, attempt: tuple[int, int], data: some.DataObject) -> st.LinesReported:
+        """Some lines of an attempt, perhaps told before, perhaps with a gap before them."""
+        first, count = data.draw(some.integers(0, 6)), data.draw(some.integers(0, 3))
+        lines = tuple(LogLine("stdout", "x" * number, self.at_ms) for number in range(count))
+        return st.LinesReported(*attempt, self.at_ms, first, lines, data.draw(some.booleans()))
 
     def tell(self, *stimuli: st.Stimulus) -> None:
         self.model.take(list(stimuli))

@@ -27,6 +27,9 @@ from tests.support.scripted_actors import settle
 
 QUERIES = [
     InstallationStreamQuery(),
+    InstallationStreamQuery(logs=True),
+    InstallationStreamQuery(type="task_log", task="a"),
+    InstallationStreamQuery(type="task_failed", logs=True),
     InstallationStreamQuery(type="task_started,execution_cancelled"),
     InstallationStreamQuery(task="a"),
     InstallationStreamQuery(workflow_id="wf-1", status="retrying,running"),
@@ -38,7 +41,7 @@ def matches(query: InstallationStreamQuery, said: Said) -> bool:
     """The filter in plain words."""
     event = said.event
     return (
-        (query.type is None or event.type in query.type.split(","))
+        is_of_type(query, event.type)
         and (query.task is None or getattr(event, "task_name", None) == query.task)
         and (query.workflow_id is None or said.workflow_id == query.workflow_id)
         and (
@@ -46,6 +49,12 @@ def matches(query: InstallationStreamQuery, said: Said) -> bool:
             or event_status(event.type, event.data("e")) in query.status.split(",")
         )
     )
+
+
+def is_of_type(query: InstallationStreamQuery, kind: str) -> bool:
+    if kind == "task_log" and query.logs:
+        return True
+    return kind != "task_log" if query.type is None else kind in query.type.split(",")
 
 
 @dataclass
@@ -100,7 +109,7 @@ class World:
     def __post_init__(self) -> None:
         entries = self.luck.choice([3, 8]) if self.loses else 10_000
         store = MemoryStore(log_entries_max=entries)
-        self.logs = ManyLogs(store)
+        self.logs = ManyLogs(store, with_lines=True)
         recent = self.luck.choice([0, 1_000, 16_000_000])
         self.hub = InstallationEvents(store, recent_bytes_max=recent)
 
@@ -162,7 +171,7 @@ def check(client: Client, said: list[Said], *, loses: bool) -> None:
         if next_one > one + 1:
             begin = marked.index(one)
             assert None in marked[begin : marked.index(next_one, begin + 1)], "silence"
-    if client.query == InstallationStreamQuery():
+    if client.query == InstallationStreamQuery(logs=True):
         check_gaps_are_real(marked)
 
 

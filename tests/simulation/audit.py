@@ -17,7 +17,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor as HistoryAuditor
 from harmonia_actors.core.audit_state import disagreements, inherited_tasks
 from harmonia_actors.core.definition import build_workflow
-from harmonia_actors.core.events import CheckpointCreated
+from harmonia_actors.core.events import CheckpointCreated, TaskLog
 from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.invariants import Picture, picture, violations, violations_since
 from harmonia_actors.core.quarantine import QUARANTINED
@@ -32,6 +32,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
 from persistence.store import Commit, Loaded, NewExecution, OwnCheckpoint, Snapshot
 from tests.simulation.checkpoint_audit import CheckpointAuditor
+from tests.simulation.line_judge import LineJudge
 from tests.simulation.owners import OwnerLimits
 from tests.simulation.store import StoreServer, at_once
 from tests.simulation.stored_events import read_event
@@ -54,6 +55,7 @@ class _Known:
     seq: int
     epoch: int
     picture: Picture
+    lines: LineJudge
     #: In a row, and ever, as its last owner was told.
     crashes: int = 0
     crashes_lately: int = 0
@@ -234,6 +236,7 @@ class Auditor:
             seq=snapshot.seq,
             epoch=snapshot.epoch,
             picture=picture(execution),
+            lines=LineJudge(execution.workflow),
             owners={1: snapshot.owner} if snapshot.owner else {},
         )
         self._check_outputs(execution_id, execution)
@@ -343,6 +346,9 @@ class Auditor:
             if isinstance(event, CheckpointCreated):
                 told = self._checkpoints.told(event.checkpoint_id, event.name, execution_id)
                 self.broken.extend(f"{execution_id}: {problem}" for problem in told)
+            for problem in known.lines.take(event):
+                self._report(execution_id, problem)
+            self.counts["log lines"] += len(event.lines) if isinstance(event, TaskLog) else 0
         found = known.history.findings.violations
         disagreeing = disagreements(known.history, execution.head, rows, known.seq)
         for violation in [*found[known.found :], *disagreeing]:

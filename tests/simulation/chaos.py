@@ -29,8 +29,10 @@ class Victims(Protocol):
 
     def task_actors(self) -> list[Process]: ...
 
+    def broadcaster_processes(self) -> list[Process]: ...
+
     def single(self, kind: str) -> Process:
-        """The one process of this kind: pool, supervisor, broadcaster, service or streams."""
+        """The one process of this kind: pool, supervisor, service or streams."""
         ...
 
 
@@ -56,7 +58,7 @@ class Chaos:
             "task actor stops": lambda: self._stop(self._a_task_actor()),
             "task pool dies": lambda: self._kill(world.single("pool")),
             "supervisor dies": lambda: self._kill(world.single("supervisor")),
-            "broadcaster dies": lambda: self._kill(world.single("broadcaster")),
+            "broadcaster dies": lambda: self._kill(self._one_of(world.broadcaster_processes())),
             "service dies": lambda: self._kill(world.single("service")),
             "streams die": lambda: self._kill(world.single("streams")),
             "half of all dies": lambda: self._kill_many(0.5),
@@ -126,11 +128,12 @@ class Chaos:
 
     def _kill_many(self, share: float) -> bool:
         world = self._world
-        kinds = ("pool", "supervisor", "broadcaster", "service", "streams")
+        kinds = ("pool", "supervisor", "service", "streams")
         everybody = [
             *self._living_owners(),
             *world.task_actors(),
             *(world.single(kind) for kind in kinds),
+            *world.broadcaster_processes(),
         ]
         hit = [process for process in everybody if self._faults.whether(share)]
         for process in hit:

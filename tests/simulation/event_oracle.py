@@ -57,6 +57,9 @@ def check_log(
                 running.pop(task, None)
             case ev.TaskProgress():
                 assert workflow.by_name[event.task_name].index in running
+            case ev.TaskLog():
+                task = workflow.by_name[event.task_name].index
+                assert running.get(task) == event.attempt, f"{task} writes and does not run"
             case _:
                 pass
     assert running == {}, "the log ends while tasks run"

@@ -131,7 +131,7 @@ class Explorer:
                 continue
             self._seen[key] = False
             self.states += 1
-            told = ((numbered.seq, numbered.event) for numbered in decision.events)
+            told = ((numbered.index, numbered.event) for numbered in decision.events)
             self._judge(_Place(after, restarts, (*place.log, *told)), move)
             self._seen[key] = True
 

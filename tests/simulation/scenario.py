@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tests.simulation.line_judge import FULL_MIN
+
 __all__ = ["ClientPlan", "Scenario", "draw_scenario"]
 
 _TASKS_MAX = 7
@@ -57,6 +59,7 @@ def draw_scenario(seed: str) -> Scenario:
     if uses_files:
         for workflow in workflows:
             _give_files(files_luck, workflow["tasks"].values())
+    _give_lines(random.Random(f"{seed}/log lines"), workflows)
     drawn = tuple(_client(luck, len(workflows)) for _ in range(luck.randint(1, 5)))
     clients = tuple(_saving(saving, client) for client in drawn)
     return Scenario(
@@ -137,6 +140,13 @@ def _give_files(luck: random.Random, tasks: Iterable[dict[str, Any]]) -> None:
             task["action"] += "_with_files"
             if luck.random() < 0.5:
                 task["resources"] = {**task.get("resources", {}), "board": luck.choice((0.5, 1))}
+
+
+def _give_lines(luck: random.Random, workflows: Iterable[dict[str, Any]]) -> None:
+    for workflow in workflows:
+        for task in workflow["tasks"].values():
+            lines = luck.choice((1, 4, FULL_MIN)) if luck.random() < 0.4 else 0
+            task["input"]["plan"]["lines"] = lines
 
 
 def _client(luck: random.Random, workflows: int) -> ClientPlan:

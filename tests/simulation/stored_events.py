@@ -6,6 +6,7 @@ from typing import Any
 
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.stimuli import Failure, Output
 
 __all__ = ["read_event"]
@@ -23,8 +24,8 @@ def read_event(body: bytes) -> ev.Event:
 
 def _of_task(kind: str, data: dict[str, Any]) -> ev.Event:
     name = data["task_name"]
-    if kind == ev.TaskProgress.type:
-        return ev.TaskProgress(name, data["progress"], data["message"])
+    if kind in (ev.TaskProgress.type, ev.TaskLog.type):
+        return _midway(kind, name, data)
     place = (name, data["task_index"], data["total_tasks"])
     match kind:
         case ev.TaskStarted.type:
@@ -39,6 +40,16 @@ def _of_task(kind: str, data: dict[str, Any]) -> ev.Event:
         case ev.TaskCancelled.type:
             return ev.TaskCancelled(*place, data["reason"])
     raise AssertionError(f"there is no event {kind}")
+
+
+def _midway(kind: str, name: str, data: dict[str, Any]) -> ev.Event:
+    if kind == ev.TaskProgress.type:
+        return ev.TaskProgress(name, data["progress"], data["message"])
+    lines = tuple(
+        LogLine(each["stream"], each["text"], each["timestamp_ms"], each.get("level", ""))
+        for each in data["lines"]
+    )
+    return ev.TaskLog(name, data["attempt"], lines, data["dropped"])
 
 
 def _of_execution(kind: str, data: dict[str, Any]) -> ev.Event:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.requests import StreamEvent
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
-from harmonia_actors.runtime.event_hub import EventHub, FeedGone
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.ports import TaskActorDied
 from persistence.store import Store
 from tests.simulation.network import Network
@@ -28,7 +30,7 @@ _AGAIN_S = 0.2
 
 
 class Broadcaster:
-    """The broadcaster actor."""
+    """One of the broadcaster actors."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -83,19 +85,20 @@ class Streams:
         process: Process,
         network: Network,
         store: DistantStore,
-        broadcaster: Callable[[], Broadcaster],
+        broadcasters: Sequence[Callable[[], Broadcaster]],
     ) -> None:
         self.process = process
-        self.hub = EventHub(cast(Store, store), _Feed(process, network, broadcaster))
+        feeds = [_Feed(process, network, broadcaster) for broadcaster in broadcasters]
+        self.hub = EventHub(cast(Store, store), feeds)
 
     async def serve(
         self,
         execution_id: str,
-        after: int,
+        after: Place,
         send: Callable[[Sequence[StreamEvent]], Awaitable[None]],
     ) -> None:
         """One connection, until the last event."""
-        async for batch in self.hub.events(execution_id, after=after):
+        async for batch in self.hub.events(execution_id, after=after.seq, part=after.part):
             await send(batch)
 
 
@@ -110,6 +113,7 @@ class Subscriber:
     #: How long it takes over each batch.
     takes_s: float
     received: list[bytes] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
     broken: str = ""
     ended: bool = False
     #: Which connection it listens to: what an earlier one still brings is lost.
@@ -127,7 +131,7 @@ class Subscriber:
                     "stream",
                     streams.serve,
                     self.execution_id,
-                    len(self.received),
+                    self.place,
                     partial(self._take, self._connection),
                 )
                 self.ended = True
@@ -138,9 +142,10 @@ class Subscriber:
         if connection != self._connection:
             return
         for event in batch:
-            if event.seq != len(self.received) + 1 and not self.broken:
-                self.broken = f"event {event.seq} comes behind {len(self.received)}"
+            if event.index != len(self.received) + 1 and not self.broken:
+                self.broken = f"event {event.index} comes behind {len(self.received)}"
             self.received.append(event.body)
+            self.place = event.place
         if self.takes_s and batch:
             await pass_time(self.takes_s)
         await asyncio.sleep(0)

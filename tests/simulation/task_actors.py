@@ -16,6 +16,7 @@ from harmonia_actors.components.contract import ActionError, Component, TaskCont
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import jsontext
 from harmonia_actors.runtime.attempt_context import LiveAttempt
+from harmonia_actors.runtime.attempt_log import LogLimits
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock
@@ -29,7 +30,9 @@ from tests.simulation.virtual_loop import Process, current_process, pass_time
 __all__ = ["REGISTRY", "SimulatedLease", "SimulatedPort", "SimulatedTaskActor", "value_of"]
 
 _component = Component("simulated")
-_LIMITS = TaskHostLimits(progress_interval_ms=0)
+#: Pieces of a few lines, and less room than some attempts want.
+_LOG = LogLimits(interval_ms=0, piece_bytes_max=300, bytes_max=1_500)
+_LIMITS = TaskHostLimits(progress_interval_ms=0, log=_LOG)
 
 
 def value_of(plan: dict[str, Any], given: Sequence[Any]) -> int:
@@ -52,6 +55,7 @@ async def work_async(
     """Takes its time itself."""
     actor: SimulatedTaskActor = current_process().inhabitant
     assert isinstance(context, LiveAttempt)
+    _write(context, plan, first_half=True)
     await actor.spend(context.order, plan)
     return _outcome(plan, given, context)
 
@@ -61,7 +65,15 @@ _component.action(name="work_with_files", uses_files=True)(work)
 _component.action(name="work_async_with_files", uses_files=True)(work_async)
 
 
+def _write(context: TaskContext, plan: dict[str, Any], *, first_half: bool) -> None:
+    """Lines that say which they are: some at the beginning, the others at the end."""
+    half = plan["lines"] // 2
+    for number in range(half) if first_half else range(half, plan["lines"]):
+        context.log(str(number))
+
+
 def _outcome(plan: dict[str, Any], given: list[Any], context: TaskContext) -> dict[str, Any]:
+    _write(context, plan, first_half=False)
     if plan["progress"]:
         context.progress(0.5, "half way")
     if context.attempt <= plan["fails"]:
@@ -197,6 +209,7 @@ class SimulatedTaskActor:
         """
         self._around.begun(self, live.order)
         plan = jsontext.decode(live.order.input)["plan"]
+        _write(live, plan, first_half=True)
         over = self._loop.create_future()
 
         def end() -> None:

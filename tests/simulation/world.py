@@ -23,6 +23,7 @@ from harmonia_actors.runtime.orders import AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from harmonia_actors.runtime.service.parts import ServiceParts
+from harmonia_actors.runtime.shards import shard_of
 from harmonia_actors.runtime.sizing import SizingLimits
 from harmonia_actors.settings import Settings
 from persistence.errors import Missing, StoreError, StoreUnavailable
@@ -48,7 +49,10 @@ START_MS = 1_700_000_000_000
 LEASE_MS = 3_000
 GRACE_MS = 500
 _INLINE_BYTES_MAX = 300
+#: Room for the lines of a few attempts.
+_LOG_BYTES_MAX = 6_000
 _BACK_S = (0.1, 1.0)
+BROADCASTERS = 2
 
 
 class Blobs:
@@ -102,7 +106,7 @@ class _Sink:
             self._process.kill()
         if self._process.alive:
             world.auditor.published(execution_id, first_seq, bodies)
-            to = world.broadcaster
+            to = world.broadcasters[shard_of(execution_id, BROADCASTERS)]
             batch = [(execution_id, first_seq, list(bodies))]
             world.network.send(
                 self._process, to.process, to.broadcast.publish, batch, kind="report"
@@ -136,10 +140,11 @@ class World:
         self.chaos = Chaos(self, self.faults, self.network, self.note)
         self.server.when_stopped = self.chaos.stopped
         self.subscribers: list[Subscriber] = []
+        self.broadcasters: dict[int, Broadcaster] = {}
         for make in (
             self._make_pool,
             self._make_supervisor,
-            self._make_broadcaster,
+            *(partial(self._make_broadcaster, shard) for shard in range(BROADCASTERS)),
             self._make_streams,
             self._make_service,
         ):
@@ -161,6 +166,7 @@ class World:
             core=CoreLimits(
                 lost_attempts_max=self.scenario.lost_max,
                 inline_output_bytes_max=_INLINE_BYTES_MAX,
+                log_bytes_max=_LOG_BYTES_MAX,
             ),
             ordering=OrderingLimits(inline_output_bytes_max=_INLINE_BYTES_MAX),
             dispatch=DispatchLimits(cancel_grace_ms=GRACE_MS, linger_ms=50),
@@ -176,6 +182,10 @@ class World:
     def single(self, kind: str) -> Process:
         """The one process of this kind, as it is now."""
         return self._singles[kind]
+
+    def broadcaster_processes(self) -> list[Process]:
+        """All of them, as they are now."""
+        return [self.single(f"broadcaster{shard}") for shard in range(BROADCASTERS)]
 
     def task_actors(self) -> list[Process]:
         """Those that live."""
@@ -213,14 +223,15 @@ class World:
         )
         process.spawn(self.supervisor.begin())
 
-    def _make_broadcaster(self) -> None:
-        process = self._single("broadcaster", self._make_broadcaster)
-        self.broadcaster: Broadcaster = process.make(Broadcaster, process)
+    def _make_broadcaster(self, shard: int) -> None:
+        process = self._single(f"broadcaster{shard}", partial(self._make_broadcaster, shard))
+        self.broadcasters[shard] = process.make(Broadcaster, process)
 
     def _make_streams(self) -> None:
         process = self._single("streams", self._make_streams)
         store = DistantStore(self.server, process)
-        self.streams = Streams(process, self.network, store, lambda: self.broadcaster)
+        broadcasters = [partial(self.broadcasters.__getitem__, at) for at in range(BROADCASTERS)]
+        self.streams = Streams(process, self.network, store, broadcasters)
 
     def _make_service(self) -> None:
         process = self._single("service", self._make_service)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_findings import Violation
 from harmonia_actors.core.audit_state import disagreements
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution, NumberedEvent
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.workflow import Workflow
@@ -17,9 +16,7 @@ __all__ = ["AuditedLog", "bodies_of"]
 
 def bodies_of(events: Sequence[NumberedEvent], execution_id: str) -> list[bytes]:
     """Events as they are stored."""
-    return [
-        encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=execution_id) for n in events
-    ]
+    return [numbered.encoded(execution_id) for numbered in events]
 
 
 class AuditedLog:
@@ -32,7 +29,7 @@ class AuditedLog:
         """What a decision and the state after it break, and all that was broken before."""
         bodies = bodies_of(decision.events, execution.head.execution_id)
         for numbered, body in zip(decision.events, bodies, strict=True):
-            self.auditor.feed(numbered.seq, body)
+            self.auditor.feed(numbered.index, body)
         rows = dict(enumerate(execution.rows))
         found = disagreements(self.auditor, execution.head, rows, execution.seq)
         return [*self.auditor.findings.violations, *found]

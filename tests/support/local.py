@@ -304,7 +304,7 @@ class LocalInstallation:
             await self.add_owner(f"owner-{number}")
         self.hub = EventHub(
             self.store,
-            _Feed(self.broadcast),
+            [_Feed(self.broadcast)],
             recent_bytes_max=self.settings.stream_recent_bytes_max,
         )
         self.gateway = InstallationGateway(self.parts(), self.hub, _Files(files))

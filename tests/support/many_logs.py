@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from harmonia_actors.core import events as ev
 from harmonia_actors.core.cursors import Cursor
 from harmonia_actors.core.events import encode_event
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import LoggedEvent
@@ -50,6 +51,8 @@ class ManyLogs:
     """`said` lists all events in the order of commits."""
 
     store: Store
+    #: Whether tasks write lines, too.
+    with_lines: bool = False
     said: list[Said] = field(default_factory=list)
     executions: dict[str, _Execution] = field(default_factory=dict)
     commits: int = 0
@@ -83,7 +86,7 @@ class ManyLogs:
     ) -> None:
         """Some events of tasks `a` and `b`, or of some size, and if `last` the end."""
         execution = self.executions[execution_id]
-        told = [_some_event(execution.seq + n) for n in range(count)]
+        told = [self._some_event(execution.seq + n) for n in range(count)]
         if size:
             told = [ev.TaskProgress("t", 0.5, "x" * size) for _ in range(count)]
         if last:
@@ -118,6 +121,11 @@ class ManyLogs:
         """Let all that has ended go."""
         while await self.store.expire(age_ms=0, limit=10):
             pass
+
+    def _some_event(self, number: int) -> ev.Event:
+        if self.with_lines and number % 5 == 4:
+            return ev.TaskLog("ab"[number % 2], 1, (LogLine("log", "x", 1, "info"),), 0)
+        return _some_event(number)
 
     @property
     def live(self) -> list[str]:

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from harmonia_actors import settings as settings_module
+from harmonia_actors import settings_handing_out, settings_telling
 from harmonia_actors.components import argv, ergon
 from harmonia_actors.components.analysis import columns
 from harmonia_actors.components.registry import Registry
@@ -55,6 +56,8 @@ def first_sentence(text: str | None) -> str:
 def settings_table() -> str:
     """Every setting, under the headings of its source."""
     source = inspect.getsource(settings_module).partition("model_config")[2]
+    for part in (settings_handing_out, settings_telling):
+        source += inspect.getsource(part)
     heading = ""
     groups: dict[str, list[Sequence[str]]] = {}
     for line in source.splitlines():
@@ -206,6 +209,7 @@ def _sample(field: dataclasses.Field[Any]) -> Any:
         "float": 0.0,
         "bool": False,
         "Output": Output(2, b"{}"),
+        "tuple[LogLine, ...]": (),
         "Failure": Failure("", "", {}, "component"),
         "dict[str, Any]": {},
     }

@@ -106,7 +106,7 @@ def _document(auditor: Auditor, head: Head) -> JsonObject:
         "workflow_id": head.workflow_id,
         "status": head.status.value,
         "complete": head.status.is_final,
-        "events": auditor.events,
+        "events": auditor.events - auditor.log_events,
         "tasks": len(auditor.told.tasks),
         "attempts": auditor.told.attempts,
         "lost_attempts": auditor.told.lost_attempts,

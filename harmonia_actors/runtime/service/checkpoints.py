@@ -7,7 +7,6 @@ from typing import Any
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import CheckpointNotFound, ExecutionNotFound
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import CoreLimits, Execution
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import (
@@ -180,10 +179,7 @@ class CheckpointService(EditService):
             workflow=known.workflow, head=head, rows=dict(rows), limits=CoreLimits()
         )
         decision = execution.handle(StartRequested(head.created_ms))
-        events = [
-            encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=head.execution_id)
-            for n in decision.events
-        ]
+        events = [numbered.encoded(head.execution_id) for numbered in decision.events]
         outputs_of = {row.output.execution_id for row in rows.values() if row.output}
         try:
             return await self.create_and_launch(
@@ -251,7 +247,7 @@ class CheckpointService(EditService):
             states[name] = state
         document = {
             **_summary(checkpoint_id, record),
-            "seq": snapshot.seq,
+            "seq": snapshot.seq - decode_head(snapshot.fields["head"]).log_events,
             "task_states": states,
         }
         if len(workflow.tasks) > len(shown_tasks):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.errors import (
     ExecutionNotFound,
     InvalidRequest,
@@ -378,7 +379,8 @@ class ExecutionService(WorkflowService):
             "output": await self._execution_output(head, outputs=outputs),
             "task_status": await self._task_views(head.execution_id, rows, outputs=outputs),
             # So that whoever wants the events so far knows when there are no more.
-            "last_seq": snapshot.seq,
+            "last_seq": snapshot.seq - head.log_events,
+            "last_id": Place(snapshot.seq - head.log_events, head.log_part).text,
         }
         if head.checkpoint_id:
             document["checkpoint_id"] = head.checkpoint_id

@@ -73,9 +73,11 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         )
         self._promise = StorePromise(parts.store, age_s_max=parts.settings.durability_age_s_max)
 
-    def events(self, execution_id: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
+    def events(
+        self, execution_id: str, *, after: int, part: int = 0
+    ) -> AsyncIterator[Sequence[StreamEvent]]:
         """Events of an execution: history, then live, until the last."""
-        return self._hub.events(execution_id, after=after)
+        return self._hub.events(execution_id, after=after, part=part)
 
     async def installation_events(
         self, *, after: Cursor | None, follow: bool, workflow_id: str | None

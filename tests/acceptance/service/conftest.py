@@ -10,6 +10,8 @@ import pytest
 from tests.support.remote_service import RemoteServer, answering, ndjson, served_in_a_thread
 from tests.support.running import RunningService, running_service
 
+#: More than one, so that streams whose broadcaster lives go on beside those whose has died.
+BROADCASTERS = 2
 #: Small enough to be reached by tests.
 STREAMS = {
     "HARMONIA_STREAM_SEND_TIMEOUT_S": "4",
@@ -42,6 +44,7 @@ def service(
     settings = {
         "HARMONIA_QUARANTINE_CRASHES": "20",
         "HARMONIA_UP_RESTARTS_MAX": "100",
+        "HARMONIA_BROADCASTERS": str(BROADCASTERS),
         **STREAMS,
     }
     with running_service(data_dir, "--components", components, settings=settings) as running:

@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from harmonia_actors.runtime.shards import shard_of
+from tests.acceptance.service.conftest import BROADCASTERS
 from tests.support.running import RunningService, until
 
 
@@ -175,17 +177,27 @@ def test_async_attempts_outlive_the_process_that_they_share(
         flight.land(attempt=2)
 
 
-def test_subscribers_miss_nothing_when_the_broadcaster_dies(
-    service: RunningService, fly: Any
+@pytest.mark.parametrize("dead", [slice(1), slice(1, 2), slice(2)], ids=["one", "other", "both"])
+def test_subscribers_miss_nothing_when_a_broadcaster_dies(
+    service: RunningService, fly: Any, dead: slice
 ) -> None:
-    flight = fly("hold_async")
-    flight.runner()
-    with ThreadPoolExecutor(1) as thread:
-        live = thread.submit(service.events, flight.execution_id)
-        kill(actors(service, "Broadcaster"))
-        flight.land(attempt=1)
-        assert live.result(60) == service.events(flight.execution_id)
-    until(lambda: actors(service, "Broadcaster"), 60, "another broadcaster")
+    """Some executions are of its share, and some are not, while all of them go on reporting."""
+    until(lambda: len(actors(service, "Broadcaster")) == BROADCASTERS, 60, "all broadcasters")
+    flights = [fly("hold_async") for _ in range(6)]
+    while len({shard_of(flight.execution_id, BROADCASTERS) for flight in flights}) < BROADCASTERS:
+        flights.append(fly("hold_async"))
+    for flight in flights:
+        flight.runner()
+    with ThreadPoolExecutor(len(flights)) as threads:
+        live = [threads.submit(service.events, flight.execution_id) for flight in flights]
+        for flight in flights:
+            flight.wait_heard()
+        kill(sorted(actors(service, "Broadcaster"), key=lambda process: process.pid)[dead])
+        for flight in flights:
+            flight.land(attempt=1)
+        for flight, seen in zip(flights, live, strict=True):
+            assert seen.result(60) == service.events(flight.execution_id)
+    until(lambda: len(actors(service, "Broadcaster")) == BROADCASTERS, 60, "another broadcaster")
 
 
 @pytest.mark.parametrize("kind", ["Supervisor", "TaskPool"])

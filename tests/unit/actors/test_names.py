@@ -22,7 +22,7 @@ def test_each_kind_is_known_by_its_name() -> None:
     every = [
         supervisor_name("ns"),
         pool_name("ns"),
-        broadcaster_name("ns"),
+        broadcaster_name("ns", 0),
         new_execution_actor_name("ns"),
         new_task_actor_name("ns"),
     ]

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.catalogue import SYSTEMS, WORKLOADS
 from benchmarks.jobs import job_of, to_json
 from benchmarks.ledger import Ledger, Line
-from benchmarks.report import FOLDER, RESULTS, newest, page, write_report
+from benchmarks.report import FOLDER, RESULTS, events_of, newest, page, write_report
 from benchmarks.summary import IDLE, summarise
 from benchmarks.tables import cases_table, table
 from benchmarks.workloads.workload import Form
@@ -105,7 +105,7 @@ def test_a_report_is_written_where_the_results_are(tmp_path: Path) -> None:
 
 def test_the_page_of_the_project_is_made_of_its_results() -> None:
     written = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert written == page(newest(RESULTS), "results")
+    assert written == page(newest(RESULTS), "results", events_of(RESULTS))
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

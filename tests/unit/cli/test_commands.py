@@ -16,7 +16,7 @@ GROUPS = ("workflows", "executions", "templates", "checkpoints", "components", "
 COMMANDS = {
     "workflows": ("create", "list", "show", "replace", "delete"),
     "executions": (
-        "start", "list", "show", "tasks", "output", "events", "follow", "audit", "files",
+        "start", "list", "show", "tasks", "output", "events", "follow", "logs", "audit", "files",
         "cancel",
     ),
     "templates": ("create", "list", "show", "instantiate", "delete"),
@@ -243,8 +243,8 @@ def test_events_without_follow_are_those_so_far(
         service.emit(execution_id, "task_progress", task_name="first", progress=done)
     original = service.gateway.events
 
-    async def busy(execution_id: str, *, after: int) -> Any:
-        async for batch in original(execution_id, after=after):
+    async def busy(execution_id: str, *, after: int, part: int) -> Any:
+        async for batch in original(execution_id, after=after, part=part):
             yield batch
             await service.gateway.append(execution_id, "task_progress", {"task_name": "first"})
 
@@ -252,6 +252,24 @@ def test_events_without_follow_are_those_so_far(
     shown = harmonia("executions", "events", execution_id, "--json")
     assert [json.loads(line)["seq"] for line in shown.out.splitlines()] == [1, 2]
     assert harmonia("executions", "events", execution_id, "--after", "1000").out == ""
+
+
+def test_logs_are_lines_of_tasks(service: Service, harmonia: Harmonia) -> None:
+    execution_id = started(service)
+    line = {"stream": "stdout", "text": "[red]\x1b[31mmade[/red]", "timestamp_ms": 1}
+    for task, attempt, dropped in (("first", 1, 0), ("second", 2, 3)):
+        service.emit(execution_id, "task_log", task_name=task, attempt=attempt, lines=[line],
+                     dropped=dropped)  # fmt: skip
+    assert harmonia("executions", "logs", execution_id).out.splitlines() == [
+        "first | [red]�[31mmade[/red]",
+        "second (2) | 3 lines are left out",
+        "second (2) | [red]�[31mmade[/red]",
+    ]
+    raw = harmonia("executions", "logs", execution_id, "--task", "second", "--json").out
+    assert [json.loads(each)["stream"] for each in raw.splitlines()] == ["dropped", "stdout"]
+    service.finish(execution_id)
+    followed = harmonia("executions", "logs", execution_id, "--task", "first", "--follow")
+    assert (followed.code, len(followed.out.splitlines())) == (0, 1)
 
 
 def test_an_execution_without_events_has_none(service: Service, harmonia: Harmonia) -> None:

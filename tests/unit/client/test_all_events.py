@@ -31,6 +31,13 @@ TASKS = {
     name: {"component": "harmonia", "action": "echo", "input": {"value": name}} for name in "ab"
 }
 FAILS = {"f": {"component": "harmonia", "action": "fail", "input": {"message": "no"}}}
+WRITES = {
+    "w": {
+        "component": "ergon",
+        "action": "execute_command",
+        "input": {"command": "echo [red]hello"},
+    }
+}
 
 
 def ran(client: HarmoniaClient, tasks: Any = TASKS) -> tuple[str, str]:
@@ -142,6 +149,27 @@ def test_the_command_prints_what_is_kept(
     (line,) = some.out.splitlines()
     assert execution_id in line
     assert "task_completed" in line
+
+
+def test_log_lines_come_besides_what_a_status_stands_for(
+    client: HarmoniaClient,
+    service: LocalService,
+    harmonia: Harmonia,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execution_id, workflow_id = ran(client, WRITES)
+    only: Any = {"after": "0", "follow": False, "workflow_id": workflow_id, "task": "w"}
+    found = list(client.events(**only, statuses=["completed"], logs=True))
+    assert [(event["type"], event["seq"], event.get("part")) for event in found] == [
+        ("task_log", 2, 1),
+        ("task_completed", 3, None),
+    ]
+    assert list(client.events(**only, statuses=["failed"], types=["task_log"])) == []
+    monkeypatch.setenv("HARMONIA_URL", service.url)
+    monkeypatch.setenv("HARMONIA_API_KEY", service.api_key)
+    (line,) = harmonia("events", "--workflow", workflow_id, "--type", "task_log").out.splitlines()
+    assert execution_id in line
+    assert line.endswith("w | [red]hello")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +317,7 @@ def test_a_farewell_to_a_slow_reader_is_no_event_of_an_execution() -> None:
     assert cursor.take("", "slow_consumer", '{"after":"0"}') is None
     assert cursor.take("1", "task_started", json.dumps({"timestamp": "t", "data": {}})) is not None
     assert cursor.take("1", "slow_consumer", '{"after":"1"}') is None
-    assert (cursor.after, cursor.ended) == (1, False)
+    assert (cursor.after, cursor.ended) == ("1", False)
 
 
 def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:
@@ -300,4 +328,4 @@ def test_a_filtered_cursor_of_one_takes_jumps_and_positions() -> None:
         assert event is not None
         assert event["seq"] == seq
     assert cursor.take("12", "message", "") is None
-    assert cursor.after == 12
+    assert cursor.after == "12"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from harmonia_serve.client import (
     AuthenticationFailed,
     ComponentFailed,
     Conflict,
+    Event,
     Execution,
     ExecutionEndedBadly,
     ExecutionNotFound,
@@ -193,6 +194,61 @@ def test_events_end_with_the_one_that_was_named(service: Service, client: Harmon
     assert [event["seq"] for event in client.events(execution.id, after=1, until=3)] == [2, 3]
     for until in (0, 1, 2):
         assert list(client.events(execution.id, after=2, until=until)) == []
+
+
+def write(service: Service, execution_id: str, task: str, *texts: str, dropped: int = 0) -> None:
+    lines = [
+        {"stream": "log", "level": "info", "text": text, "timestamp_ms": 1_736_942_400_000}
+        for text in texts
+    ]
+    service.emit(execution_id, "task_log", task_name=task, attempt=1, lines=lines, dropped=dropped)
+
+
+def places(events: Iterable[Event]) -> list[tuple[int, int]]:
+    return [(event["seq"], event.get("part", 0)) for event in events]
+
+
+def test_log_lines_come_to_those_who_ask(service: Service, client: HarmoniaClient) -> None:
+    execution = client.run(SMALL_WORKFLOW)
+    service.emit(execution.id, "task_started", task_name="first")
+    write(service, execution.id, "first", "one", "two")
+    service.emit(execution.id, "task_progress", task_name="first")
+    write(service, execution.id, "second", "three", dropped=7)
+    write(service, execution.id, "second", dropped=1)
+    now = list(client.logs(execution.id, follow=False))
+    assert [(each["task_name"], each["stream"], each["text"]) for each in now] == [
+        ("first", "log", "one"),
+        ("first", "log", "two"),
+        ("second", "dropped", "7 lines are left out"),
+        ("second", "log", "three"),
+        ("second", "dropped", "1 line is left out"),
+    ]
+    assert [each.get("dropped") for each in now] == [None, None, 7, None, 1]
+    assert [each["text"] for each in execution.logs("first", follow=False)] == ["one", "two"]
+    state = client.get_execution(execution.id)
+    assert (state["last_seq"], state["last_id"]) == (2, "2-2")
+    assert places(client.events(execution.id, until=2)) == [(1, 0), (2, 0)]
+    so_far = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert places(client.events(execution.id, until="2-2", logs=True)) == so_far
+    assert places(client.events(execution.id, after="1-1", until="2-1", logs=True)) == so_far[2:4]
+    following = execution.logs("first")
+    assert next(following)["text"] == "one"
+    write(service, execution.id, "first", "four")
+    service.finish(execution.id)
+    assert [each["text"] for each in following] == ["two", "four"]
+    assert places(execution.events()) == [(1, 0), (2, 0), (3, 0)]
+    assert places(execution.events(logs=True)) == [*so_far, (2, 3), (3, 0)]
+    assert places(execution.events(types=["task_log"], task="second")) == [(2, 1), (2, 2)]
+
+
+async def test_the_async_client_has_log_lines_too(service: Service) -> None:
+    async with AsyncHarmoniaClient(service.url, service.key) as client:
+        execution = await client.run(SMALL_WORKFLOW)
+        await asyncio.to_thread(write, service, execution.id, "first", "one")
+        assert [line["text"] async for line in execution.logs(follow=False)] == ["one"]
+        await asyncio.to_thread(service.finish, execution.id)
+        assert [line["text"] async for line in execution.logs("first")] == ["one"]
+        assert [line async for line in execution.logs("second")] == []
 
 
 def test_a_stream_that_breaks_is_resumed_after_the_last_event(service: Service) -> None:

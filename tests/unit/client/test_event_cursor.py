@@ -8,7 +8,7 @@ import pytest
 
 from harmonia_serve.client import ApiError, ServiceUnreachable
 from harmonia_serve.client.errors import api_error
-from harmonia_serve.client.events import EventCursor
+from harmonia_serve.client.events import EventCursor, Selection
 
 
 def envelope(**data: object) -> str:
@@ -42,6 +42,18 @@ def test_a_gap_makes_the_subscriber_ask_again_after_the_last_event() -> None:
     with pytest.raises(ServiceUnreachable):
         cursor.take("3", "task_started", envelope())
     assert "after=1" in cursor.path
+
+
+def test_log_lines_leave_no_gap_and_one_of_their_own_is_found() -> None:
+    cursor = EventCursor("exec-1", 0, selection=Selection(logs=True))
+    cursor.headers()
+    for place in ("1", "1-1", "1-2", "2", "2-1"):
+        assert cursor.take(place, "task_log", envelope()) is not None
+    assert cursor.take("2-1", "task_log", envelope()) is None
+    for gap in ("2-3", "4", "3-1"):
+        with pytest.raises(ServiceUnreachable):
+            cursor.take(gap, "task_log", envelope())
+    assert "after=2-1" in cursor.path
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])

@@ -92,11 +92,11 @@ def test_a_service_that_takes_its_time_to_answer_is_not_idle(
     original = service.gateway.events
     asked, answer = threading.Event(), asyncio.Event()
 
-    async def slow(wanted: str, *, after: int) -> AsyncIterator[Sequence[StreamEvent]]:
+    async def slow(wanted: str, *, after: int, part: int) -> AsyncIterator[Sequence[StreamEvent]]:
         if wanted == execution_id:
             asked.set()
             await answer.wait()
-        async for batch in original(wanted, after=after):
+        async for batch in original(wanted, after=after, part=part):
             yield batch
 
     monkeypatch.setattr(service.gateway, "events", slow)

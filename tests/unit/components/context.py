@@ -22,6 +22,7 @@ class RecordingContext:
     attempt: int = 1
     reports: list[tuple[float, str]] = field(default_factory=list, repr=False)
     lines: list[str] = field(default_factory=list)
+    relayed: list[tuple[str, bytes]] = field(default_factory=list, repr=False)
     _stopped: bool = False
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,8 +52,11 @@ class RecordingContext:
     def progress(self, fraction: float, message: str = "") -> None:
         self.reports.append((fraction, message))
 
-    def log(self, message: str) -> None:
+    def log(self, message: str, level: str = "info") -> None:
         self.lines.append(message)
+
+    def relay(self, stream: str, chunk: bytes) -> None:
+        self.relayed.append((stream, chunk))
 
 
 def context_in(directory: Path, **given: object) -> RecordingContext:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,24 @@ def test_output_and_exit_code_come_back(context: RecordingContext) -> None:
     assert (result["stdout_bytes"], result["stderr_bytes"]) == (4, 1)
     assert not result["stdout_truncated"]
     assert result["duration_seconds"] >= 0
+
+
+def test_what_a_command_writes_is_told_while_it_runs(context: RecordingContext) -> None:
+    """It goes on only when its first words have been heard."""
+    code = (
+        "import sys, pathlib, time\n"
+        "print('first', flush=True); print('oops', file=sys.stderr, flush=True)\n"
+        "while not pathlib.Path('heard').exists(): time.sleep(0.01)\n"
+        "print('last')"
+    )
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run, context, [sys.executable, "-c", code])
+        until(lambda: len(context.relayed) == 2)
+        assert sorted(context.relayed) == [("stderr", b"oops\n"), ("stdout", b"first\n")]
+        (context.workspace.directory / "heard").touch()
+        result = running.result(20)
+    assert context.relayed[2:] == [("stdout", b"last\n")]
+    assert result["stdout"] == "first\nlast\n"
 
 
 def test_a_string_is_split_without_substitution(context: RecordingContext) -> None:

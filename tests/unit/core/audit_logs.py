@@ -8,8 +8,9 @@ from typing import Any
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.quarantine import quarantine_error
-from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
+from harmonia_actors.core.state import CANCELLED_REASON, NumberedEvent, timeout_error, why_ending
 from harmonia_actors.core.stimuli import Failure
 from tests.support.executions import EXECUTION_ID, new_head, output, workflow_of
 
@@ -27,6 +28,7 @@ __all__ = [
     "complete",
     "completed",
     "found",
+    "lines",
     "messages",
     "progress",
     "ran_out",
@@ -66,6 +68,12 @@ def start(name: str, attempt: int = 1) -> ev.Event:
 
 def progress(name: str) -> ev.Event:
     return ev.TaskProgress(name, 0.5, "half way")
+
+
+def lines(name: str, attempt: int = 1, *texts: str, dropped: int = 0) -> ev.Event:
+    return ev.TaskLog(
+        name, attempt, tuple(LogLine("stdout", text, AT_MS) for text in texts), dropped
+    )
 
 
 def complete(name: str, attempt: int = 1) -> ev.Event:
@@ -134,16 +142,19 @@ def run(name: str, attempt: int = 1) -> list[ev.Event]:
 
 def messages(*events: ev.Event | Sequence[ev.Event]) -> list[dict[str, Any]]:
     flat = [e for each in events for e in (each if isinstance(each, Sequence) else [each])]
-    return [
-        jsontext.decode(ev.encode_event(event, seq=seq, at_ms=AT_MS, execution_id=EXECUTION_ID))
-        for seq, event in enumerate(flat, 1)
-    ]
+    told, seq, part = [], 0, 0
+    for index, event in enumerate(flat, 1):
+        is_log = isinstance(event, ev.TaskLog)
+        seq, part = (seq, part + 1) if is_log else (seq + 1, 0)
+        numbered = NumberedEvent(seq, AT_MS, event, part, index)
+        told.append(jsontext.decode(numbered.encoded(EXECUTION_ID)))
+    return told
 
 
 def audited(log: Sequence[dict[str, Any]], **given: Any) -> Auditor:
     auditor = Auditor(WORKFLOW, given.pop("head", HEAD), **given)
-    for message in log:
-        auditor.feed(message["seq"], jsontext.encode(message))
+    for index, message in enumerate(log, 1):
+        auditor.feed(index, jsontext.encode(message))
     return auditor
 
 
@@ -158,6 +169,11 @@ GOOD: dict[str, list[Any]] = {
     "retried and lost": [
         *(begin(), start("a"), fail("a", again=True), start("a", 2), lose("a", 2)),
         *(run("a", 3), run("b"), run("c"), completed()),
+    ],
+    "with log lines": [
+        *(begin(), start("a"), lines("a", 1, "one", "two"), lose("a"), start("a", 2)),
+        *(lines("a", 2, "one", dropped=7), lines("a", 2, dropped=1), complete("a", 2)),
+        *(run("b"), run("c"), completed()),
     ],
     "lost before it was seen to start": [
         *(begin(), run("a", 4), run("b", 2), lose("c", 7, losses=6, again=False)),
@@ -257,6 +273,10 @@ BROKEN: list[tuple[str, str, list[Any]]] = [
         [begin(), start("a"), progress("a"), checkpoint(), progress("a"), complete("a"), REST],
     ),
     ("A9", "progress of none", [begin(), progress("a"), run("a"), REST]),
+    ("A9", "lines of none", [begin(), lines("a", 1, "x"), run("a"), REST]),
+    ("A9", "lines of another", [begin(), start("a", 2), lines("a", 1, "x"), run("c")]),
+    ("A9", "no line", [begin(), start("a"), lines("a", 1), complete("a"), REST]),
+    ("A10", "lines after its end", [begin(), run("a"), lines("a", 1, "x"), REST]),
     (
         *("A9", "an outcome twice"),
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.unit.core.audit_logs import (
     complete,
     completed,
     found,
+    lines,
     messages,
     progress,
     ran_out,
@@ -95,6 +97,21 @@ def test_an_event_that_is_none_breaks_a_rule(rule: str, change: Any) -> None:
         auditor.feed(seq, jsontext.encode(message))
     assert found(auditor) == [rule]
     assert auditor.findings.violations[0].seq == 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"text": "half \ud800"}, {"text": 7}, {"stream": ["log"]}, {"level": "loud"}, {"more": 1}],
+    ids=str,
+)
+def test_a_line_that_is_none_breaks_a_rule(odd: dict[str, Any]) -> None:
+    line = {"stream": "log", "text": "x", "timestamp_ms": AT_MS, "level": "info"}
+    log = messages(begin(), start("a"), lines("a", 1, "x"))
+    log[2]["data"]["lines"] = [{**line, **odd}]
+    auditor = Auditor(WORKFLOW, HEAD)
+    for seq, message in enumerate(log, 1):
+        auditor.feed(seq, json.dumps(message).encode())
+    assert found(auditor) == ["A2"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000])

@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.events import FINAL_EVENT_TYPES, encode_event, output_descriptor
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.records import (
     SCHEMA_VERSION,
@@ -52,6 +53,7 @@ rows = some.builds(
     progress=some.none() | some.floats(0, 1),
     message=texts,
     waiting=texts,
+    lines=some.integers(0, 10**6),
 )
 policies = some.builds(
     RetryPolicy,
@@ -88,6 +90,7 @@ heads = some.builds(
         AutomaticCheckpoint, some.integers(0), some.integers(0), some.integers(0), some.booleans()
     ),
     labels=details,
+    log_bytes=some.integers(0, 10**9),
 )
 
 
@@ -139,9 +142,18 @@ def test_the_first_version_had_no_automatic_checkpoints() -> None:
     raw = jsontext.decode(encode_head(replace(HEAD, automatic=None)))
     del raw["automatic"]
     del raw["options"]["checkpoint"]
+    for name in ("log_events", "log_part", "log_bytes"):
+        del raw[name]
     first = decode_head(jsontext.encode({**raw, "v": 1}))
     assert first == replace(HEAD, automatic=None, options=ExecutionOptions(retry=RetryPolicy()))
     assert jsontext.decode(encode_head(first))["v"] == SCHEMA_VERSION
+
+
+def test_the_second_version_had_no_log_lines() -> None:
+    raw = jsontext.decode(changed(log_events=None, log_part=None, log_bytes=None))
+    assert decode_head(jsontext.encode({**raw, "v": 2})) == HEAD
+    with pytest.raises(UnknownSchema, match="lacks: log_bytes, log_events, log_part"):
+        decode_head(jsontext.encode(raw))
 
 
 def test_the_first_version_named_the_node_of_the_files_by_its_id_alone() -> None:
@@ -155,7 +167,7 @@ def test_the_first_version_named_the_node_of_the_files_by_its_id_alone() -> None
 @pytest.mark.parametrize(
     "body",
     [
-        changed(v=3),
+        changed(v=4),
         changed(v=None),
         changed(newer=1),
         changed(total=None),
@@ -177,7 +189,7 @@ def test_heads_of_another_version_are_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        [None] * 13,
+        [None] * 14,
         ["completed", 1, 0, 0, 1, 2, None, None, ["e", "0:1", 2, None, "", "newer"]],
         ["failed", 1, 1, 0, 1, 2, None, ["m", "C", {}, "engine", True, "newer"]],
     ],
@@ -225,6 +237,7 @@ REFERENCE_EVENTS: list[tuple[ev.Event, set[str]]] = [
     (ev.ExecutionCompleted("wf-1", "data_processing_workflow", 300_000, OUTPUT), set()),
 ]
 MORE_EVENTS: list[ev.Event] = [
+    ev.TaskLog("b", 2, (LogLine("log", "a", 5, "info"), LogLine("stderr", "ü", 6)), 3),
     ev.TaskSkipped("b", 1, 3, "task 'a' failed"),
     ev.TaskCancelled("b", 1, 3, "the execution was cancelled"),
     ev.CheckpointCreated("cp-1", "half way"),

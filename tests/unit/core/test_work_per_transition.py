@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from harmonia_actors.core import stimuli as st
-from harmonia_actors.core.events import encode_event
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import TaskRow, encode_head, encode_row
 from tests.support.executions import EXECUTION_ID, Story, output, workflow_of
@@ -53,10 +52,7 @@ def quiet(story: Story) -> Execution:
 
 def written(execution: Execution, decision: Decision) -> int:
     """Bytes that a commit of this decision holds."""
-    bodies = [
-        encode_event(n.event, seq=n.seq, at_ms=n.at_ms, execution_id=EXECUTION_ID)
-        for n in decision.events
-    ]
+    bodies = [n.encoded(EXECUTION_ID) for n in decision.events]
     rows = [encode_row(execution.rows[index]) for index in decision.changed]
     head = encode_head(execution.head_record())
     return sum(map(len, [*bodies, *rows, *decision.outputs.values(), head]))

@@ -5,165 +5,29 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
-from harmonia_actors.core.events import encode_event
-from harmonia_actors.core.options import ExecutionOptions
-from harmonia_actors.core.records import Head, encode_head
 from harmonia_actors.core.requests import StreamEvent
-from harmonia_actors.core.statuses import ExecutionStatus
-from harmonia_actors.runtime import event_hub
-from harmonia_actors.runtime.broadcast import Batch, Broadcast, BroadcastLimits, UnknownReader
-from harmonia_actors.runtime.event_hub import EventHub, FeedGone
+from harmonia_actors.runtime.broadcast import Batch
+from harmonia_actors.runtime.event_hub import EventHub
+from harmonia_actors.runtime.shards import shard_of
 from persistence.errors import StoreUnavailable
-from persistence.memory_store import MemoryStore
-from persistence.store import Commit, NewExecution, StoredEvent
+from persistence.store import StoredEvent
 from tests.support.scripted_actors import settle, until
-
-
-class Log:
-    """One execution in a store, to which events are committed, and told to a broadcaster."""
-
-    def __init__(self, store: MemoryStore, broadcast: Broadcast, name: str = "exec-1") -> None:
-        self.store = store
-        self.broadcast = broadcast
-        self.name = name
-        self.bodies: list[bytes] = []
-        self.version = 1
-
-    async def create(self) -> None:
-        await self.store.renew_owner("o", lease_ms=10**9)
-        await self.store.put_definition("d", b"{}")
-        new = NewExecution(self.name, "d", {"head": self.head(ExecutionStatus.RUNNING)})
-        await self.store.create_execution(new, owners_max=1)
-
-    def head(self, status: ExecutionStatus) -> bytes:
-        return encode_head(
-            Head(
-                execution_id=self.name,
-                workflow_id="wf-1",
-                workflow_name="n",
-                total=1,
-                options=ExecutionOptions(),
-                created_ms=1,
-                updated_ms=1,
-                status=status,
-            )
-        )
-
-    async def commit(
-        self, count: int, *, last: bool = False, tell: bool = True, size: int = 0
-    ) -> None:
-        """Some progress, and if `last` the end; the broadcaster hears of it or does not."""
-        first = len(self.bodies) + 1
-        told: list[ev.Event] = [
-            ev.TaskProgress("t", 0.5, f"{first + i}".ljust(size, ".")) for i in range(count)
-        ]
-        if last:
-            told.append(ev.ExecutionCancelled("wf-1", "n", 5))
-        bodies = [
-            encode_event(event, seq=first + i, at_ms=5, execution_id=self.name)
-            for i, event in enumerate(told)
-        ]
-        self.bodies += bodies
-        self.version += 1
-        status = ExecutionStatus.CANCELLED if last else ExecutionStatus.RUNNING
-        await self.store.commit(
-            Commit(
-                self.name,
-                "o",
-                1,
-                self.version,
-                first,
-                fields={"head": self.head(status)},
-                events=bodies,
-                release=last,
-            )
-        )
-        if tell:
-            self.broadcast.publish([(self.name, first, bodies)])
-
-
-class Feed:
-    """A broadcaster that can be away, lose what it has, and start again."""
-
-    def __init__(self, broadcast: Broadcast) -> None:
-        self.broadcast = broadcast
-        self.gone = False
-        self.pulls = 0
-
-    async def follow(self, execution_ids: Sequence[str]) -> None:
-        self._check()
-        self.broadcast.follow("reader", execution_ids)
-
-    async def unfollow(self, execution_ids: Sequence[str]) -> None:
-        self._check()
-        self.broadcast.unfollow("reader", execution_ids)
-
-    async def pull(self, wait_s: float) -> Sequence[Batch]:
-        self._check()
-        self.pulls += 1
-        batches = await self.broadcast.pull("reader", wait_s)
-        self._check()
-        return batches
-
-    def restart(self) -> None:
-        """Another process takes its place: it knows no readers."""
-        self.broadcast = Broadcast()
-
-    def _check(self) -> None:
-        if self.gone:
-            raise FeedGone("away")
-
-
-class World:
-    def __init__(self) -> None:
-        self.store = MemoryStore()
-        self.broadcast = Broadcast()
-        self.feed = Feed(self.broadcast)
-        self.hub = EventHub(self.store, self.feed, recent_bytes_max=1_000_000)
-        self.log = Log(self.store, self.broadcast)
-
-    def restart_feed(self) -> None:
-        self.feed.restart()
-        self.log.broadcast = self.feed.broadcast
-
-    async def receive(
-        self, after: int = 0, most: int = 10**9, name: str = "exec-1"
-    ) -> list[StreamEvent]:
-        """All events of a client, until the last or until it has had enough."""
-        found: list[StreamEvent] = []
-        stream = cast(
-            "AsyncGenerator[Sequence[StreamEvent], None]", self.hub.events(name, after=after)
-        )
-        async with aclosing(stream) as batches:
-            async for batch in batches:
-                found += batch
-                if len(found) >= most:
-                    break
-        return found
+from tests.unit.runtime.event_hub_rig import Log, World, count_reads, heal_soon, seqs
 
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    # What is only there to heal losses, sooner.
-    monkeypatch.setattr(event_hub, "_LOOK_S", 0.03)
-    monkeypatch.setattr(event_hub, "_SOON_S", 0.01)
+    heal_soon(monkeypatch)
     found = World()
     await found.log.create()
     yield found
     await found.hub.close()
-
-
-def seqs(events: Sequence[StreamEvent]) -> list[int]:
-    return [event.seq for event in events]
 
 
 async def test_history_first_then_live_until_the_last(world: World) -> None:
@@ -194,6 +58,39 @@ async def test_a_client_that_names_a_seq_beyond_the_log_ends_with_the_execution(
     async with asyncio.timeout(10):
         found = [seqs(await client) for client in clients]
     assert found == [[3, 4, 5], [4, 5], []]
+
+
+async def test_a_client_that_names_a_place_beyond_the_log_gets_what_comes_after_it(
+    world: World,
+) -> None:
+    """How many log lines come before it cannot be known yet; none of them is sent, nor no event."""
+    await world.log.commit(1)
+    await world.log.commit(0, lines=2)
+    named = [(1, 1), (1, 4), (2, 0), (2, 1), (4, 0), (9, 0)]
+    clients = [asyncio.ensure_future(world.receive(after=seq, part=part)) for seq, part in named]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    for _ in range(2):
+        await world.log.commit(1, lines=3)
+    await world.log.commit(0, lines=2, last=True)
+    async with asyncio.timeout(10):
+        found = [[event.place for event in await client] for client in clients]
+    assert found == [[one for one in world.log.places if one > place] for place in named]
+
+
+async def test_a_client_is_given_nothing_but_what_it_wants_or_waits(world: World) -> None:
+    """What comes before the place that it has named is no reason to say anything."""
+    await world.log.commit(1)
+    batches = aiter(world.hub.events("exec-1", after=9))
+    assert await anext(batches) == ()
+    await until(lambda: world.feed.pulls)
+    following = asyncio.ensure_future(anext(batches))
+    for _ in range(8):
+        await world.log.commit(1, lines=2)
+        await settle()
+    assert not following.done()
+    await world.log.commit(1, last=True)
+    assert [event.place for event in await following] == [(10, 0), (11, 0)]
 
 
 async def test_a_log_that_cannot_be_read_for_a_moment_is_not_at_its_end(world: World) -> None:
@@ -245,23 +142,15 @@ async def test_an_execution_that_expires_while_it_is_read_ends_where_it_is(world
 
 
 async def test_clients_of_one_execution_share_one_reading(world: World) -> None:
-    reads = 0
-    read = world.store.read_events
-
-    async def counted(execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
-        nonlocal reads
-        reads += 1
-        return await read(execution_id, after=after, limit=limit)
-
     await world.log.commit(1)
     clients = [asyncio.ensure_future(world.receive()) for _ in range(20)]
     await until(lambda: world.feed.pulls)
-    await settle()
-    world.store.read_events = counted  # type: ignore[method-assign]
+    await settle(20)
+    reads = count_reads(world)
     await world.log.commit(50, last=True)
     found = await asyncio.gather(*clients)
     assert all(seqs(one) == list(range(1, 53)) for one in found)
-    assert reads <= 20, "each client reads the log again for each event"
+    assert len(reads) <= 2, "each client reads the log by itself"
 
 
 async def test_an_events_data_is_cut_out_of_its_body(world: World) -> None:
@@ -274,11 +163,11 @@ async def test_an_events_data_is_cut_out_of_its_body(world: World) -> None:
 
 
 async def test_what_is_kept_of_recent_events_is_bounded_by_bytes(world: World) -> None:
-    logs = [Log(world.store, world.broadcast, name) for name in ("exec-2", "exec-3", "exec-4")]
+    logs = [Log(world.store, world.sink, name) for name in ("exec-2", "exec-3", "exec-4")]
     for log in logs:
         await log.create()
     clients = [asyncio.ensure_future(world.receive(name=log.name)) for log in logs]
-    await until(lambda: world.broadcast.counts()["followed"] == 3)
+    await until(lambda: world.feed.broadcast.counts()["followed"] == 3)
     kept = []
     for _ in range(30):
         for log in logs:
@@ -310,7 +199,7 @@ async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes(world: Worl
         return found
 
     world.store.read_events = counted  # type: ignore[method-assign]
-    world.hub = EventHub(world.store, world.feed, batch_bytes_max=100_000)
+    world.hub = EventHub(world.store, world.feeds, batch_bytes_max=100_000)
     for size in (20, 30_000, 20, 150_000, 20):
         await world.log.commit(100, size=size)
     events: list[StreamEvent] = []
@@ -361,7 +250,7 @@ async def test_the_broadcaster_may_be_away_or_another_one(world: World) -> None:
     await world.log.commit(2)
     world.feed.gone = False
     await world.log.commit(2)
-    world.restart_feed()
+    world.feed.restart()
     await world.log.commit(2)
     await until(lambda: world.feed.broadcast.counts()["followed"] == 1)
     await world.log.commit(1, last=True)
@@ -371,7 +260,7 @@ async def test_the_broadcaster_may_be_away_or_another_one(world: World) -> None:
 async def test_when_nobody_follows_any_more_the_broadcaster_is_told(world: World) -> None:
     await world.log.commit(3)
     assert seqs(await world.receive(most=3)) == [1, 2, 3]
-    await until(lambda: world.broadcast.counts()["followed"] == 0)
+    await until(lambda: world.feed.broadcast.counts()["followed"] == 0)
 
 
 async def test_a_store_that_is_away_at_the_start_is_said_to_be(world: World) -> None:
@@ -383,94 +272,183 @@ async def test_a_store_that_is_away_at_the_start_is_said_to_be(world: World) -> 
         await world.receive()
 
 
+async def in_pieces(world: World, log: Log, after: int, most: int) -> list[bytes]:
+    """A client that is cut off after so many events, or a few more, and resumes: to the end."""
+    found: list[bytes] = []
+    place = log.places[after]
+    while True:
+        events = await world.receive(place.seq, most, log.name, place.part)
+        found += [event.body for event in events]
+        place = events[-1].place if events else place
+        if not events or events[-1].last:
+            return found
+
+
+@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("seed", range(25))
 async def test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for(
-    world: World, seed: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, shards: int
 ) -> None:
-    """Clients join and leave at any moment; the broadcaster drops, restarts, is away."""
+    """Clients join, are cut off and resume at any moment; any broadcaster drops, dies, is away."""
+    heal_soon(monkeypatch)
     luck = random.Random(seed)
+    world = World(shards)
     world.hub = EventHub(
-        world.store, world.feed, recent_bytes_max=luck.choice([0, 900, 3_000, 1_000_000])
+        world.store, world.feeds, recent_bytes_max=luck.choice([0, 900, 3_000, 1_000_000])
     )
-    cut: list[tuple[int, asyncio.Task[list[StreamEvent]], int]] = []
-    whole: list[tuple[int, asyncio.Task[list[StreamEvent]]]] = []
-    for _ in range(40):
+    logs = [Log(world.store, world.sink, f"exec-{number}") for number in range(2 * shards - 1)]
+    for log in logs:
+        await log.create()
+    clients: list[tuple[Log, int, asyncio.Task[list[bytes]]]] = []
+    for _ in range(40 * shards):
+        log, feed = luck.choice(logs), luck.choice(world.feeds)
         match luck.randrange(8):
             case 0 | 1:
-                await world.log.commit(luck.randrange(1, 9), tell=luck.random() < 0.7)
-            case 2:
-                after = luck.randrange(len(world.log.bodies) + 1)
-                whole.append((after, asyncio.ensure_future(world.receive(after))))
-            case 3:
-                after = luck.randrange(len(world.log.bodies) + 1)
-                most = luck.randrange(1, 5)
-                cut.append((after, asyncio.ensure_future(world.receive(after, most)), most))
+                lines = luck.choice([0, 0, 1, 4])
+                await log.commit(luck.randrange(1, 9), lines=lines, tell=luck.random() < 0.7)
+            case 2 | 3 as kind:
+                after = luck.randrange(len(log.bodies) + 1)
+                most = luck.randrange(1, 5) if kind == 3 else 10**9
+                client = asyncio.ensure_future(in_pieces(world, log, after, most))
+                clients.append((log, after, client))
             case 4:
-                world.restart_feed()
+                feed.restart()
             case 5:
-                world.feed.gone = luck.random() < 0.5
+                feed.gone = luck.random() < 0.5
             case _:
                 await settle(luck.randrange(1, 6))
-    world.feed.gone = False
-    await world.log.commit(3, last=True, tell=luck.random() < 0.5)
-    total = len(world.log.bodies)
-    for after, client in whole:
-        found = await client
-        assert [event.body for event in found] == world.log.bodies[after:]
-    for after, client, most in cut:
-        found = await client
-        assert [event.body for event in found] == world.log.bodies[after : after + len(found)]
-        assert len(found) >= min(most, total - after)
+    for feed in world.feeds:
+        feed.gone = False
+    for log in logs:
+        await log.commit(3, lines=2, last=True, tell=luck.random() < 0.5)
+    for log, after, client in clients:
+        async with asyncio.timeout(20):
+            assert await client == log.bodies[after:]
+    await world.hub.close()
 
 
-# The broadcaster ---------------------------------------------------------------------------------
+async def test_a_dead_broadcaster_delays_no_events_of_another_ones_executions() -> None:
+    """With the times as they are: it would be ten seconds until anybody looks by himself."""
+    world = World(shards=2)
+    names = [f"exec-{number}" for number in range(20)]
+    served, orphaned = (
+        next(name for name in names if shard_of(name, 2) == shard) for shard in (0, 1)
+    )
+    logs = [Log(world.store, world.sink, name) for name in (served, orphaned)]
+    for log in logs:
+        await log.create()
+    world.feeds[1].gone = True
+    clients = [asyncio.ensure_future(world.receive(name=log.name)) for log in logs]
+    await until(lambda: world.feed.pulls)
+    for log in logs:
+        await log.commit(2, last=True)
+    async with asyncio.timeout(5):
+        assert seqs(await clients[0]) == [1, 2, 3]
+    assert not clients[1].done()
+    world.feeds[1].gone = False
+    async with asyncio.timeout(5):
+        assert seqs(await clients[1]) == [1, 2, 3]
+    await world.hub.close()
 
 
-async def test_a_reader_gets_what_it_follows_once() -> None:
-    broadcast = Broadcast()
-    broadcast.follow("r", ["a"])
-    broadcast.publish([("a", 1, [b"1"]), ("b", 1, [b"x"]), ("a", 2, [b"2"])])
-    assert list(await broadcast.pull("r", 0)) == [("a", 1, [b"1"]), ("a", 2, [b"2"])]
-    assert list(await broadcast.pull("r", 0)) == []
-    broadcast.unfollow("r", ["a"])
-    broadcast.publish([("a", 3, [b"3"])])
-    assert list(await broadcast.pull("r", 0)) == []
+async def test_a_replica_asks_only_those_broadcasters_that_have_something_for_it() -> None:
+    world = World(shards=2)
+    log = next(
+        Log(world.store, world.sink, name)
+        for name in (f"exec-{number}" for number in range(20))
+        if shard_of(name, 2) == 0
+    )
+    await log.create()
+    client = asyncio.ensure_future(world.receive(name=log.name))
+    await until(lambda: world.feeds[0].pulls)
+    await log.commit(1, last=True)
+    assert seqs(await client) == [1, 2]
+    assert world.feeds[1].pulls == 0
+    await world.hub.close()
 
 
-async def test_a_pull_waits_for_what_comes() -> None:
-    broadcast = Broadcast()
-    broadcast.follow("r", ["a"])
-    pull = asyncio.ensure_future(broadcast.pull("r", 60))
-    await settle()
-    assert not pull.done()
-    broadcast.publish([("a", 1, [b"1"])])
-    assert list(await pull) == [("a", 1, [b"1"])]
+async def test_clients_that_wait_ask_the_store_for_nothing(world: World) -> None:
+    """However many there are: what comes is told, and one looks into the log for all of them."""
+    await world.log.commit(1)
+    clients = [asyncio.ensure_future(world.receive()) for _ in range(20)]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    reads = count_reads(world)
+    for _ in range(30):
+        await world.log.commit(1)
+        await settle()
+    await world.log.commit(1, last=True)
+    found = await asyncio.gather(*clients)
+    assert all(seqs(one) == list(range(1, 34)) for one in found)
+    assert len(reads) <= 10, "the log is read for each client or each event"
 
 
-async def test_an_unknown_reader_is_told_so() -> None:
-    with pytest.raises(UnknownReader):
-        await Broadcast().pull("nobody", 0)
+async def test_clients_at_the_same_place_are_given_the_same_batch(world: World) -> None:
+    """So that what is sent to all of them has to be made only once."""
+    await world.log.commit(1)
+    given: list[list[Sequence[StreamEvent]]] = [[], []]
+
+    async def follow(into: list[Sequence[StreamEvent]]) -> None:
+        into.extend([batch async for batch in world.hub.events("exec-1", after=0)])
+
+    clients = [asyncio.ensure_future(follow(into)) for into in given]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    await world.log.commit(5, lines=2)
+    await settle(20)
+    await world.log.commit(1, last=True)
+    await asyncio.gather(*clients)
+    assert [len(batch) for batch in given[0]] == [1, 7, 2]
+    assert all(mine is yours for mine, yours in zip(given[0][1:], given[1][1:], strict=True))
 
 
-@pytest.mark.parametrize(
-    "limits", [BroadcastLimits(buffered_events_max=3), BroadcastLimits(buffered_bytes_max=30)]
-)
-async def test_a_reader_that_does_not_fetch_loses_and_holds_up_nobody(
-    limits: BroadcastLimits,
+async def test_a_broadcaster_that_does_not_answer_keeps_nobody_from_the_log(world: World) -> None:
+    answers = asyncio.Event()
+    follow = world.feed.follow
+
+    async def hanging(execution_ids: Sequence[str]) -> None:
+        await answers.wait()
+        await follow(execution_ids)
+
+    world.feed.follow = hanging  # type: ignore[method-assign]
+    client = asyncio.ensure_future(world.receive(most=3))
+    await world.log.commit(2, tell=False)
+    await world.log.commit(1, tell=False)
+    async with asyncio.timeout(10):
+        assert seqs(await client) == [1, 2, 3]
+    rest = asyncio.ensure_future(world.receive(after=3))
+    answers.set()
+    await until(lambda: world.feed.broadcast.counts()["followed"])
+    await world.log.commit(1, last=True)
+    async with asyncio.timeout(10):
+        assert seqs(await rest) == [4, 5]
+
+
+async def test_an_error_that_nobody_expects_ends_no_following(
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broadcast = Broadcast(limits)
-    broadcast.follow("slow", ["a"])
-    for seq in range(1, 8):
-        broadcast.publish([("a", seq, [b"0123456789"])])
-    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [1, 2, 3]
-    assert broadcast.counts()["dropped"] == 4
-    broadcast.publish([("a", 8, [b"8"])])
-    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [8]
+    """Else all clients would ask the store again and again, until somebody else comes."""
+    errors = {name: RuntimeError(f"odd {name}") for name in ("follow", "pull", "follow again")}
+    follow, pull = world.feed.follow, world.feed.pull
 
+    def fail_once(name: str) -> None:
+        if name in errors:
+            raise errors.pop(name)
 
-async def test_a_reader_that_went_away_is_forgotten() -> None:
-    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
-    broadcast.follow("r", ["a"])
-    await settle()
-    broadcast.forget_idle()
-    assert broadcast.counts() == {"readers": 0, "followed": 0, "published": 0, "dropped": 0}
+    async def odd_follow(execution_ids: Sequence[str]) -> None:
+        fail_once("follow" if "follow" in errors else "follow again")
+        await follow(execution_ids)
+
+    async def odd_pull(wait_s: float) -> Sequence[Batch]:
+        fail_once("pull")
+        return await pull(wait_s)
+
+    world.feed.follow, world.feed.pull = odd_follow, odd_pull  # type: ignore[method-assign]
+    client = asyncio.ensure_future(world.receive())
+    await until(lambda: not errors and world.feed.broadcast.counts()["followed"])
+    await until(lambda: world.hub._topics["exec-1"].known is not None)
+    await world.log.commit(2, last=True)
+    async with asyncio.timeout(10):
+        assert seqs(await client) == [1, 2, 3]
+    odd = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert odd == ["odd follow", "odd pull", "odd follow again"]

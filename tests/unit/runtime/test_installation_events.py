@@ -269,3 +269,28 @@ async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes() -> None:
                 break
     assert ids(events) == [said.id for said in logs.said]
     await hub.close()
+
+
+async def test_clients_at_the_same_place_are_given_the_same_batch() -> None:
+    """So that what is sent to all of them has to be made only once."""
+    store = MemoryStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store)
+    await logs.create("exec-1")
+    given: list[list[Sequence[LoggedEvent]]] = [[], []]
+
+    async def take(into: list[Sequence[LoggedEvent]]) -> None:
+        async with aclosing(hub.events(after=None)) as batches:
+            async for batch in batches:
+                into.append(batch)  # noqa: PERF401 - it never ends
+
+    clients = [asyncio.ensure_future(take(into)) for into in given]
+    await until(lambda: all(given))
+    for count in (3, 1):
+        before = len(given[0])
+        await logs.commit("exec-1", count)
+        await until(lambda before=before: all(len(one) > before for one in given))
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+    assert [len(batch) for batch in given[0]] == [1, 3, 1]
+    assert all(mine is yours for mine, yours in zip(given[0][1:], given[1][1:], strict=True))

@@ -37,10 +37,10 @@ from harmonia_serve.gateway import (
     Principal,
     StreamEvent,
 )
+from tests.unit.serve.event_log import NOW, last_of, next_event
 from tests.unit.serve.remembered import Remembered, made_once
 
 ENDED = ("completed", "failed", "cancelled")
-NOW = "2025-01-15T12:00:00Z"
 
 
 class MemoryGateway:
@@ -89,17 +89,7 @@ class MemoryGateway:
         """Append an event to an execution's log and wake its subscribers."""
         async with self.changed:
             log = self.logs[execution_id]
-            raw = json.dumps(data).encode()
-            head = {
-                "seq": len(log) + 1,
-                "type": kind,
-                "timestamp": NOW,
-                "timestamp_ms": 1_736_942_400_000,
-                "execution_id": execution_id,
-            }
-            before = json.dumps(head).encode()[:-1] + b',"data":'
-            last = kind in ("execution_completed", "execution_failed", "execution_cancelled")
-            event = StreamEvent(len(log) + 1, kind, before + raw + b"}", len(before), last)
+            event = next_event(log, execution_id, kind, data)
             log.append(event)
             self.changed.notify_all()
             return event
@@ -229,7 +219,7 @@ class MemoryGateway:
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
         self._note("get_execution")
         found = _found(self.executions, execution_id, ExecutionNotFound)
-        return {**found, "outputs": outputs, "last_seq": len(self.logs[execution_id])}
+        return {**found, "outputs": outputs, **last_of(self.logs[execution_id])}
 
     async def list_executions(
         self, page: PageRequest, *, workflow_id: str | None, status: str | None
@@ -316,25 +306,25 @@ class MemoryGateway:
         return FileContent(path, len(content), chunks())
 
     async def events(
-        self, execution_id: str, *, after: int
+        self, execution_id: str, *, after: int, part: int = 0
     ) -> AsyncIterator[Sequence[StreamEvent]]:
         self._note("events")
         _found(self.executions, execution_id, ExecutionNotFound)
-        log = self.logs[execution_id]
-        if log and log[-1].last and after >= len(log):
+        log, place = self.logs[execution_id], (after, part)
+        if log and log[-1].last and place >= log[-1].place:
             return
         self.subscribers += 1
         try:
             yield ()
             while True:
                 async with self.changed:
-                    while len(log) <= after:
+                    while not log or log[-1].place <= place:
                         await self.changed.wait()
-                    batch = log[after:]
+                    batch = [event for event in log if event.place > place]
                 yield batch
                 if batch[-1].last:
                     return
-                after += len(batch)
+                place = batch[-1].place
         finally:
             self.subscribers -= 1
 

@@ -15,10 +15,12 @@ from httpx_sse import EventSource
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from harmonia_actors.core.event_batches import EventBatch
 from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
 from harmonia_serve.auth import Caller
+from harmonia_serve.event_filters import Filter
 from harmonia_serve.gateway import Principal, StreamEvent
 from harmonia_serve.observation import Observation
 from harmonia_serve.streams import Ending, Subscription
@@ -233,18 +235,50 @@ async def test_what_waits_for_one_client_is_bounded(gateway: MemoryGateway) -> N
     settings = Settings(stream_buffer_events_max=2, stream_buffer_bytes_max=300)
     sink = Pieces()
     with Observation().open_stream("sse") as notes:
-        subscription = Subscription(settings, batches(), None, notes)
+        subscription = Subscription(settings, batches(), Filter(), notes)
         caller = Caller(gateway, Principal("key-1", "k", frozenset({"read"})), "secret")
         running = asyncio.ensure_future(subscription.run(sink, asyncio.Future(), caller))
         await eventually(lambda: len(sink.sizes) == 1)
         assert read == 1, "no more than one batch waits for a client that does not read"
         sink.may_go_on.set()
-        assert await running is Ending.LAST_EVENT
+        assert await running is Ending.NO_MORE
         await subscription.aclose()
     assert read == 3
     assert sink.sizes[: len(sink.sizes) // 3] * 3 == sink.sizes
     assert [len(piece) for piece in sink.sizes[: len(sink.sizes) // 3]] == [2, 1, 1, 2, 1]
     assert all(sum(piece) <= 300 or len(piece) == 1 for piece in sink.sizes)
+
+
+class Noted(EventBatch[StreamEvent]):
+    """A batch that says when nobody holds it any more."""
+
+    let_go = 0
+
+    def __del__(self) -> None:
+        Noted.let_go += 1
+
+
+async def test_a_client_that_waits_holds_nothing_that_was_sent(gateway: MemoryGateway) -> None:
+    body = b'{"type":"task_progress","timestamp_ms":1,"data":{}}'
+
+    async def batches() -> AsyncIterator[Sequence[StreamEvent]]:
+        for index in (1, 2):
+            yield Noted([parse_event(index, body)])
+        await asyncio.Event().wait()
+
+    sink = Pieces()
+    sink.may_go_on.set()
+    before = Noted.let_go
+    with Observation().open_stream("sse") as notes:
+        subscription = Subscription(Settings(), batches(), Filter(), notes)
+        assert await subscription.open(10)
+        caller = Caller(gateway, Principal("key-1", "k", frozenset({"read"})), "secret")
+        running = asyncio.ensure_future(subscription.run(sink, asyncio.Future(), caller))
+        await eventually(lambda: len(sink.sizes) == 2)
+        await eventually(lambda: Noted.let_go == before + 2)
+        running.cancel()
+        await asyncio.wait([running])
+        await subscription.aclose()
 
 
 async def test_no_more_streams_than_a_key_may_hold(
@@ -334,8 +368,9 @@ class Places(Pieces):
 
 async def test_no_position_is_told_beyond_what_a_slow_client_has(gateway: MemoryGateway) -> None:
     """It would resume there after a cut, and never see what was still to come."""
-    body = b'{"type":"task_progress","timestamp_ms":1,"data":{}}'
-    log = [parse_event(seq, body) for seq in range(1, 7)]
+    kinds = [b"task_progress"] * 5 + [b"task_started"]
+    bodies = [b'{"type":"%s","timestamp_ms":1,"data":{}}' % kind for kind in kinds]
+    log = [parse_event(seq, body) for seq, body in enumerate(bodies, 1)]
 
     async def batches() -> AsyncIterator[Sequence[StreamEvent]]:
         yield log
@@ -345,11 +380,8 @@ async def test_no_position_is_told_beyond_what_a_slow_client_has(gateway: Memory
     settings = Settings(stream_buffer_events_max=1, stream_heartbeat_s=0.001)
     sink = Places()
     with Observation().open_stream("sse") as notes:
-
-        def wanted(event: Any) -> bool:
-            return int(event.seq) < 6
-
-        subscription = Subscription(settings, batches(), wanted, notes)  # type: ignore[arg-type]
+        wanted = Filter(frozenset({"task_progress"}))
+        subscription = Subscription(settings, batches(), wanted, notes)
         await subscription.run(sink, asyncio.Future(), Caller(gateway, principal, secret))
         await subscription.aclose()
     assert sink.told == ["1", "2", "3", "4", "5", "at 6"]

@@ -399,7 +399,7 @@ async def test_an_engine_that_fails_in_mid_stream_says_so_and_no_more(
 ) -> None:
     fault: Exception = ValueError("the secret cause")
 
-    async def events(execution_id: str, *, after: int) -> AsyncIterator[Any]:
+    async def events(execution_id: str, *, after: int, part: int = 0) -> AsyncIterator[Any]:
         yield ()
         raise fault
 
@@ -430,7 +430,7 @@ async def test_an_answer_begins_even_if_the_first_batch_is_late(
 ) -> None:
     released = asyncio.Event()
 
-    async def events(execution_id: str, *, after: int) -> AsyncIterator[Any]:
+    async def events(execution_id: str, *, after: int, part: int = 0) -> AsyncIterator[Any]:
         await released.wait()
         yield ()
 

@@ -1,0 +1,91 @@
+"""The broadcaster: what readers get and what they lose, and which of several has an execution."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from harmonia_actors.runtime.broadcast import Broadcast, BroadcastLimits, UnknownReader
+from harmonia_actors.runtime.shards import ShardedSink, shard_of
+from tests.support.scripted_actors import settle
+
+
+async def test_a_reader_gets_what_it_follows_once() -> None:
+    broadcast = Broadcast()
+    broadcast.follow("r", ["a"])
+    broadcast.publish([("a", 1, [b"1"]), ("b", 1, [b"x"]), ("a", 2, [b"2"])])
+    assert list(await broadcast.pull("r", 0)) == [("a", 1, [b"1"]), ("a", 2, [b"2"])]
+    assert list(await broadcast.pull("r", 0)) == []
+    broadcast.unfollow("r", ["a"])
+    broadcast.publish([("a", 3, [b"3"])])
+    assert list(await broadcast.pull("r", 0)) == []
+
+
+async def test_a_pull_waits_for_what_comes() -> None:
+    broadcast = Broadcast()
+    broadcast.follow("r", ["a"])
+    pull = asyncio.ensure_future(broadcast.pull("r", 60))
+    await settle()
+    assert not pull.done()
+    broadcast.publish([("a", 1, [b"1"])])
+    assert list(await pull) == [("a", 1, [b"1"])]
+
+
+async def test_an_unknown_reader_is_told_so() -> None:
+    with pytest.raises(UnknownReader):
+        await Broadcast().pull("nobody", 0)
+
+
+@pytest.mark.parametrize(
+    "limits", [BroadcastLimits(buffered_events_max=3), BroadcastLimits(buffered_bytes_max=30)]
+)
+async def test_a_reader_that_does_not_fetch_loses_and_holds_up_nobody(
+    limits: BroadcastLimits,
+) -> None:
+    broadcast = Broadcast(limits)
+    broadcast.follow("slow", ["a"])
+    for seq in range(1, 8):
+        broadcast.publish([("a", seq, [b"0123456789"])])
+    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [1, 2, 3]
+    assert broadcast.counts()["dropped"] == 4
+    broadcast.publish([("a", 8, [b"8"])])
+    assert [seq for _, seq, _ in await broadcast.pull("slow", 0)] == [8]
+
+
+async def test_a_reader_that_went_away_is_forgotten() -> None:
+    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
+    broadcast.follow("r", ["a"])
+    await settle()
+    broadcast.forget_idle()
+    assert broadcast.counts() == {"readers": 0, "followed": 0, "published": 0, "dropped": 0}
+
+
+def test_shards_share_all_executions_and_stay_the_same() -> None:
+    names = [f"exec-{number}" for number in range(1_000)]
+    counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]
+    assert min(counts) > 150
+    assert {shard_of(name, 1) for name in names} == {0}
+    assert [shard_of(f"exec-{number}", 5) for number in range(6)] == [0, 4, 3, 2, 0, 2]
+
+
+class Told:
+    """A sink that notes whom it was told of."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def publish(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
+        assert (first_seq, bodies) == (1, [b"1"])
+        self.names.add(execution_id)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_execution_is_told_to_the_broadcaster_that_has_it(count: int) -> None:
+    sinks = [Told() for _ in range(count)]
+    names = {f"exec-{number}" for number in range(50)}
+    for name in names:
+        ShardedSink(sinks).publish(name, 1, [b"1"])
+    for shard, sink in enumerate(sinks):
+        assert sink.names == {name for name in names if shard_of(name, count) == shard}
