@@ -43,6 +43,8 @@ class StoredExecution:
     crashed_ms: int = 0
     #: Unread entries in order of arrival.
     inbox: dict[str, bytes] = field(default_factory=dict)
+    #: Ids of unread entries that are for one epoch alone: they are forgotten once acknowledged.
+    fenced: set[str] = field(default_factory=set)
     #: Ids of the entries that were acknowledged last, oldest first.
     acknowledged: deque[str] = field(default_factory=lambda: deque(maxlen=ACKNOWLEDGED_MAX))
 
@@ -80,11 +82,15 @@ class StoredExecution:
         if epoch is not None and len(self.inbox) >= unread_max:
             raise VersionConflict(f"{subject} has {unread_max} unread entries, and takes no more")
         self.inbox[entry.entry_id] = entry.body
+        if epoch is not None:
+            self.fenced.add(entry.entry_id)
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """Take entries out of the inbox, and remember for a while that they were there."""
         for entry_id in entry_ids:
-            if self.inbox.pop(entry_id, None) is not None:
+            is_fenced = entry_id in self.fenced
+            self.fenced.discard(entry_id)
+            if self.inbox.pop(entry_id, None) is not None and not is_fenced:
                 self.acknowledged.append(entry_id)
 
     def unread(self, limit: int) -> list[InboxEntry]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from persistence.inbox import Inbox, InboxEntry
 from persistence.log import EventLog
 from persistence.retention import Retention
 from persistence.stored_event import StoredEvent
@@ -95,18 +96,6 @@ class NewExecution:
     #: Fields that no commit replaces. They are read with the others, and kept once: checkpoints
     #: share them with their execution. Their names are none of `fields`.
     constants: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class InboxEntry:
-    """Something that a non-owner wants the owner to take in.
-
-    `entry_id` is the sender's: appending the same id twice keeps the first body only, also after
-    the owner has acknowledged it (until it has acknowledged 1,000 others since).
-    """
-
-    entry_id: str
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +212,7 @@ class Durability:
     detail: str
 
 
-class Store(Retention, EventLog, Protocol):
+class Store(Retention, EventLog, Inbox, Protocol):
     """Durable storage. Every method may raise StoreUnavailable."""
 
     async def ping(self) -> None:
@@ -375,26 +364,6 @@ class Store(Retention, EventLog, Protocol):
 
     async def read_events(self, execution_id: str, *, after: int, limit: int) -> list[StoredEvent]:
         """Events with seq > `after`, at most `limit`, in order. Raises Missing."""
-        ...
-
-    async def append_inbox(
-        self, execution_id: str, entry: InboxEntry, *, epoch: int | None = None
-    ) -> str:
-        """Leave something for the owner. Returns the owner's name ("" if there is none).
-
-        Raises Missing if there is no such execution; the same entry id again changes nothing.
-        VersionConflict: it has ended. With an epoch, the entry is for this epoch's owner alone
-        (StaleOwner: there is another), and is seen by whoever claims next: VersionConflict if
-        1,000 are unread.
-        """
-        ...
-
-    async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
-        """Unread entries, oldest first, at most 1,000."""
-        ...
-
-    async def inboxes_waiting(self, owner: str) -> list[str]:
-        """Ids of this owner's executions with unread inbox entries, at most 1,000."""
         ...
 
     # Owners ------------------------------------------------------------------------------------

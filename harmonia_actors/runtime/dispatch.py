@@ -93,6 +93,10 @@ class Dispatcher:
             for attempt in [a for a in queue.waiting if a[0] == execution_id]:
                 del queue.waiting[attempt]
                 queue.told_waiting.discard(attempt)
+        # What follows another one will not start either: it would be under the former epoch.
+        mine = [(a, held) for a, held in self._at.items() if a[0] == execution_id]
+        for attempt, held in [each for each in mine if self._turns.follows(each[0])]:
+            self._forget_given(held, attempt)
 
     # What others tell --------------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ class Dispatcher:
         for report in list(self._turns.in_order(reports)):
             attempt = report.attempt_id
             held = self._at.get(attempt)
-            if held is None:
+            if held is None or not held.expects(report):
                 continue
             known.append(report)
             touched[held] = None
@@ -243,7 +247,7 @@ class Dispatcher:
 
     def _take_outcomes(self, held: Held, reports: Sequence[Report]) -> None:
         ordered = list(self._turns.in_order(reports))
-        told = [report for report in ordered if self._at.get(report.attempt_id) is held]
+        told = [r for r in ordered if self._at.get(r.attempt_id) is held and held.expects(r)]
         for report in told:
             if not isinstance(report.stimulus, st.MIDWAY):
                 self._forget_given(held, report.attempt_id)

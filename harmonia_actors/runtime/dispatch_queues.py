@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey
+from harmonia_actors.core.stimuli import AttemptReturned
+from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Lease
 
 __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
@@ -48,6 +49,12 @@ class Held:
     batches: int = 0
     linger: asyncio.TimerHandle | None = None
     dead: bool = False
+
+    def expects(self, report: Report) -> bool:
+        """Whether a report is of what was given here: what comes back may be so late."""
+        if not isinstance(report.stimulus, AttemptReturned):
+            return True
+        return self.given[report.attempt_id].epoch == report.returned_from
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
         """Whether something waits here that could run elsewhere; what follows another cannot."""

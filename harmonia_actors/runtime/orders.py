@@ -76,6 +76,8 @@ class Report:
     stimulus: AttemptStimulus
     #: The entry in the execution's inbox that says the same, if there is one.
     entry_id: str = ""
+    #: The epoch of the order that comes back; its number may have been given out again since.
+    returned_from: int = 0
 
     @property
     def attempt_id(self) -> AttemptId:

@@ -373,7 +373,7 @@ class TaskHost:
         now_ms = self._runner.clock.now_ms()
         for order in orders:
             returned = st.AttemptReturned(order.task, order.attempt, now_ms)
-            self._queue(Report(order.execution_id, returned))
+            self._queue(Report(order.execution_id, returned, returned_from=order.epoch))
 
     def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus, entry_id: str) -> None:
         order = live.order

@@ -8,5 +8,5 @@ if redis.call('HEXISTS', SEEN .. id, entry_id) == 1 then return {'ok', head[1]} 
 if head[2] then return {'ended'} end
 -- A claim answers the oldest thousand entries, and no outcome may be missing among them.
 if epoch ~= '' and redis.call('XLEN', INBOX .. id) >= outcomes_below then return {'full'} end
-append_entry(id, head[1], entry_id, ARGV[3])
+append_entry(id, head[1], entry_id, ARGV[3], epoch ~= '' and 'e' or '')
 return {'ok', head[1]}

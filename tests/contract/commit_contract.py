@@ -294,6 +294,15 @@ class InboxContract:
         await store.append_inbox("e", InboxEntry("outcome", b""), epoch=loaded.epoch)
         assert [each.entry_id for each in await store.read_inbox("e")][-2:] == ["note", "outcome"]
 
+    async def test_an_entry_for_one_epoch_is_forgotten_once_acknowledged(self, store: Store):
+        loaded = await claimed(store)
+        for _ in range(2):
+            await store.append_inbox("e", InboxEntry("i", b"outcome"), epoch=loaded.epoch)
+        await store.commit(next_commit(loaded, inbox_done=("i",)))
+        assert await store.read_inbox("e") == []
+        await store.append_inbox("e", InboxEntry("i", b"again"), epoch=loaded.epoch)
+        assert await store.read_inbox("e") == [InboxEntry("i", b"again")]
+
     async def test_waiting_inboxes_follow_the_owner(self, store: Store):
         for name in ("a", "b", "c"):
             await claimed(store, name)

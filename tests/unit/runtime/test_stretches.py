@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.support.executions import workflow_of
 from tests.support.scripted_actors import order as plain_order
 from tests.support.scripted_actors import until
 from tests.unit.runtime.driver_rig import Rig, a_rig
+from tests.unit.runtime.test_dispatcher import Desk
 from tests.unit.runtime.test_task_host import SLOW, Bench, shown
 
 # What a task host does ---------------------------------------------------------------------------
@@ -52,6 +53,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield made
     made.gates.open(*(f"t{number}" for number in range(20)))
     made.close()
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with Desk() as found:
+        yield found
 
 
 @pytest.fixture
@@ -266,6 +273,37 @@ def test_what_did_not_run_teaches_nothing_about_durations() -> None:
     orders = [stretch(member(0), member(1), member(2)), member(3)]
     assert [each.task for each in members_of(orders)] == [0, 1, 2, 3]
     assert [each.task for each in ran_of(orders, [told(2, "returned")])] == [0, 1, 3]
+
+
+# Whose it is -------------------------------------------------------------------------------------
+
+
+async def test_what_comes_back_late_from_a_former_epoch_is_not_the_present_one(desk: Desk) -> None:
+    """Its number is the same, because it never started."""
+    actor = desk.leases.add()
+    desk.start(stretch(plain_order(1), plain_order(2)))
+    await until(actor.running)
+    desk.dispatcher.forget("exec-1")
+    other = desk.leases.add()
+    desk.start(replace(plain_order(2), epoch=2))
+    await until(other.running)
+    returned = st.AttemptReturned(2, 1, 1)
+    desk.dispatcher.reported([Report("exec-1", returned, returned_from=1)])
+    assert desk.told() == []
+    desk.dispatcher.reported([Report("exec-1", returned, returned_from=2)])
+    assert desk.told() == ["AttemptReturned 2 1"]
+    actor.end(1)
+    await until(lambda: len(desk.told()) == 2)
+    assert desk.told()[1:] == ["AttemptSucceeded 1 1"], "nothing is lost that was forgotten"
+
+
+async def test_a_death_tells_of_the_last_of_a_stretch_first(desk: Desk) -> None:
+    actor = desk.leases.add()
+    desk.start(stretch(plain_order(1), plain_order(2), plain_order(3)))
+    await until(actor.running)
+    actor.die()
+    await until(desk.told)
+    assert desk.told() == ["AttemptLost 3 1", "AttemptLost 2 1", "AttemptLost 1 1"]
 
 
 # What can follow, and with what ------------------------------------------------------------------

@@ -82,7 +82,7 @@ async def counted(store: RedisStore) -> Cost:
 
 
 async def cost_of(installation: LocalInstallation, tasks: dict[str, Any]) -> Cost:
-    """Of one task, when these are run as one execution that somebody follows."""
+    """Of one task, when these are run as one execution whose events somebody reads at its end."""
     store = installation.store
     assert isinstance(store, RedisStore)
     written = {
@@ -92,14 +92,12 @@ async def cost_of(installation: LocalInstallation, tasks: dict[str, Any]) -> Cos
         {"name": "w", "tasks": written, "output": {"done": True}}
     )
     before = await counted(store)
-    reply = await installation.gateway.execute(workflow["workflow_id"], {}, {})
-    execution_id = str(reply.document["execution_id"])
+    reply = await installation.gateway.execute(workflow["workflow_id"], {}, {"async": False})
+    assert reply.document["status"] == "completed"
     events = 0
-    async for batch in installation.gateway.events(execution_id, after=0):
+    async for batch in installation.gateway.events(reply.document["execution_id"], after=0):
         events += len(batch)
     after = await counted(store)
-    found = await installation.gateway.get_execution(execution_id, outputs=False)
-    assert found["status"] == "completed"
     assert events == 2 * len(tasks) + 2
     return Cost(
         (after.commands - before.commands) / len(tasks),
