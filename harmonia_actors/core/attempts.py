@@ -161,6 +161,9 @@ class AttemptRules(ExecutionState):
             self._next_attempt(task, TaskStatus.PENDING)
             self._hand_out(task)
             return
+        if not was_running:
+            # Whether an attempt before it had begun, another loss may have wiped out by now.
+            row.started_ms = None
         row.failure = failure
         row.completed_ms = at_ms
         self._emit_failed(task, at_ms, failure, will_retry=False)

@@ -219,7 +219,7 @@ class ToldTasks:
         task.is_running = False
         if is_loss:
             self._count_loss(seq, task, data["error_details"].get("lost_attempts"))
-            if data["will_retry"]:
+            if data["will_retry"] or never_began:
                 # The next attempt begins as if there had been none.
                 task.started_ms = None
         else:

@@ -183,6 +183,8 @@ class TaskHost:
         #: The start of the live attempt, and whether it has left the unsent reports.
         self._start: Report | None = None
         self._start_left = False
+        #: What the live attempt has told last, once it has ended.
+        self._last: list[Report] | None = None
         self._owner = ""
         #: Executions whose owner changed while their attempts were here.
         self._redirected: dict[str, str] = {}
@@ -245,8 +247,8 @@ class TaskHost:
                 return None
             if not self._epochs.is_current(order.execution_id, order.epoch):
                 return None
-            assert self._start is not None  # noqa: S101 - set by _begin
-            body = encode_outcome(self._start.stimulus.at_ms, outcome)
+            closing = self._closing_of(live, Report(order.execution_id, outcome))
+            body = encode_outcome([report.stimulus for report in _with_few_lines(closing)])
             return InboxEntry(f"outcome:{order.task}:{order.attempt}", body)
 
     def finish(
@@ -377,16 +379,21 @@ class TaskHost:
 
     def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus, entry_id: str) -> None:
         order = live.order
-        started, ended = self._start, Report(order.execution_id, outcome, entry_id)
-        assert started is not None  # noqa: S101 - set by _begin
-        self._live = None
-        closing = [started, *live.last_reports(), ended]
+        closing = self._closing_of(live, Report(order.execution_id, outcome, entry_id))
+        self._live, self._last = None, None
         self._held.keep(order.id, closing)
         for report in closing if self._start_left else closing[1:]:
             self._queue(report)
         owner = self._redirected.pop(order.execution_id, None)
         if owner is not None:
             self._send_safely(owner, closing)
+
+    def _closing_of(self, live: LiveAttempt, ended: Report) -> list[Report]:
+        """All that belongs to an outcome; what the attempt has last told is asked for once."""
+        assert self._start is not None  # noqa: S101 - set by _begin
+        if self._last is None:
+            self._last = live.last_reports()
+        return [self._start, *self._last, ended]
 
     def _take_unsent(self) -> list[Report]:
         unsent, self._unsent = self._unsent, []

@@ -291,3 +291,17 @@ def test_a_cancel_while_composing_wins() -> None:
     story.cancel()
     assert story.status() == "cancelled"
     assert story.take(st.OutputComposed(story.at_ms, output(1))).is_empty
+
+
+def test_a_last_loss_before_the_start_shows_no_start() -> None:
+    """An attempt failed, and those after it are lost before they begin: state and log agree."""
+    tasks = {"a": {"retry_policy": {"max_retries": 1, "retry_interval": 1}}}
+    story = Story(workflow_of(tasks), limits=CoreLimits(lost_attempts_max=1))
+    story.start()
+    story.started("a")
+    story.failed("a")
+    story.wait(1_000)
+    story.lost("a")
+    story.lost("a")
+    assert story.status() == "failed"
+    assert story.execution.rows[0].started_ms is None

@@ -12,6 +12,7 @@ import pytest
 
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.runtime import host as host_module
 from harmonia_actors.runtime.host import Census, HostLimits
 from harmonia_actors.runtime.notes import decode_note, encode_note, encode_outcome, outcomes_in
@@ -20,7 +21,7 @@ from persistence.memory_store import MemoryStore
 from persistence.store import Commit, InboxEntry
 from tests.support.gates import Gates
 from tests.support.local import LocalInstallation
-from tests.support.scripted_actors import until
+from tests.support.scripted_actors import settle, until
 
 
 class World:
@@ -246,8 +247,14 @@ def test_notes_read_back_as_stimuli() -> None:
 )
 def test_an_outcome_reads_back_byte_by_byte(output: st.Output) -> None:
     outcome = st.AttemptSucceeded(3, 2, 9, output)
-    entry = InboxEntry("o", encode_outcome(7, outcome))
-    reports = [st.AttemptStarted(3, 2, 7), outcome]
+    line = LogLine("log", "hello \u2028", 8, "info")
+    reports: list[st.AttemptStimulus] = [
+        st.AttemptStarted(3, 2, 7),
+        st.LinesReported(3, 2, 8, 5, (line, LogLine("stdout", "", 8)), last=True),
+        st.ProgressReported(3, 2, 8, 0.25, "on"),
+        outcome,
+    ]
+    entry = InboxEntry("o", encode_outcome(reports))
     assert decode_note(entry.body) == reports
     note = InboxEntry("cancel", encode_note("cancel", 5))
     assert outcomes_in([note, entry]) == {"o": reports}
@@ -461,6 +468,8 @@ async def test_a_cancel_that_came_while_nobody_owned_it_is_taken_in(world: World
 async def test_closing_a_host_leaves_what_is_stored(world: World) -> None:
     execution_id = await world.start(CHAIN)
     await world.began(execution_id, "b")
+    while "task_completed" not in await world.kinds(execution_id):
+        await settle()
     dead = await world.owner_of(execution_id)
     await world.installation.kill_owner(dead)
     found = await world.status(execution_id)

@@ -86,7 +86,8 @@ async def test_what_a_dead_worker_has_left_counts_before_its_loss(world: World) 
     await world.began(execution_id, "x")
     host = world.installation.hosts[await world.owner_of(execution_id)]
     outcome = st.AttemptSucceeded(0, 1, 5, st.Output(4, b"null"))
-    entry = InboxEntry("outcome:0:1", encode_outcome(4, outcome))
+    reports = [st.AttemptStarted(0, 1, 4), outcome]
+    entry = InboxEntry("outcome:0:1", encode_outcome(reports))
     await world.store.append_inbox(execution_id, entry, epoch=1)
     lost = [st.AttemptLost(task, 1, 6, "its node died") for task in (1, 0)]
     host.tell([Report(execution_id, each) for each in lost])
