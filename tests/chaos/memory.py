@@ -187,8 +187,9 @@ def _name(process: psutil.Process) -> str:
 
 def _take(service: RunningService, given: argparse.Namespace, load: _Load) -> _Taken:
     taken = _Taken()
+    # What is warm has its full size; the last looks count.
     _say(f"{given.warm:g} s of work")
-    time.sleep(given.warm)
+    taken.looks(service, given.warm, [])
     taken.looks(service, 3 * _SAMPLE_S, taken.before)
     answers, events = load.answers.copy(), load.events.copy()
     _say(f"until then: answers {dict(answers)}, events {dict(events)}")
