@@ -127,6 +127,7 @@ def test_what_kills_its_owners_at_its_next_step_is_failed_task_by_task(
                     "component": "deadly",
                     "action": "once_planned",
                     "input": {"word": "${tasks.first.output.attempt}"},
+                    "depends_on": ["first"],
                 },
                 "after": {"component": "harmonia", "action": "noop", "depends_on": ["kills"]},
             }
@@ -139,11 +140,12 @@ def test_what_kills_its_owners_at_its_next_step_is_failed_task_by_task(
     died = died_of(service, "once_planned")
     assert len(set(died)) == len(died) == CRASHES_MAX
     check_quarantined(service, found, CRASHES_MAX)
-    # What it did before it became deadly counts, and what ran beside that was stopped.
+    # What it did before it became deadly counts, and what ran beside that was stopped. What made it
+    # deadly has never begun.
     assert {name: task["status"] for name, task in found["task_status"].items()} == {
         "first": "completed",
         "beside": "cancelled",
-        "kills": "cancelled",
+        "kills": "skipped",
         "after": "skipped",
     }
     check_others(service, neighbours, runners, died)
