@@ -250,8 +250,10 @@ class Supervision:
         self._leases.forget(name)
         if not expected:
             self._succeeded.add(name)
-            await self._orphan_patiently(name, blame=blame)
-            self._succeeded.discard(name)
+            try:
+                await self._orphan_patiently(name, blame=blame)
+            finally:
+                self._succeeded.discard(name)
         if started:
             # One that could not even start is tried again at the usual pace.
             self._look_now.set()
