@@ -1,10 +1,10 @@
 """How much memory each process has while the store is away: `python -m tests.chaos.memory`.
 
 Keeps a service busy in each way that could pile something up: chains of short tasks, tasks that
-report progress all the time, clients that start executions and never wait when they are refused,
+report progress all the time, clients that start executions, soon give up and at once send again,
 subscribers by SSE and WebSocket. Then the store stands still for a minute. Each process's memory
 (PSS) is taken before, in the course of it, and after. It fails if a process has grown by more than
-`--most` MB, if nobody was refused, or if an execution has failed or does not go on.
+`--most` MB, if nobody noticed, or if an execution has failed or does not go on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ _MB = 1_000_000
 _SAMPLE_S = 5.0
 #: As many tasks of each started execution, with inputs and outputs of so many characters.
 _TASKS, _CHARS = 5, 10_000
-_AGAIN_S = 0.02
+#: Clients wait a little after an answer that they like, and hardly after another or none.
+_AFTER_GOOD_S, _AGAIN_S = 0.5, 0.02
+#: So soon they give up a request; what it has left in the service may wait for longer.
+_PATIENCE_S = 2.0
 #: Chains, and tasks that report progress, to which somebody subscribes, in both ways.
 _WATCHED = 6
 
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm", type=float, default=60.0, help="seconds of work before that")
     parser.add_argument("--chains", type=int, default=16, help="chains of short tasks")
     parser.add_argument("--told", type=int, default=16, help="tasks that report progress")
-    parser.add_argument("--clients", type=int, default=4, help="clients that start executions")
+    parser.add_argument("--clients", type=int, default=32, help="clients that start executions")
     parser.add_argument("--most", type=float, default=50.0, help="MB that a process may grow by")
     given = parser.parse_args(arguments)
     prepare_ray_environment()
@@ -100,6 +103,7 @@ class _Load:
     answers: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     _over: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def going_on(self, clients: int) -> Iterator[None]:
@@ -122,12 +126,15 @@ class _Load:
 
     def _start(self, body: dict[str, Any]) -> None:
         with self.service.client(self.service.key) as api:
-            while not self._over.wait(_AGAIN_S):
+            answer = ""
+            while not self._over.wait(_AFTER_GOOD_S if answer == "202" else _AGAIN_S):
                 try:
-                    answer = str(api.post("/executions", json=body).status_code)
+                    sent = api.post("/executions", json=body, timeout=_PATIENCE_S)
+                    answer = str(sent.status_code)
                 except httpx.TransportError as error:
                     answer = type(error).__name__
-                self.answers[answer] += 1
+                with self._lock:
+                    self.answers[answer] += 1
 
     def _listen(self, kind: str, connect: Callable[..., Any], where: str) -> None:
         """Read a stream, and connect again whenever it ends, until all is over."""
@@ -139,7 +146,8 @@ class _Load:
                 connect(self.service, where) as events,
             ):
                 for _ in events:
-                    self.events[kind] += 1
+                    with self._lock:
+                        self.events[kind] += 1
                     if self._over.is_set():
                         return
 
@@ -177,9 +185,9 @@ class _Taken:
 def _name(process: psutil.Process) -> str:
     words = process.cmdline()
     if words and words[0].startswith("ray::"):
-        return words[0].removeprefix("ray::").partition(".")[0].partition("(")[0]
-    if "harmonia_serve.cli" in words:
-        return "harmonia up"
+        return words[0].removeprefix("ray::").partition(":")[0].partition(".")[0]
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1]
     return next(
         (word.rpartition("/")[2] for word in words if "/site-packages/ray" in word), ""
     ) or (process.name())
@@ -207,8 +215,8 @@ def _take(service: RunningService, given: argparse.Namespace, load: _Load) -> _T
 def _problems(service: RunningService, journal: Path, load: _Load) -> list[str]:
     """What is wrong, with the store back for a while."""
     found = []
-    if not load.answers["503"]:
-        found.append(f"nobody was refused while the store was away: {dict(load.answers)}")
+    if load.answers["202"] >= sum(load.answers.values()) / 2:
+        found.append(f"the store was away, and nobody noticed: {dict(load.answers)}")
     failed = service.api.get("/executions", params={"status": "failed", "limit": 1}).json()["total"]
     if failed:
         found.append(f"{failed} executions have failed")
