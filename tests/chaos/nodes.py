@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import psutil
 from persistence.embedded import EmbeddedServer
 from tests.chaos.run import SETTINGS
 from tests.support.clusters import several_raylets
-from tests.support.running import ROOT, RunningService, free_port
+from tests.support.running import ROOT, RunningService, free_port, until
 
 __all__ = ["NODES", "NodeFaults", "service_on_nodes"]
 
@@ -31,6 +32,8 @@ NODES: Final = {
 }
 _HARMONIA = [sys.executable, "-m", "harmonia_serve.cli"]
 _DEPLOY_S = 240.0
+_NOTICED_S = 180.0
+_COUNT: Final = 3
 
 
 class NodeFaults:
@@ -42,6 +45,7 @@ class NodeFaults:
         self.landed_s = 0.0
         self._cluster = cluster
         self._gone: list[psutil.Process] = []
+        self._notice: threading.Thread | None = None
 
     def land(self, kind: str) -> bool:
         """Let one land on the node that has the most of Harmonia's actors, the head left out."""
@@ -54,10 +58,22 @@ class NodeFaults:
                 process.send_signal(NODES[kind])
                 self.landed_s = time.time()
         self._gone += doomed
+        self._notice = threading.Thread(target=self._say_when_noticed)
+        self._notice.start()
         return bool(doomed)
+
+    def _say_when_noticed(self) -> None:
+        """What Ray needs for it is no doing of ours."""
+        until(lambda: self._alive() < _COUNT, _NOTICED_S, "Ray's notice of a dead node")
+        print(f"  Ray knows it after {time.time() - self.landed_s:.1f} s", flush=True)
+
+    def _alive(self) -> int:
+        return sum(node["Alive"] for node in self._cluster.global_state.node_table())
 
     def over(self) -> None:
         """What stands still is ended: nobody misses it any more."""
+        if self._notice is not None:
+            self._notice.join()
         for process in self._gone:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -90,7 +106,7 @@ def service_on_nodes(directory: Path) -> Iterator[NodeFaults]:
     # The raylets hand it on to the actors, which have to find the components.
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        with several_raylets({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        with several_raylets(*[{"num_cpus": 1}] * _COUNT) as cluster:
             environ = {**os.environ, **SETTINGS, "HARMONIA_REDIS_URL": store.url}
             where = ["--address", cluster.address, "--data-dir", str(directory / "data")]
             faults = NodeFaults(_deploy(where, directory, environ), cluster)
