@@ -89,6 +89,8 @@ class Supervision:
         self._starting: set[str] = set()
         #: Those of an earlier supervisor that have not answered this one.
         self._unheard: set[str] = set()
+        #: Those that have died and are just being succeeded, by whoever knows what they died of.
+        self._succeeded: set[str] = set()
         self._idle_since_s: dict[str, float] = {}
         self._has_adopted = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,6 +164,8 @@ class Supervision:
         now_s = asyncio.get_running_loop().time()
         self._note_idle(owners, now_s)
         gone = await self._gone([o.owner for o in owners if o.owner not in self._actors])
+        # A look knows less of their deaths, and must not be first.
+        owners = [owner for owner in owners if owner.owner not in self._succeeded]
         # One that hung under an earlier supervisor has no lease that could run out any more.
         leases = dict.fromkeys(self._unheard, True)
         leases |= {o.owner: o.expired for o in owners if o.owner in self._actors}
@@ -245,7 +249,11 @@ class Supervision:
         self._unheard.discard(name)
         self._leases.forget(name)
         if not expected:
-            await self._orphan_patiently(name, blame=blame)
+            self._succeeded.add(name)
+            try:
+                await self._orphan_patiently(name, blame=blame)
+            finally:
+                self._succeeded.discard(name)
         if started:
             # One that could not even start is tried again at the usual pace.
             self._look_now.set()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -176,6 +177,99 @@ def check_files(execution: Execution, here: Path) -> None:
     assert {"data.csv", str(Path(report).relative_to(here))} <= set(listed)
     for path in listed:
         assert execution.read_file(path) == (here / path).read_bytes()
+
+
+# What a crash leaves behind is found on each node ----------------------------------------------
+
+
+def test_what_others_left_is_found_on_whichever_node_it_is(
+    data: DataServer, redis_server: EmbeddedServer, redis_namespace: str, tmp_path: Path
+) -> None:
+    head, *workers = {"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}
+    workspaces = tmp_path / "data" / "workspaces"
+    with (
+        several_raylets(head, *workers) as cluster,
+        connected(cluster.address),
+        deployed(
+            cluster.address,
+            tmp_path / "data",
+            redis_server.url,
+            redis_namespace,
+            HARMONIA_WORKSPACE_PER_NODE="true",
+            HARMONIA_JANITOR_INTERVAL_S="1",
+            HARMONIA_JANITOR_ORPHAN_AGE_S="60",
+        ) as client,
+    ):
+        workflow = {"name": "held", "tasks": {"held": data.held("gate")}}
+        workflow_id = client.create_workflow(workflow)["workflow_id"]
+        started: list[Execution] = []
+        # Each uses files, so that it waits for the node that it was given, where one runs at most.
+        while len(held := nodes_that_hold(workspaces, started)) < len(workers):
+            assert len(started) < EXECUTIONS_MAX, f"all executions were on one node: {held}"
+            started.append(client.execution(client.execute(workflow_id, {})["execution_id"]))
+            until(lambda: where_it_is(started[-1]), "it runs, or waits for a CPU", 60)
+        started.append(client.execution(client.execute(workflow_id, {})["execution_id"]))
+        until(lambda: where_it_is(started[-1]), "it waits for a CPU", 60)
+
+        left = leave_behind(workspaces, started[0].id)
+        kill_the_pool(cluster)
+        data.open("gate")
+        for execution in started:
+            done = execution.wait(timeout=120)
+            assert done["status"] == "completed", json.dumps(done)
+            # The new pool took over what runs on both nodes, and ended only what never began.
+            assert done["task_status"]["held"]["attempt"] == 1
+            assert execution.audit()["violations"] == []
+        until(lambda: not any(place.exists() for place in left), "what was left is removed", 150)
+        for execution in started:
+            assert "held.csv" in {entry["path"] for entry in execution.files()["items"]}
+        others = [workspaces / node["NodeID"][:12] / "somebody-else-s" for node in nodes_alive()]
+        assert all(place.exists() for place in others)
+
+
+def where_it_is(execution: Execution) -> str:
+    """Whether its task runs, or what it waits for; "" before either is known."""
+    task = execution.refresh()["task_status"]["held"]
+    return "running" if task["status"] == "running" else task.get("waiting", "")
+
+
+def nodes_that_hold(workspaces: Path, started: list[Execution]) -> set[str]:
+    """The nodes on which one of them runs."""
+    running = [execution.id for execution in started if where_it_is(execution) == "running"]
+    return {place.parent.name for one in running for place in workspaces.glob(f"*/{one}")}
+
+
+def leave_behind(workspaces: Path, known: str) -> list[Path]:
+    """On each node a workspace whose execution the store has lost, and one of somebody else."""
+    left = []
+    for number, node in enumerate(nodes_alive()):
+        here = workspaces / node["NodeID"][:12]
+        lost = here / f"exec-{number:08}{known[13:]}"
+        for place in (lost, here / "somebody-else-s"):
+            place.mkdir(parents=True)
+            (place / "file.txt").write_text("left")
+        left.append(lost)
+    return left
+
+
+def kill_the_pool(cluster: Any) -> None:
+    """The process that knows which task actors there are; Ray starts another one."""
+    former = pools(cluster)
+    assert former
+    for process in former:
+        process.kill()
+    until(lambda: pools(cluster) and pools(cluster) != former, "another pool", 60)
+
+
+def pools(cluster: Any) -> list[psutil.Process]:
+    found = []
+    for node in cluster.list_all_nodes():
+        (raylet,) = node.all_processes["raylet"]
+        for process in psutil.Process(raylet.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[0].startswith("ray::TaskPool"):
+                    found.append(process)
+    return found
 
 
 # Nodes come and go -----------------------------------------------------------------------------

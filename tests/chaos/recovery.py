@@ -9,31 +9,27 @@ made of what this prints.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
 
 import httpx
 
+from tests.chaos.chains import begins, cancel, running_chains
 from tests.chaos.faults import HEAVY, LIGHT, Faults
+from tests.chaos.nodes import NODES, NodeFaults, service_on_nodes
 from tests.chaos.run import SETTINGS
 from tests.support.ray_environment import prepare_ray_environment
 from tests.support.running import RunningService, running_service, until
 
 __all__ = ["main"]
 
-_CHAIN_TASKS = 5_000
-_TASK_S = 0.05
-#: An execution that has begun so many tasks is well under way.
-_UNDER_WAY = 40
 #: What is noticed late shows within this time, and who starts no task for so long stands still.
 _NOTICED_S = 5.0
 _GOES_ON_S = 0.5
@@ -57,33 +53,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(directory: Path, given: argparse.Namespace) -> None:
-    kinds = [*LIGHT, *HEAVY] if given.only is None else given.only
+    every = [*NODES, *LIGHT, *HEAVY]
+    kinds = every if given.only is None else given.only
+    if kinds:
+        print("fault | executions go on, s: median, worst | clients turned away, s: same")
+    of_nodes = [kind for kind in kinds if kind in NODES]
+    for kind in of_nodes:
+        _measure_nodes(kind, directory, given)
+    kinds = [kind for kind in kinds if kind not in NODES]
+    if of_nodes and not kinds:
+        return
     with running_service(directory / "data", settings=SETTINGS) as service:
         faults = Faults(service, Random(1), SETTINGS)
-        if kinds:
-            print("fault | executions go on, s: median, worst | clients turned away, s: same")
-            for kind in kinds:
-                _measure_kind(faults, kind, directory, given)
+        for kind in kinds:
+            _measure_kind(faults, kind, directory, given)
         _measure_cold_restart(faults, directory / "waiting")
-
-
-def _chain(service: RunningService, journal: Path) -> str:
-    tasks: dict[str, Any] = {}
-    for index in range(_CHAIN_TASKS):
-        tasks[f"t{index}"] = {
-            "component": "testing",
-            "action": "record_async",
-            "depends_on": [f"t{index - 1}"] if index else [],
-            "input": {"path": str(journal), "number": 1, "given": [], "seconds": _TASK_S},
-        }
-    return service.create(tasks)
 
 
 def _measure_kind(faults: Faults, kind: str, directory: Path, given: argparse.Namespace) -> None:
     times = given.heavy if kind in HEAVY else given.times
     # Others each time: one that was aboard at many deaths is held under suspicion for longer.
     journals = [directory / f"{kind} {number}" for number in range(times)]
-    measured = [_measure_once(faults, kind, journal, given.chains) for journal in journals]
+    _tell(kind, [_measure_once(faults, kind, journal, given.chains) for journal in journals])
+
+
+def _measure_nodes(kind: str, directory: Path, given: argparse.Namespace) -> None:
+    """Each time with a cluster of its own: where its parts are is another draw."""
+    measured = []
+    for number in range(given.heavy):
+        with service_on_nodes(directory / f"{kind} {number}") as faults:
+            journal = directory / f"{kind} {number}" / "journal"
+            measured.append(_measure_once(faults, kind, journal, given.chains))
+    _tell(kind, measured)
+
+
+def _tell(kind: str, measured: Sequence[tuple[float, float]]) -> None:
     pauses, refusals = zip(*measured, strict=True)
     print(
         f"{kind} | {median(pauses):.2f}, {max(pauses):.2f} | "
@@ -92,9 +96,11 @@ def _measure_kind(faults: Faults, kind: str, directory: Path, given: argparse.Na
     )
 
 
-def _measure_once(faults: Faults, kind: str, journal: Path, chains: int) -> tuple[float, float]:
+def _measure_once(
+    faults: Faults | NodeFaults, kind: str, journal: Path, chains: int
+) -> tuple[float, float]:
     """How long executions were held up, and clients turned away, in seconds."""
-    with _chains(faults.service, journal, chains), _Asker(faults.service) as asker:
+    with running_chains(faults.service, journal, chains), _Asker(faults.service) as asker:
         until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
         until(
             lambda: _all_go_on(journal, faults.landed_s),
@@ -106,37 +112,10 @@ def _measure_once(faults: Faults, kind: str, journal: Path, chains: int) -> tupl
     return pause_s, asker.refused_s
 
 
-@contextlib.contextmanager
-def _chains(service: RunningService, journal: Path, count: int) -> Iterator[None]:
-    """So many executions that are under way, and write down what they begin."""
-    journal.touch()
-    workflow_id = _chain(service, journal)
-    running = [service.start(workflow_id) for _ in range(count)]
-    until(lambda: _under_way(journal) == count, 60, "all chains under way")
-    try:
-        yield
-    finally:
-        _cancel(service, running)
-
-
-def _begins(journal: Path) -> dict[str, list[float]]:
-    """When tasks of each execution began."""
-    found: dict[str, list[float]] = {}
-    for line in journal.read_text().splitlines():
-        what, task, _, at_s = line.split()
-        if what == "begin":
-            found.setdefault(task.partition("/")[0], []).append(float(at_s))
-    return found
-
-
-def _under_way(journal: Path) -> int:
-    return sum(len(times) >= _UNDER_WAY for times in _begins(journal).values())
-
-
 def _all_go_on(journal: Path, landed_s: float) -> bool:
     """Whether all executions go on, and have had the time to notice that something has happened."""
     now_s = time.time()
-    lasts = [max(times) for times in _begins(journal).values()]
+    lasts = [max(times) for times in begins(journal).values()]
     return now_s - landed_s > _NOTICED_S and all(now_s - last_s < _GOES_ON_S for last_s in lasts)
 
 
@@ -144,7 +123,7 @@ def _pause_s(journal: Path, landed_s: float) -> float:
     """The longest time between two starts of tasks since the fault, in any of the executions."""
     return max(
         after - max(before, landed_s)
-        for times in _begins(journal).values()
+        for times in begins(journal).values()
         for before, after in pairwise(sorted(times))
         if after > landed_s
     )
@@ -194,13 +173,13 @@ def _measure_cold_restart(faults: Faults, journal: Path) -> None:
     }
     workflow_id = service.create({"wait": task})
     started = [service.start(workflow_id) for _ in range(_WAITING)]
-    until(lambda: len(_begins(journal)) == _WAITING, 120, "all in flight")
+    until(lambda: len(begins(journal)) == _WAITING, 120, "all in flight")
     died_s = time.time()
     faults.land("everything killed")
     ready_s = time.time()
 
     def again() -> list[float]:
-        return [times[1] for times in _begins(journal).values() if len(times) > 1]
+        return [times[1] for times in begins(journal).values() if len(times) > 1]
 
     until(lambda: len(again()) == _WAITING, _LONGEST_S, "all running again")
     print(
@@ -209,17 +188,7 @@ def _measure_cold_restart(faults: Faults, journal: Path) -> None:
         f"{median(again()) - ready_s:.1f} s, all {max(again()) - ready_s:.1f} s",
         flush=True,
     )
-    _cancel(service, started)
-
-
-def _cancel(service: RunningService, execution_ids: Sequence[str]) -> None:
-    """Cancel, however often a connection breaks that was kept for too long."""
-    for execution_id in execution_ids:
-        cancelled = False
-        while not cancelled:
-            with contextlib.suppress(httpx.TransportError):
-                answer = service.api.post(f"/executions/{execution_id}/cancel")
-                cancelled = answer.status_code in (httpx.codes.OK, httpx.codes.CONFLICT)
+    cancel(service, started)
 
 
 if __name__ == "__main__":

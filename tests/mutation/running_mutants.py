@@ -221,6 +221,15 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "::test_who_kills_its_owner_again_and_again_is_failed_and_others_go_on",
     ),
     mutant(
+        "blame, overtaken",
+        "no look at the owners comes before whoever knows what one died of",
+        "harmonia_actors/runtime/supervision.py",
+        "        owners = [owner for owner in owners if owner.owner not in self._succeeded]\n",
+        "",
+        f"{_UNIT}/test_supervision.py"
+        "::test_a_look_does_not_overtake_whoever_puts_a_death_down_to_those_aboard",
+    ),
+    mutant(
         "blob, outcome",
         "a large output is written before the outcome that refers to it",
         "harmonia_actors/runtime/ordering.py",

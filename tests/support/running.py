@@ -24,6 +24,7 @@ from harmonia_serve.cli.installation.records import read_running
 
 __all__ = [
     "FINAL",
+    "ROOT",
     "RunningService",
     "free_port",
     "running_service",

@@ -26,6 +26,9 @@ class UnsteadyStore(MemoryStore):
 
     away = False
     looks = 0
+    #: What was put down to somebody arrives once this is set.
+    arrives: asyncio.Event | None = None
+    on_its_way = 0
 
     async def owners(self) -> list[OwnerLoad]:
         self.looks += 1
@@ -36,6 +39,9 @@ class UnsteadyStore(MemoryStore):
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         if self.away:
             raise StoreUnavailable("the store is away")
+        if blame and self.arrives is not None:
+            self.on_its_way += 1
+            await self.arrives.wait()
         return await super().orphan(owner, limit=limit, blame=blame)
 
 
@@ -162,6 +168,25 @@ async def test_who_was_aboard_is_suspected_unless_the_whole_node_went(
     taken = await world.store.claim_next("heir", owners_max=MOST)
     assert taken is not None
     assert taken.crashes == (0 if node_is_lost else 1)
+
+
+async def test_a_look_does_not_overtake_whoever_puts_a_death_down_to_those_aboard(
+    world: World,
+) -> None:
+    """On a line of its own it would be first, and nobody would be suspected."""
+    _, (dead, _) = await world.warm()
+    world.store.arrives = asyncio.Event()
+    del world.cluster.alive[dead.name]
+    await dead.die()
+    await until(lambda: world.store.on_its_way)
+    await world.look()
+    assert (await world.loads())[dead.name] == 2
+    world.store.arrives.set()
+    await until_waiting(world, 2)
+    await world.store.renew_owner("heir", lease_ms=LEASE_MS)
+    taken = await world.store.claim_next("heir", owners_max=MOST)
+    assert taken is not None
+    assert taken.crashes == 1
 
 
 async def test_an_owner_that_cannot_be_reached_is_not_succeeded(world: World) -> None:
