@@ -80,7 +80,11 @@ PARTS = (
     Part("harmonia_actors/actors/", ("harmonia_actors", "persistence"), ("ray", "psutil", "yaml")),
     Part(
         "harmonia_actors/settings",
-        ("harmonia_actors.core.origins", "harmonia_actors.settings_telling"),
+        (
+            "harmonia_actors.core.origins",
+            "harmonia_actors.settings_handing_out",
+            "harmonia_actors.settings_telling",
+        ),
         ("pydantic", "pydantic_settings"),
     ),
     Part("harmonia_actors/__init__", ()),

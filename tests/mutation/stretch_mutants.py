@@ -9,7 +9,7 @@ __all__ = ["STRETCH_MUTANTS"]
 _CORE = "tests/unit/core/test_stretches.py"
 _RUNTIME = "tests/unit/runtime/test_stretches.py"
 _HOSTS = "tests/unit/runtime/test_stretches_of_hosts.py"
-_PROPERTY = "tests/property/test_stretches.py"
+_PROPERTY = "tests/property/test_stretches.py::test_stretches_obey_all_rules_and_end"
 _SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
 _TASK_HOST = "harmonia_actors/runtime/task_host.py"
 
