@@ -39,3 +39,9 @@ class HandingOutSettings(BaseSettings):
         description="After so long a task actor goes no further with such tasks by itself, so that "
         "others get their turn.",
     )
+    stretch_store_ms: int = Field(
+        1_000,
+        gt=0,
+        description="How long a task actor waits until an outcome is in the store, before it goes "
+        "no further and tells the execution actor instead.",
+    )

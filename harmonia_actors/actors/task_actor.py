@@ -91,7 +91,7 @@ class TaskActor:
         preload = threading.Timer(_PRELOAD_AFTER_S, runner.registry.preload)
         preload.daemon = True
         preload.start()
-        keep = OutcomeKeeper(lambda: parts.connect_store(settings))
+        keep = OutcomeKeeper(lambda: parts.connect_store(settings), settings.stretch_store_ms)
         limits = parts.task_host_limits(settings)
         self._host = TaskHost(runner, limits, mailbox.send, keep=keep)
 

@@ -345,7 +345,12 @@ class TaskHost:
     # -------------------------------------------------------------------------------------------
 
     def _leave(self, order: AttemptOrder, entry: InboxEntry) -> bool:
-        return self._keep is not None and self._keep(order, entry)
+        try:
+            return self._keep is not None and self._keep(order, entry)
+        except Exception:
+            # What has been made is told all the same; an error here would lose it with its process.
+            _log.exception("the outcome of %s could not be left in the inbox", order.id)
+            return False
 
     def _begin(self, order: AttemptOrder) -> LiveAttempt:
         live = LiveAttempt(

@@ -36,10 +36,13 @@ class Inbox:
         self.bench = bench
         self.entries: list[InboxEntry] = []
         self.refuses_task: int | None = None
+        self.breaks: Exception | None = None
         #: What had begun to run when each entry came.
         self.begun: list[int] = []
 
     def keep(self, order: AttemptOrder, entry: InboxEntry) -> bool:
+        if self.breaks is not None:
+            raise self.breaks
         if order.task == self.refuses_task:
             return False
         self.begun.append(len(self.bench.gates.began))
@@ -133,6 +136,17 @@ def test_what_cannot_be_left_in_the_inbox_ends_the_stretch(bench: Bench, inbox: 
     assert kinds(reports)[3:] == ["Succeeded 1", "Returned 2", "Returned 3"]
     assert reports[3].entry_id == ""
     assert len(bench.gates.began) == 2
+
+
+def test_whatever_goes_wrong_with_the_inbox_ends_the_stretch_only(
+    bench: Bench, inbox: Inbox
+) -> None:
+    inbox.breaks = RuntimeError("a loop runs already")
+    host = host_of(bench, inbox)
+    reports, _ = bench.start(host, stretch(member(0), member(1))).result(10)
+    assert kinds(reports) == ["Started 0", "Succeeded 0", "Returned 1"]
+    reports, _ = bench.start(host, member(5)).result(10)
+    assert kinds(reports) == ["Started 5", "Succeeded 5"]
 
 
 def test_a_failure_ends_the_stretch(bench: Bench, inbox: Inbox) -> None:
