@@ -62,6 +62,7 @@ class AttemptRules(ExecutionState):
             return
         self.handed_out.discard(task)
         self._stopping.pop(task, None)
+        self._learn_reach(went_on=False)
         if self.waiting_on[task] == 0:
             self._hand_out(task)
 
@@ -113,8 +114,9 @@ class AttemptRules(ExecutionState):
         self._emit(ev.TaskCompleted(name, task, len(self.rows), row.attempt, output), at_ms)
         for child in self.workflow.graph.children[task]:
             self.waiting_on[child] -= 1
-            is_free = self.waiting_on[child] == 0 and child not in self.handed_out
-            if is_free and self.accepts_starts:
+            if self.waiting_on[child] == 0 and child in self.handed_out:
+                self._learn_reach(went_on=True)
+            elif self.waiting_on[child] == 0 and self.accepts_starts:
                 self._hand_out(child)
 
     def _attempt_failed(self, task: int, at_ms: int, failure: st.Failure) -> None:

@@ -134,6 +134,8 @@ class ExecutionState:
             index: None for index, row in enumerate(self.rows) if row.status is TaskStatus.RUNNING
         }
         self._stopping: dict[int, StopReason] = {}
+        #: Tasks handed out behind the first of a stretch: not many more than have gone on lately.
+        self._reach = float(self.limits.stretch_tasks_max)
         self._timers = Timers()
         #: When the timer of the next automatic checkpoint is due; None if there is none.
         self._checkpoint_due_ms: int | None = None
@@ -196,7 +198,8 @@ class ExecutionState:
         """What can be handed out along with a task: it ends at a fork, and where others wait."""
         found: list[tuple[int, int]] = []
         children = self.workflow.graph.children
-        while len(children[task]) == 1 and len(found) < self.limits.stretch_tasks_max:
+        most = min(self.limits.stretch_tasks_max, int(self._reach))
+        while len(children[task]) == 1 and len(found) < most:
             (task,) = children[task]
             row = self.rows[task]
             is_next = task in self._joined and self.waiting_on[task] == 1
@@ -205,6 +208,17 @@ class ExecutionState:
             self.handed_out.add(task)
             found.append((task, row.attempt))
         return tuple(found)
+
+    def _learn_reach(self, *, went_on: bool) -> None:
+        """Whoever had a stretch went on to one more of it, or gives one back.
+
+        What comes back was made and sent in vain. With these steps half as much does, in the long
+        run, as goes on, and one is always tried.
+        """
+        if went_on:
+            self._reach = min(self.limits.stretch_tasks_max, self._reach + 0.25)
+        else:
+            self._reach = max(1.0, self._reach - 0.5)
 
     def _withdraw_starts(self) -> None:
         """What was to be started by the same decision has not been handed out after all."""

@@ -102,4 +102,20 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         "            if False:\n",
         f"{_RUNTIME}::test_a_stop_of_what_has_ended_ends_the_stretch",
     ),
+    mutant(
+        "stretch, reach",
+        "no more is handed out in vain than is run",
+        "harmonia_actors/core/attempts.py",
+        "        self._learn_reach(went_on=False)\n",
+        "",
+        f"{_CORE}::test_no_more_is_handed_out_in_vain_than_is_run",
+    ),
+    mutant(
+        "stretch, errors",
+        "whatever goes wrong on the way to the inbox, what has been made is told",
+        _TASK_HOST,
+        "        except Exception:\n            # What has been made",
+        "        except KeyError:\n            # What has been made",
+        f"{_RUNTIME}::test_whatever_goes_wrong_with_the_inbox_ends_the_stretch_only",
+    ),
 )

@@ -89,6 +89,47 @@ def test_what_waits_for_one_more_follows_a_retry_of_that_one() -> None:
     assert story.ordered() == ["start b 2, c 1"]
 
 
+def chain_of(length: int) -> dict[str, Any]:
+    return {f"t{number}": [f"t{number - 1}"] if number else "" for number in range(length)}
+
+
+def run_stretches(story: Story, tasks: range, *, goes_on: int) -> list[int]:
+    """Run a chain, of each stretch the first and so many more; how many each one had."""
+    lengths = []
+    task = tasks.start
+    while task < tasks.stop:
+        (ordered,) = [each for each in story.ordered() if each.startswith("start")]
+        end = task + ordered.count(",") + 1
+        lengths.append(end - task)
+        ran = range(task, min(task + goes_on + 1, end))
+        story.take(
+            *(report for each in ran for report in done(each)),
+            *(returned(each) for each in reversed(range(ran.stop, end))),
+        )
+        task = ran.stop
+    return lengths
+
+
+def test_no_more_is_handed_out_in_vain_than_is_run() -> None:
+    """Each has its input made and is sent there and back: that must not grow with the rest."""
+    tasks = chain_of(400)
+    story = story_of(tasks, joined=list(tasks))
+    lengths = run_stretches(story, range(300), goes_on=0)
+    assert lengths[0] == 129
+    assert sum(lengths) < 300 + 300 + 2 * 128
+    assert lengths[-1] == 2, "or nobody would learn that it goes on now"
+
+
+def test_stretches_grow_with_what_goes_on_by_itself() -> None:
+    tasks = chain_of(1_500)
+    story = story_of(tasks, joined=list(tasks))
+    run_stretches(story, range(20), goes_on=0)
+    lengths = run_stretches(story, range(20, 1_400), goes_on=1_000)
+    assert lengths[0] == 2
+    assert max(lengths) == 129
+    assert len(lengths) < 50
+
+
 # How it ends -------------------------------------------------------------------------------------
 
 
