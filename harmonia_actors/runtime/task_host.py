@@ -32,7 +32,7 @@ __all__ = ["Epochs", "HeldOutcomes", "Keep", "Send", "TaskHost", "TaskHostLimits
 _log = logging.getLogger(__name__)
 
 _EPOCHS_KEPT = 20_000
-#: What the lines that are held with one outcome count for, at most.
+#: What the lines that are held with one outcome, or left in the inbox, count for, at most.
 _HELD_LINES_BYTES_MAX = 16_384
 
 #: Tells reports to the execution actor of this name.
@@ -248,7 +248,10 @@ class TaskHost:
             if not self._epochs.is_current(order.execution_id, order.epoch):
                 return None
             closing = self._closing_of(live, Report(order.execution_id, outcome))
-            body = encode_outcome([report.stimulus for report in _with_few_lines(closing)])
+            if sum(map(_lines_cost, closing)) > _HELD_LINES_BYTES_MAX:
+                # The entry may be read before what is told, and lines that it lacks be given up.
+                return None
+            body = encode_outcome([report.stimulus for report in closing])
             return InboxEntry(f"outcome:{order.task}:{order.attempt}", body)
 
     def finish(

@@ -112,19 +112,19 @@ def run_stretches(story: Story, tasks: range, *, goes_on: int) -> list[int]:
 
 def test_no_more_is_handed_out_in_vain_than_is_run() -> None:
     """Each has its input made and is sent there and back: that must not grow with the rest."""
-    tasks = chain_of(400)
+    tasks = chain_of(200)
     story = story_of(tasks, joined=list(tasks))
-    lengths = run_stretches(story, range(300), goes_on=0)
+    lengths = run_stretches(story, range(150), goes_on=0)
     assert lengths[0] == 129
-    assert sum(lengths) < 300 + 300 + 2 * 128
+    assert sum(lengths) < 150 + 150 + 2 * 128
     assert lengths[-1] == 2, "or nobody would learn that it goes on now"
 
 
 def test_stretches_grow_with_what_goes_on_by_itself() -> None:
-    tasks = chain_of(1_500)
+    tasks = chain_of(1_000)
     story = story_of(tasks, joined=list(tasks))
     run_stretches(story, range(20), goes_on=0)
-    lengths = run_stretches(story, range(20, 1_400), goes_on=1_000)
+    lengths = run_stretches(story, range(20, 950), goes_on=1_000)
     assert lengths[0] == 2
     assert max(lengths) == 129
     assert len(lengths) < 50

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harmonia_actors.components.contract import Component
+from harmonia_actors.components.contract import Component, TaskContext
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
@@ -147,6 +147,25 @@ def test_whatever_goes_wrong_with_the_inbox_ends_the_stretch_only(
     assert kinds(reports) == ["Started 0", "Succeeded 0", "Returned 1"]
     reports, _ = bench.start(host, member(5)).result(10)
     assert kinds(reports) == ["Started 5", "Succeeded 5"]
+
+
+def test_an_outcome_with_very_many_lines_is_told_with_all_of_them(
+    bench: Bench, inbox: Inbox
+) -> None:
+    """An entry has room for few: read before the reports come, it would say that some are lost."""
+    count = 400
+
+    @bench.component.action
+    def chatty(context: TaskContext) -> None:
+        for number in range(count):
+            context.log(f"{number} " + "x" * 100)
+
+    first = replace(member(0), component="bench", action="chatty", input=b"{}")
+    reports, _ = bench.start(host_of(bench, inbox), stretch(first, member(1))).result(10)
+    assert len(inbox.entries) == 0
+    lines = [r.stimulus for r in reports if isinstance(r.stimulus, st.LinesReported)]
+    assert sum(len(report.lines) for report in lines) == count
+    assert kinds(reports)[-2:] == ["Succeeded 0", "Returned 1"]
 
 
 def test_a_failure_ends_the_stretch(bench: Bench, inbox: Inbox) -> None:
