@@ -380,8 +380,9 @@ class TaskHost:
         self._return(order for order in rest if order.id != but)
 
     def _return(self, orders: Iterable[AttemptOrder]) -> None:
+        """The last one first: the one whose turn comes is then handed out with those behind it."""
         now_ms = self._runner.clock.now_ms()
-        for order in orders:
+        for order in reversed(list(orders)):
             returned = st.AttemptReturned(order.task, order.attempt, now_ms)
             self._queue(Report(order.execution_id, returned, returned_from=order.epoch))
 
