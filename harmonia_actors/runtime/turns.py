@@ -7,6 +7,7 @@ This module must not know Ray.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +54,9 @@ class Turns:
 
     def in_order(self, reports: Sequence[Report]) -> Iterator[Report]:
         """These, but for those that are too early, and those that were until now."""
-        for report in reports:
+        coming = deque(reports)
+        while coming:
+            report = coming.popleft()
             former = self._before.get(report.attempt_id)
             if former is not None and not isinstance(report.stimulus, _UNSTARTED):
                 self._early.setdefault(former, []).append(report)
@@ -61,7 +64,7 @@ class Turns:
             yield report
             if isinstance(report.stimulus, st.AttemptSucceeded):
                 # Whoever takes the reports may have forgotten it meanwhile: what was early is kept.
-                yield from self.in_order(self.ended(report.attempt_id))
+                coming.extendleft(reversed(self.ended(report.attempt_id)))
 
     def ended(self, attempt: AttemptId) -> list[Report]:
         """An attempt has ended, or is of no interest any more: what waited for its outcome."""

@@ -285,6 +285,13 @@ def test_what_comes_too_early_waits_for_the_outcome_before_it() -> None:
     ]
 
 
+def test_a_stretch_may_be_as_long_as_is_set() -> None:
+    turns = Turns()
+    turns.given(stretch(*(member(task) for task in range(3_000))))
+    assert list(turns.in_order([told(task) for task in range(1, 3_000)])) == []
+    assert len(list(turns.in_order([told(0)]))) == 3_000
+
+
 def test_what_comes_back_waits_for_nothing() -> None:
     turns = Turns()
     turns.given(stretch(member(0), member(1)))
