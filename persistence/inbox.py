@@ -33,8 +33,8 @@ class Inbox(Protocol):
 
         The same entry id again changes nothing. Missing: there is no such execution;
         VersionConflict: it has ended. With an epoch, the entry is for this epoch's owner alone
-        (StaleOwner: there is another), is seen by whoever claims next (VersionConflict if 1,000
-        are unread), and is forgotten once acknowledged.
+        (StaleOwner: there is another), is seen by whoever claims next (VersionConflict if 900 are
+        unread, so that requests find their way), and is forgotten once acknowledged.
         """
         ...
 

@@ -48,6 +48,8 @@ __all__ = ["MemoryStore"]
 
 #: Most inbox entries, and most executions with unread ones, that one call returns.
 INBOX_MAX = 1_000
+#: With so many unread, no outcome is taken in: a request that comes must be among those.
+OUTCOMES_BELOW = 900
 
 
 class MemoryStore(MemoryLog):
@@ -288,7 +290,7 @@ class MemoryStore(MemoryLog):
         """See `Store.append_inbox`."""
         checks.check_bodies("body", (entry.body,))
         execution = self._existing(execution_id)
-        execution.append(entry, epoch, INBOX_MAX)
+        execution.append(entry, epoch, OUTCOMES_BELOW)
         return execution.owner
 
     async def read_inbox(self, execution_id: str) -> list[InboxEntry]:

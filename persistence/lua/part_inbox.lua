@@ -2,7 +2,7 @@
 -- that were acknowledged last.
 
 local acknowledged_kept = 1000
-local outcomes_below = 1000
+local outcomes_below = 900
 
 -- An entry for one epoch has an 'e' before its place: once acknowledged it is forgotten, because
 -- whoever left it knows what came of it, or does not ask any more.

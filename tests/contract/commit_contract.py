@@ -290,9 +290,18 @@ class InboxContract:
         with pytest.raises(VersionConflict, match="unread"):
             await store.append_inbox("e", InboxEntry("outcome", b""), epoch=loaded.epoch)
         await store.append_inbox("e", InboxEntry("note", b""))
-        await store.commit(next_commit(loaded, inbox_done=names[:2]))
+        await store.commit(next_commit(loaded, inbox_done=names[:102]))
         await store.append_inbox("e", InboxEntry("outcome", b""), epoch=loaded.epoch)
         assert [each.entry_id for each in await store.read_inbox("e")][-2:] == ["note", "outcome"]
+
+    async def test_a_request_is_read_however_many_outcomes_wait(self, store: Store):
+        loaded = await claimed(store)
+        entries = [InboxEntry(f"{at:04}", b"") for at in range(1_000)]
+        left = [store.append_inbox("e", one, epoch=loaded.epoch) for one in entries]
+        refused = await asyncio.gather(*left, return_exceptions=True)
+        assert refused.count("o") >= 500
+        await store.append_inbox("e", InboxEntry("cancel", b""))
+        assert (await store.read_inbox("e"))[-1].entry_id == "cancel"
 
     async def test_an_entry_for_one_epoch_is_forgotten_once_acknowledged(self, store: Store):
         loaded = await claimed(store)
