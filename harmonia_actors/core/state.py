@@ -195,8 +195,14 @@ class ExecutionState:
         self._draft.commands.append(StartAttempt(task, attempt, self._stretch_behind(task)))
 
     def _stretch_behind(self, task: int) -> tuple[tuple[int, int], ...]:
-        """What can be handed out along with a task: it ends at a fork, and where others wait."""
+        """What can be handed out along with a task: it ends at a fork, and where others wait.
+
+        Nothing, if checkpoints follow completions: after each of them all must be known here.
+        """
         found: list[tuple[int, int]] = []
+        policy = self.checkpoint_policy
+        if policy is not None and policy.every_completions is not None:
+            return ()
         children = self.workflow.graph.children
         most = min(self.limits.stretch_tasks_max, int(self._reach))
         while len(children[task]) == 1 and len(found) < most:

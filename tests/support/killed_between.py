@@ -65,7 +65,8 @@ class _StoppingStore(RedisStore):
 async def _run(url: str, namespace: str, directory: Path, point: str) -> None:
     kind = _StoppingStore if point == "commit" else RedisStore
     store = kind.connect(url, namespace)
-    settings = Settings(inline_output_bytes_max=INLINE_BYTES_MAX)
+    # Each outcome is committed before the next task starts, so that a kill falls between.
+    settings = Settings(inline_output_bytes_max=INLINE_BYTES_MAX, stretch_tasks_max=0)
     async with LocalInstallation(store, directory, settings=settings) as installation:
         if point == "blob":
             installation.runner.blobs = _StoppingBlobs(directory / "blobs")

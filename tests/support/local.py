@@ -367,7 +367,10 @@ class LocalInstallation:
                 owners_max=self.settings.execution_actors_max,
                 executions_max=self.settings.executions_per_actor_max,
             ),
-            core_limits=CoreLimits(checkpoints_kept=self.settings.automatic_checkpoints_kept),
+            core_limits=CoreLimits(
+                checkpoints_kept=self.settings.automatic_checkpoints_kept,
+                stretch_tasks_max=self.settings.stretch_tasks_max,
+            ),
             ordering_limits=self.ordering_limits,
             take_census=take_census,
             nodes=self.nodes,

@@ -348,14 +348,17 @@ class ExecutionService(WorkflowService):
         Also while the store is away: whoever is told to try again starts another one. If it is away
         to the end, what is known of the execution is the answer.
         """
+        ended: Snapshot | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.sync_wait_s_max):
-                await self._wait_ended(known["execution_id"], owner)
-        return ended_reply(await self.shown_or(known))
+                ended = await self._ended(known["execution_id"], owner)
+        return ended_reply(await self.shown_or(known, ended))
 
-    async def shown_or(self, known: JsonObject) -> JsonObject:
-        """An execution's status, or what is known of it if the store is away."""
+    async def shown_or(self, known: JsonObject, snapshot: Snapshot | None = None) -> JsonObject:
+        """An execution's status, by what was read if it was; what is known if the store is away."""
         try:
+            if snapshot is not None:
+                return await self.status_document(snapshot, outputs=True)
             return await self.get_execution(known["execution_id"], outputs=True)
         except ServiceUnavailable:
             return known
@@ -454,26 +457,28 @@ class ExecutionService(WorkflowService):
                 "the output is in another blob store than the one that is configured now"
             ) from error
 
-    async def _wait_ended(self, execution_id: str, owner: str) -> None:
+    async def _ended(self, execution_id: str, owner: str) -> Snapshot | None:
+        """Wait until an execution has ended. All of it, if its first owner lived until then."""
+        rows = True
         while True:
             if owner:
                 await self.parts.launcher.wait_ended(owner, execution_id)
             try:
-                snapshot = await self._snapshot(execution_id)
+                snapshot = await self._snapshot(execution_id, rows=rows)
             except ServiceUnavailable:
                 await asyncio.sleep(_AWAY_S)
                 continue
             if decode_head(snapshot.fields["head"]).status.is_final:
-                return
-            owner = snapshot.owner
+                return snapshot if rows else None
+            owner, rows = snapshot.owner, False
             await asyncio.sleep(_OWNERLESS_S)
 
     async def _head(self, execution_id: str) -> Head:
         return decode_head((await self._snapshot(execution_id)).fields["head"])
 
-    async def _snapshot(self, execution_id: str) -> Snapshot:
-        """Fields only, without rows. Raises ExecutionNotFound."""
-        found = await answered(lambda: self.store.read_execution(execution_id, rows=False))
+    async def _snapshot(self, execution_id: str, *, rows: bool = False) -> Snapshot:
+        """Fields only, unless rows are asked for. Raises ExecutionNotFound."""
+        found = await answered(lambda: self.store.read_execution(execution_id, rows=rows))
         if found is None:
             raise ExecutionNotFound(execution_id)
         return found

@@ -9,6 +9,7 @@ import pytest
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.execution import CoreLimits
+from harmonia_actors.core.options import CheckpointPolicy, ExecutionOptions
 from harmonia_actors.core.statuses import IllegalTransition
 from tests.support.executions import Story, failed, output, workflow_of
 
@@ -69,6 +70,17 @@ def test_a_stretch_ends_at_a_fork_and_where_others_are_waited_for() -> None:
     assert story.ordered() == ["start a 1, b 1"]
     story.take(*done(0), *done(1))
     assert story.ordered() == ["start c 1", "start d 1"]
+
+
+def test_nothing_follows_where_a_checkpoint_is_due_after_completions() -> None:
+    options = ExecutionOptions(checkpoint=CheckpointPolicy(every_completions=1))
+    story = Story(workflow_of(CHAIN), joined="bcd", options=options)
+    story.start()
+    assert story.ordered() == ["start a 1"]
+    options = ExecutionOptions(checkpoint=CheckpointPolicy(every_ms=1_000))
+    story = Story(workflow_of(CHAIN), joined="bcd", options=options)
+    story.start()
+    assert story.ordered() == ["start a 1, b 1, c 1, d 1"]
 
 
 def test_the_last_of_several_to_be_handed_out_is_followed() -> None:

@@ -16,7 +16,7 @@ from harmonia_actors.settings import Settings
 from persistence.memory_store import MemoryStore
 from tests.support.gates import Gates
 from tests.support.local import LocalInstallation
-from tests.support.scripted_actors import until
+from tests.support.scripted_actors import settle, until
 
 
 class World:
@@ -63,9 +63,16 @@ class World:
         return await self.ended(await self.start(*arguments, **options))
 
     async def began(self, execution_id: str, *names: str) -> None:
+        """These tasks have begun, and that is written, with all that came before it."""
         await until(
             lambda: {f"{execution_id}/{name}" for name in names} <= {n for n, _ in self.gates.began}
         )
+        while not set(names) <= await self._told_to_begin(execution_id):
+            await settle()
+
+    async def _told_to_begin(self, execution_id: str) -> set[str]:
+        events = await self.events(execution_id)
+        return {each["data"]["task_name"] for each in events if each["type"] == "task_started"}
 
     async def events(self, execution_id: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
