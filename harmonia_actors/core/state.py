@@ -157,6 +157,11 @@ class ExecutionState:
         """True while tasks may be started: running, and nothing has failed for good."""
         return self.head.status is ExecutionStatus.RUNNING and self.head.error is None
 
+    def may_lead_on(self, task: int) -> bool:
+        """Whether whoever runs a task may go on with the next one by himself."""
+        children = self.workflow.graph.children[task]
+        return len(children) == 1 and children[0] in self._joined
+
     @property
     def told_seq(self) -> int:
         """The seq of the last event, as clients see it: log lines have none of their own."""

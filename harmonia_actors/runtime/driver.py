@@ -101,6 +101,9 @@ class ExecutionDriver:
         #: Inbox entries that were ever taken in: an entry may be read again before it is removed.
         self._inbox_taken: set[str] = set()
         self._inbox_done: list[str] = []
+        #: Reports that are taken in once the inbox has been read, and whoever reads it.
+        self._behind_inbox: list[Report] = []
+        self._inbox_reader: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._lines_wait_s = surroundings.lines_wait_s
@@ -136,7 +139,34 @@ class ExecutionDriver:
             self.deliver(*stimuli, inbox_ids=[entry.entry_id])
 
     def deliver_reports(self, reports: Sequence[Report]) -> None:
-        """Take in what task actors tell; what they have left in the inbox is acknowledged, too."""
+        """Take in what task actors tell; what they have left in the inbox is acknowledged, too.
+
+        An end without an outcome comes behind what lies there: whoever had the attempt may have
+        left one, and have gone on because of it.
+        """
+        if not any(self._may_have_left(each) for each in reports):
+            self._put_reports(reports)
+            return
+        self._behind_inbox += reports
+        if self._inbox_reader is None:
+            self._inbox_reader = self._spawn(self._read_inbox_first())
+
+    def _may_have_left(self, report: Report) -> bool:
+        match report.stimulus:
+            case st.AttemptLost():
+                return True
+            case st.AttemptStopped(task=task):
+                return self.execution.may_lead_on(task)
+        return False
+
+    async def _read_inbox_first(self) -> None:
+        while reports := self._behind_inbox:
+            self._behind_inbox = []
+            self.take_in(await patiently(lambda: self._store.read_inbox(self.execution_id)))
+            self._put_reports(reports)
+        self._inbox_reader = None
+
+    def _put_reports(self, reports: Sequence[Report]) -> None:
         entry_ids = [report.entry_id for report in reports if report.entry_id]
         self._inbox_taken.update(entry_ids)
         self._mail.put([self._not_from_the_future(each.stimulus) for each in reports], entry_ids)
@@ -184,12 +214,12 @@ class ExecutionDriver:
             for timer in (self._timer, self._lines_due):
                 if timer is not None:
                     timer.cancel()
-            for task in self._tasks:
-                task.cancel()
             self.close()
 
     def close(self) -> None:
         """Hold nothing any more: it has ended, or never begins."""
+        for task in self._tasks:
+            task.cancel()
         self._backlog.close()
         self._mail.close()
         self.ended.set()

@@ -236,18 +236,8 @@ class ExecutionHost:
             by_execution.setdefault(report.execution_id, []).append(report)
         for execution_id, told in by_execution.items():
             driver = self._drivers.get(execution_id)
-            if driver is None:
-                continue
-            if any(isinstance(report.stimulus, st.AttemptLost) for report in told):
-                self._spawn(self._tell_loss(driver, told))
-            else:
+            if driver is not None:
                 driver.deliver_reports(told)
-
-    async def _tell_loss(self, driver: ExecutionDriver, reports: Sequence[Report]) -> None:
-        """A task actor that has died may have left outcomes: they come before its loss."""
-        entries = await patiently(lambda: self.store.read_inbox(driver.execution_id))
-        driver.take_in(entries)
-        driver.deliver_reports(reports)
 
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it."""

@@ -72,9 +72,9 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "stretch, loss",
         "so does the owner of a task actor that has died",
-        "harmonia_actors/runtime/host.py",
-        "        driver.take_in(entries)\n        driver.deliver_reports(reports)\n",
-        "        driver.deliver_reports(reports)\n",
+        "harmonia_actors/runtime/driver.py",
+        "            self.take_in(await",
+        "            tuple(await",
         f"{_HOSTS}::test_what_a_dead_worker_has_left_counts_before_its_loss",
     ),
     mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,21 @@ from tests.unit.runtime.test_host import World
 
 
 class CountingStore(MemoryStore):
-    """Counts what is asked of it."""
+    """Counts what is asked of it; inboxes are read when they may be."""
 
     def __init__(self) -> None:
         super().__init__()
         self.commits = 0
+        self.may_read = asyncio.Event()
+        self.may_read.set()
 
     async def commit(self, commit: Commit) -> None:
         self.commits += 1
         await super().commit(commit)
+
+    async def read_inbox(self, execution_id: str) -> list[InboxEntry]:
+        await self.may_read.wait()
+        return await super().read_inbox(execution_id)
 
 
 @pytest.fixture
@@ -95,3 +102,27 @@ async def test_what_a_dead_worker_has_left_counts_before_its_loss(world: World) 
     assert found["status"] == "completed"
     assert [task["attempt"] for task in found["task_status"].values()] == [1, 2]
     assert await world.store.read_inbox(execution_id) == []
+
+
+async def test_a_stop_does_not_overtake_what_a_dead_worker_has_left(world: World) -> None:
+    """Its time has run out, or somebody cancels, while the store is slow to give the inbox."""
+    execution_id = await world.start({"x": {"action": "hold"}, "y": {"depends_on": ["x"]}})
+    await world.began(execution_id, "x")
+    host = world.installation.hosts[await world.owner_of(execution_id)]
+    assert isinstance(world.store, CountingStore)
+    world.store.may_read.clear()
+    for task in range(2):
+        outcome = st.AttemptSucceeded(task, 1, 5, st.Output(4, b"null"))
+        entry = InboxEntry(
+            f"outcome:{task}:1", encode_outcome([st.AttemptStarted(task, 1, 4), outcome])
+        )
+        await world.store.append_inbox(execution_id, entry, epoch=1)
+    lost = [st.AttemptLost(task, 1, 6, "its node died") for task in (1, 0)]
+    host.tell([Report(execution_id, each) for each in lost])
+    host.tell([Report(execution_id, st.AttemptStopped(0, 1, 7))])
+    for _ in range(200):
+        await asyncio.sleep(0)
+    world.store.may_read.set()
+    found = await world.ended(execution_id)
+    assert found["status"] == "completed"
+    assert [task["attempt"] for task in found["task_status"].values()] == [1, 1]
