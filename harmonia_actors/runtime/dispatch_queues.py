@@ -51,10 +51,11 @@ class Held:
     dead: bool = False
 
     def expects(self, report: Report) -> bool:
-        """Whether a report is of what was given here: what comes back may be so late."""
+        """Whether a report is of what was given here: what comes back may be late, or twice."""
         if not isinstance(report.stimulus, AttemptReturned):
             return True
-        return self.given[report.attempt_id].epoch == report.returned_from
+        order = self.given[report.attempt_id]
+        return report.returned_from == (order.epoch, order.number)
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
         """Whether something waits here that could run elsewhere; what follows another cannot."""

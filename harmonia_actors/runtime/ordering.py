@@ -8,6 +8,7 @@ process that drives the execution.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -97,6 +98,7 @@ class Ordering:
         self._blobs = blobs
         self._nodes = nodes
         self._limits = limits
+        self._numbers = itertools.count(1)
 
     def remember(self, outputs: Mapping[str, bytes]) -> None:
         """Keep new outputs in memory if any task refers to them."""
@@ -264,6 +266,7 @@ class Ordering:
             tasks=plan.needs,
             max_retries=self._execution.retry_policy(task.index).max_retries,
             files_from=head.files_from,
+            number=next(self._numbers),
         )
 
     def _reference(self, name: str) -> OutputReference | None:

@@ -61,6 +61,8 @@ class AttemptOrder:
     #: The rest of a stretch, in order: each may run once the outcome of the one before it is
     #: durable. What their inputs refer to and is not in their `values` comes of those before them.
     then: tuple[AttemptOrder, ...] = ()
+    #: Tells it from others of the same attempt, under its epoch.
+    number: int = 0
 
     @property
     def id(self) -> AttemptId:
@@ -76,8 +78,8 @@ class Report:
     stimulus: AttemptStimulus
     #: The entry in the execution's inbox that says the same, if there is one.
     entry_id: str = ""
-    #: The epoch of the order that comes back; its number may have been given out again since.
-    returned_from: int = 0
+    #: Epoch and number of the order that comes back: its attempt may have been handed out anew.
+    returned_from: tuple[int, int] = (0, 0)
 
     @property
     def attempt_id(self) -> AttemptId:

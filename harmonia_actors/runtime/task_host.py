@@ -384,7 +384,8 @@ class TaskHost:
         now_ms = self._runner.clock.now_ms()
         for order in reversed(list(orders)):
             returned = st.AttemptReturned(order.task, order.attempt, now_ms)
-            self._queue(Report(order.execution_id, returned, returned_from=order.epoch))
+            origin = (order.epoch, order.number)
+            self._queue(Report(order.execution_id, returned, returned_from=origin))
 
     def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus, entry_id: str) -> None:
         order = live.order

@@ -329,13 +329,28 @@ async def test_what_comes_back_late_from_a_former_epoch_is_not_the_present_one(d
     desk.start(replace(plain_order(2), epoch=2))
     await until(other.running)
     returned = st.AttemptReturned(2, 1, 1)
-    desk.dispatcher.reported([Report("exec-1", returned, returned_from=1)])
+    desk.dispatcher.reported([Report("exec-1", returned, returned_from=(1, 0))])
     assert desk.told() == []
-    desk.dispatcher.reported([Report("exec-1", returned, returned_from=2)])
+    desk.dispatcher.reported([Report("exec-1", returned, returned_from=(2, 0))])
     assert desk.told() == ["AttemptReturned 2 1"]
     actor.end(1)
     await until(lambda: len(desk.told()) == 2)
     assert desk.told()[1:] == ["AttemptSucceeded 1 1"], "nothing is lost that was forgotten"
+
+
+async def test_what_comes_back_twice_is_given_out_once(desk: Desk) -> None:
+    """Else it would begin a second time under its number."""
+    actor = desk.leases.add()
+    desk.start(stretch(plain_order(1), replace(plain_order(2), number=7)))
+    await until(actor.running)
+    report = Report("exec-1", st.AttemptReturned(2, 1, 1), returned_from=(1, 7))
+    desk.dispatcher.reported([report])
+    assert desk.told() == ["AttemptReturned 2 1"]
+    other = desk.leases.add()
+    desk.start(replace(plain_order(2), number=8))
+    await until(other.running)
+    desk.dispatcher.reported([report])
+    assert desk.told() == ["AttemptReturned 2 1"]
 
 
 async def test_a_death_tells_of_the_last_of_a_stretch_first(desk: Desk) -> None:
@@ -423,6 +438,7 @@ async def test_a_driver_hands_over_what_follows_with_what_is_known(rigs: list[Ri
         *(("b", {"": b'{"n":7}'}), ("c", {}), ("d", None))
     ]
     assert all(each.key == rig.orders["a"].key == QueueKey() for each in then)
+    assert len({each.number for each in (rig.orders["a"], *then)}) == 4
     assert len(rig.store.commits) == 1
 
 
