@@ -191,6 +191,8 @@ class TaskHost:
         self._unsent: list[Report] = []
         self._unsent_since_s = 0.0
         self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
+        #: Of the last batch, what has come back.
+        self._returned: dict[AttemptId, Report] = {}
         self._epochs = Epochs()
         self._busy = threading.Event()
         self._reporter: threading.Thread | None = None
@@ -218,6 +220,7 @@ class TaskHost:
         """Let a batch wait for its turn, except what a superseded owner has sent."""
         with self._lock:
             self._owner = owner
+            self._returned.clear()
             for order in orders:
                 if self._epochs.admits(order.execution_id, order.epoch):
                     self._waiting.append((order, owner))
@@ -273,7 +276,9 @@ class TaskHost:
     def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Called where `run` is called, so behind all earlier batches: their outcomes."""
         with self._lock:
-            return self._held.of_attempts(attempts)
+            asked = reversed(attempts)
+            returned = [self._returned[each] for each in asked if each in self._returned]
+            return [*self._held.of_attempts(attempts), *returned]
 
     def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
         """Stop an attempt. True if it had not started: it never will.
@@ -385,7 +390,8 @@ class TaskHost:
         for order in reversed(list(orders)):
             returned = st.AttemptReturned(order.task, order.attempt, now_ms)
             origin = (order.epoch, order.number)
-            self._queue(Report(order.execution_id, returned, returned_from=origin))
+            self._returned[order.id] = Report(order.execution_id, returned, returned_from=origin)
+            self._queue(self._returned[order.id])
 
     def _finish(self, live: LiveAttempt, outcome: st.AttemptStimulus, entry_id: str) -> None:
         order = live.order

@@ -139,6 +139,19 @@ def test_what_cannot_be_left_in_the_inbox_ends_the_stretch(bench: Bench, inbox: 
     assert len(bench.gates.began) == 2
 
 
+def test_what_came_back_is_known_when_its_batch_has_ended(bench: Bench, inbox: Inbox) -> None:
+    """What was told of it may be late: nothing is lost, and no loss is counted."""
+    inbox.refuses_task = 0
+    host = host_of(bench, inbox)
+    orders = [replace(member(task), number=task + 3) for task in range(2)]
+    bench.start(host, stretch(*orders)).result(10)
+    (report,) = host.settled([orders[1].id])
+    assert shown(report) == "Returned 1"
+    assert report.returned_from == (1, 4)
+    bench.start(host, orders[1]).result(10)
+    assert kinds(host.settled([orders[1].id])) == ["Started 1", "Succeeded 1"]
+
+
 def test_whatever_goes_wrong_with_the_inbox_ends_the_stretch_only(
     bench: Bench, inbox: Inbox
 ) -> None:
