@@ -70,7 +70,12 @@ class OutcomeKeeper:
     async def _left(self, store: Store, order: AttemptOrder, entry: InboxEntry) -> None:
         # Should it arrive all the same, whoever reads it knows it already.
         async with asyncio.timeout(self._wait_s):
-            await store.append_inbox(order.execution_id, entry, epoch=order.epoch)
+            try:
+                await store.append_inbox(order.execution_id, entry, epoch=order.epoch)
+            except StoreUnavailable:
+                # No loop runs between two outcomes: that the server has closed a connection since
+                # is seen only when it is used. The next one is a new one.
+                await store.append_inbox(order.execution_id, entry, epoch=order.epoch)
 
     def close(self) -> None:
         """Keep no loop any more."""
