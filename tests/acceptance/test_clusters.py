@@ -267,7 +267,8 @@ def pools(cluster: Any) -> list[psutil.Process]:
         (raylet,) = node.all_processes["raylet"]
         for process in psutil.Process(raylet.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if process.cmdline()[0].startswith("ray::TaskPool"):
+                # One that is just ending has no command line any more.
+                if "".join(process.cmdline()[:1]).startswith("ray::TaskPool"):
                     found.append(process)
     return found
 
