@@ -78,6 +78,22 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         f"{_HOSTS}::test_what_a_dead_worker_has_left_counts_before_its_loss",
     ),
     mutant(
+        "stretch, overtaking",
+        "and no stop of it overtakes them",
+        "harmonia_actors/runtime/driver.py",
+        "return self.execution.may_lead_on(task)",
+        "return False",
+        f"{_HOSTS}::test_a_stop_does_not_overtake_what_a_dead_worker_has_left",
+    ),
+    mutant(
+        "stretch, twice",
+        "what comes back twice is handed out once",
+        "harmonia_actors/runtime/dispatch_queues.py",
+        "report.returned_from == (order.epoch, order.number)",
+        "report.returned_from[0] == order.epoch",
+        f"{_RUNTIME}::test_what_comes_back_twice_is_given_out_once",
+    ),
+    mutant(
         "stretch, numbers",
         "what a worker that is thought dead may still start gets another number",
         "harmonia_actors/core/attempts.py",
