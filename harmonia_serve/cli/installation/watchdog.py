@@ -171,6 +171,8 @@ class Watchdog:
         heard_s = time.monotonic()
         while True:
             self._pause()
+            # What Ray starts waits for the store: it has to come back first.
+            self._look_at_store()
             found = self._child.read(_LOOK_S)
             for report in found:
                 heard_s = time.monotonic()
@@ -269,7 +271,8 @@ class Watchdog:
         self._count_restart("the store ended")
         self._note("the store ended unexpectedly; starting it again with the same data", True)
         self._start_store(store)
-        self._write_running()
+        if self._url:
+            self._write_running()
 
     def _trouble_with_ray(self) -> str:
         """What is wrong with Ray or the service that only a restart can mend; "" if nothing."""

@@ -2,8 +2,9 @@
 
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
 as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
-ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load. Told to
-take down a Harmonia on a cluster, it writes down which.
+ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load; in those
+that STAND_IN_ENDS_STORE names the store ends, and it waits for it as actors do. Told to take down a
+Harmonia on a cluster, it writes down which.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import redis
+
 from harmonia_serve.cli.installation import reports
 from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import service_url
@@ -29,6 +32,19 @@ class Health(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         return
+
+
+def await_store_anew(url: str) -> None:
+    """End the store, and wait until there is one again."""
+    client = redis.Redis.from_url(url)
+    client.shutdown(nosave=True, now=True)
+    while True:
+        try:
+            client.ping()
+        except redis.RedisError:
+            threading.Event().wait(0.02)
+        else:
+            return
 
 
 def main() -> None:
@@ -54,6 +70,8 @@ def main() -> None:
     if str(number) in os.environ.get("STAND_IN_FAILS", "").split(","):
         report(reports.Failed("the current node timed out during startup", again=True))
         sys.exit(1)
+    if str(number) in os.environ.get("STAND_IN_ENDS_STORE", "").split(","):
+        await_store_anew(settings.redis_url.get_secret_value())
     if "STAND_IN_SLOW" in os.environ:
         signal.pause()
     if not (settings.data_dir / "connection.json").exists():

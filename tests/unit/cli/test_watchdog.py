@@ -191,6 +191,21 @@ def test_a_restart_that_fails_is_tried_again(data_dir: Path) -> None:
     assert up.wait() == 0
 
 
+@pytest.mark.parametrize("start", ["0", "1"])
+def test_a_store_that_dies_while_ray_starts_comes_back_at_once(data_dir: Path, start: str) -> None:
+    """What Ray starts waits for the store: nobody may wait for Ray first."""
+    up = Up(data_dir, STAND_IN_ENDS_STORE=start)
+    if start == "1":
+        up.until_ready()
+        raylet = next(process for process in marked(data_dir) if process.cmdline()[1] == "-c")
+        raylet.kill()
+    up.until(lambda: any("store ended" in note["text"] for note in up.all("Note")))
+    up.until_ready(times=int(start) + 1)
+    assert len(processes(data_dir)) == 3
+    up.process.terminate()
+    assert up.wait() == 0
+
+
 def test_an_ingress_that_answers_for_a_dead_service_is_no_answer(data_dir: Path) -> None:
     up = Up(data_dir)
     up.until_ready()
