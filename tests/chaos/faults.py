@@ -34,8 +34,10 @@ class Faults:
         self.landed: Counter[str] = Counter()
         #: When the last signal was sent that killed or stopped anything.
         self.landed_s = 0.0
-        #: Execution actors that were stopped past their lease; each must end itself.
-        self.stopped_owners: list[psutil.Process] = []
+        #: Execution actors that were stopped past their lease, since when: each must end itself.
+        self.stopped_owners: dict[psutil.Process, float] = {}
+        #: From when until when the store stood still for long.
+        self._store_away: list[tuple[float, float]] = []
         self._random = random
         self._settings = settings
         self._timers: list[threading.Timer] = []
@@ -51,8 +53,14 @@ class Faults:
         """Nothing stands still any more, and who was stopped past its lease has ended itself."""
         for timer in self._timers:
             timer.join()
-        for owner in self.stopped_owners:
-            until(lambda owner=owner: not runs(owner), _OWNER_END_S, f"the end of {owner}")
+        for owner, since_s in self.stopped_owners.items():
+            if self._could_be_succeeded(since_s):
+                until(lambda owner=owner: not runs(owner), _OWNER_END_S, f"the end of {owner}")
+
+    def _could_be_succeeded(self, since_s: float) -> bool:
+        """Whether the store was there while an owner slept: else it may be one still."""
+        until_s = since_s + _STOP_S
+        return not any(begin < until_s and end > since_s for begin, end in self._store_away)
 
     # -------------------------------------------------------------------------------------------
 
@@ -106,11 +114,14 @@ class Faults:
         # Somebody must be left to go on: with all of them still, nothing would be tried at all.
         if len(found) < 2 or not self.stop(found, _STOP_S):
             return False
-        self.stopped_owners += self._stopped[before:]
+        self.stopped_owners |= dict.fromkeys(self._stopped[before:], time.time())
         return True
 
     def stop_store(self, seconds: float = 0.0) -> bool:
-        return self.stop(self._store(), seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX))
+        seconds = seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX)
+        if seconds > _STORE_STOP_S_MAX:
+            self._store_away.append((time.time(), time.time() + seconds))
+        return self.stop(self._store(), seconds)
 
     def kill_store(self) -> bool:
         return self._kill(self._store())
