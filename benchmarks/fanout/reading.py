@@ -7,6 +7,7 @@ of each event. Nothing here knows a socket: bytes go in as they come, however th
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 
 __all__ = ["EventStreamReader", "Reader", "WebSocketReader", "reader_of"]
 
@@ -18,7 +19,7 @@ _TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
 _NORMAL = 1000
 
 
-class Reader:
+class Reader(ABC):
     """One stream: `feed` gives the seqs of the events that have come whole."""
 
     #: What the first line of an answer has to hold.
@@ -58,8 +59,9 @@ class Reader:
         self.is_over = True
         self.problem = problem
 
+    @abstractmethod
     def _events(self) -> list[int]:
-        raise NotImplementedError
+        """The numbers of the events that have come whole."""
 
 
 class WebSocketReader(Reader):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,7 +262,7 @@ def _part(title: str, process: psutil.Process) -> str:
     return "rest"
 
 
-class _Bare:
+class _Bare(ABC):
     """A single process that is told over HTTP when to begin; a new one for each case."""
 
     name = ""
@@ -330,8 +331,9 @@ class _Bare:
         assert self._process is not None
         return {"server": [psutil.Process(self._process.pid)]}
 
+    @abstractmethod
     def _path(self, kind: str, name: str) -> str:
-        raise NotImplementedError
+        """Where a stream is."""
 
     def _ask(self, what: str, order: dict[str, Any], timeout_s: float) -> httpx.Response:
         url = f"http://127.0.0.1:{self._port}/{what}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -12,7 +10,7 @@ from rich.text import Text
 
 from harmonia_serve.cli.follow import event_line, log_line
 from harmonia_serve.cli.options import AsJson, DataDir, Url, connect
-from harmonia_serve.cli.output import local_time, out, plain
+from harmonia_serve.cli.output import local_time, out, plain, show_json_line
 from harmonia_serve.client import Event
 from harmonia_serve.client.events import log_lines
 
@@ -84,8 +82,7 @@ def events(
 
 def _show(event: Event, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        show_json_line(event)
         return
     for line in _lines(event):
         out().print(line, soft_wrap=True)

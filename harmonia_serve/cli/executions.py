@@ -32,6 +32,7 @@ from harmonia_serve.cli.output import (
     plain,
     show_fields,
     show_json,
+    show_json_line,
     show_page_note,
     show_table,
     size_text,
@@ -267,8 +268,7 @@ def events(
                 detail="summary" if summary else "full",
             ):
                 if as_json:
-                    sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
-                    sys.stdout.flush()
+                    show_json_line(event)
                 else:
                     console.print(event_line(event), soft_wrap=True)
         except KeyboardInterrupt:
@@ -313,8 +313,7 @@ def logs(
         try:
             for line in client.logs(execution_id, task, follow=follow):
                 if as_json:
-                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    sys.stdout.flush()
+                    show_json_line(line)
                 else:
                     console.print(log_line(line), soft_wrap=True)
         except KeyboardInterrupt:

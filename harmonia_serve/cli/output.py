@@ -24,6 +24,7 @@ __all__ = [
     "plain",
     "show_fields",
     "show_json",
+    "show_json_line",
     "show_page_note",
     "show_table",
     "size_text",
@@ -117,6 +118,12 @@ def show_json(document: object) -> None:
         out().print_json(data=document, ensure_ascii=False)
     else:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_json_line(document: object) -> None:
+    """One of many JSON documents, on a line of its own, at once: somebody may read along."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
