@@ -152,13 +152,16 @@ class RedisClient:
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
+        cancels = _cancels()
         try:
             yield
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
+            _be_cancelled_after(cancels)
             translated = self._translate(error)
             if translated is error:
                 raise
             raise translated from None
+        _be_cancelled_after(cancels)
 
     def _translate(self, reply: Any) -> Any:
         """StoreUnavailable for an error that means so; anything else as it is."""
@@ -174,6 +177,22 @@ class RedisClient:
         for secret in self._secrets:
             cause = cause.replace(secret, "***")
         return StoreUnavailable(f"the Redis server cannot be used at the moment ({cause})")
+
+
+def _cancels() -> int:
+    """How often the running task has been told to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _be_cancelled_after(cancels: int) -> None:
+    """Raise CancelledError if the task was told to end meanwhile, and never heard of it.
+
+    The client library sends by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
+    that comes in the moment in which the sending ends (CPython issue 86296).
+    """
+    if _cancels() > cancels:
+        raise asyncio.CancelledError
 
 
 _URL_ADVICE = (

@@ -460,7 +460,38 @@ class TokenContract:
             await store.take_tokens("k", tokens=tokens, rate_per_s=rate, burst=burst)
 
 
+_TICKS = 120
+
+
 class ServerContract:
+    @pytest.mark.parametrize("way", ["script", "command", "commands"])
+    async def test_whoever_is_told_to_end_ends_in_whatever_moment_that_is(
+        self, store: Store, way: str
+    ):
+        async def for_ever() -> None:
+            while True:
+                await asyncio.sleep(0)
+                if way == "script":
+                    await store.renew_owner("o", lease_ms=LEASE_MS)
+                elif way == "command":
+                    await store.time_ms()
+                else:
+                    await store.read_outputs([("e", "one"), ("e", "two")])
+
+        went_on = []
+        for ticks in range(_TICKS):
+            task = asyncio.create_task(for_ever())
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=0 if went_on else DEADLINE_S / 4)
+            if not task.done():
+                went_on.append(ticks)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+        assert not went_on
+
     async def test_a_store_that_works_answers_a_ping_and_tells_the_time(self, store: Store):
         await store.ping()
         first = await store.time_ms()

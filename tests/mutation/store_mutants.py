@@ -207,4 +207,12 @@ STORE_MUTANTS: tuple[Mutant, ...] = (
         "if head[2] == '' or head[4] then return 0 end\n",
         f"{REDIS}::test_what_is_given_on_is_given_once_and_under_its_epoch_only",
     ),
+    mutant(
+        "cancelled, Redis",
+        "whoever is told to end while it speaks to the server ends",
+        "persistence/redis_client.py",
+        "    if _cancels() > cancels:",
+        "    if False:",
+        f"{REDIS}::test_whoever_is_told_to_end_ends_in_whatever_moment_that_is",
+    ),
 )
