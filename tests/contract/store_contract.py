@@ -14,9 +14,7 @@ from tests.contract.own_checkpoint_contract import OwnCheckpointContract
 from tests.contract.owner_contract import (
     CheckpointContract,
     OwnerContract,
-    ServerContract,
     SuspectContract,
-    TokenContract,
 )
 from tests.contract.retention_contract import (
     AdmissionContract,
@@ -24,6 +22,7 @@ from tests.contract.retention_contract import (
     GarbageContract,
     HoldingContract,
 )
+from tests.contract.server_contract import ServerContract, TokenContract
 
 
 class StoreContract(
