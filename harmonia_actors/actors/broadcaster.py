@@ -28,9 +28,17 @@ class Broadcaster:
     async def ready(self) -> None:
         """Return when it serves."""
 
-    async def publish(self, batches: Sequence[Batch]) -> None:
-        """Committed events from an execution actor."""
-        self._broadcast.publish(batches)
+    async def publish(self, batches: Sequence[Batch], kept_back: int = 0) -> bool:
+        """Committed events from an execution actor. Whether anybody follows anything.
+
+        `kept_back`: how many more there were that nobody wanted.
+        """
+        self._broadcast.publish(batches, kept_back)
+        return self._broadcast.is_wanted
+
+    async def wanted(self, wait_s: float) -> None:
+        """Return when anybody follows anything, after `wait_s` seconds at the latest."""
+        await self._broadcast.wanted(wait_s)
 
     async def follow(self, reader: str, execution_ids: Sequence[str]) -> None:
         """A reader wants these executions' events."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,13 +73,26 @@ class ExecutionActor:
         """Never returns: whoever waits for it learns of this actor's death at once."""
         await asyncio.Event().wait()
 
-    async def start(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
-        """Begin an execution that was created for this actor; without fields, claim it."""
+    async def start(
+        self,
+        execution_id: str,
+        definition: str,
+        fields: Mapping[str, bytes],
+        until_ended: bool = False,
+    ) -> None:
+        """Begin an execution that was created for this actor; without fields, claim it.
+
+        `until_ended`: return when it has ended, or when nobody may wait for it any longer.
+        """
         await self._nodes.known()
         if fields:
             await self._host.start(execution_id, definition, fields)
         else:
             await self._host.claim(execution_id)
+        if until_ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.sync_wait_s_max):
+                    await self._host.wait_ended(execution_id)
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner."""

@@ -52,6 +52,9 @@ class RayLauncher:
         ]
         self._capacity: tuple[float, Capacity] | None = None
         self._background: set[asyncio.Task[None]] = set()
+        #: Executions whose owner is about to be told of them; with what whoever waits for the end
+        #: of one waits for.
+        self._fresh: dict[str, asyncio.Future[None] | None] = {}
 
     async def start(
         self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
@@ -60,6 +63,7 @@ class RayLauncher:
 
         If the owner is dead, that is noticed, and whoever is alive gets the execution.
         """
+        self._fresh.setdefault(execution_id)
         self._send(self._told_to_start(owner, execution_id, definition, dict(fields)))
 
     async def wanted(self) -> None:
@@ -71,7 +75,15 @@ class RayLauncher:
         self._send(self._tell(self._owner(owner), lambda actor: actor.nudge.remote(execution_id)))
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
-        """Return when an execution has ended there, or is not there."""
+        """Return when an execution has ended there, or is not there.
+
+        Asked right after `start`, it takes no call of its own.
+        """
+        if execution_id in self._fresh:
+            ended = self._fresh[execution_id] or asyncio.get_running_loop().create_future()
+            self._fresh[execution_id] = ended
+            await asyncio.shield(ended)
+            return
         reference = self._owner(owner)
         try:
             await (await reference.get()).wait_ended.remote(execution_id)
@@ -127,9 +139,13 @@ class RayLauncher:
     async def _told_to_start(
         self, owner: str, execution_id: str, definition: str, fields: dict[str, bytes]
     ) -> None:
-        await self._tell(
-            self._owner(owner), lambda actor: actor.start.remote(execution_id, definition, fields)
-        )
+        ended = self._fresh.pop(execution_id, None)
+        arguments = (execution_id, definition, fields, ended is not None)
+        try:
+            await self._tell(self._owner(owner), lambda actor: actor.start.remote(*arguments))
+        finally:
+            if ended is not None and not ended.done():
+                ended.set_result(None)
 
     async def _tell(self, reference: ActorRef, call: Callable[[Any], Any]) -> None:
         try:

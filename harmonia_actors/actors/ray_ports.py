@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.2
 _KILL_WAIT_S = 1.0
+#: A broadcaster that nobody follows is told so often all the same.
+_UNWANTED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,11 @@ class RayLeases:
 
 
 class RaySink:
-    """Tells the broadcaster; at most one call is under way, what comes meanwhile goes together."""
+    """Tells the broadcaster; at most one call is under way, what comes meanwhile goes together.
+
+    While nobody follows anything it is not told: what came last is kept back, for whoever has begun
+    to follow and is not known here yet.
+    """
 
     def __init__(
         self,
@@ -169,18 +176,27 @@ class RaySink:
         *,
         buffered_max: int = 100_000,
         buffered_bytes_max: int = 64_000_000,
+        kept_back_max: int = 1_000,
+        kept_back_bytes_max: int = 1_000_000,
     ) -> None:
+        """The limits are numbers of events, and bytes: of what waits, and of what is kept back."""
         self._broadcaster = broadcaster
         self._buffered_max = buffered_max
         self._buffered_bytes_max = buffered_bytes_max
-        self._batches: list[Batch] = []
+        self._kept_back_max = kept_back_max
+        self._kept_back_bytes_max = kept_back_bytes_max
+        self._batches: deque[Batch] = deque()
         self._buffered = self._buffered_bytes = 0
+        #: Nobody follows anything, as far as is known.
+        self._is_unwanted = False
+        #: Events of which the broadcaster has only to know that there were any.
+        self._untold = 0
         self._sending: asyncio.Task[None] | None = None
 
     def publish(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
         """Committed events of one execution. Dropped if the broadcaster is away for long."""
         size = sum(map(len, bodies))
-        if (
+        if not self._is_unwanted and (
             self._buffered + len(bodies) > self._buffered_max
             or self._buffered_bytes + size > self._buffered_bytes_max
         ):
@@ -188,20 +204,37 @@ class RaySink:
         self._batches.append((execution_id, first_seq, list(bodies)))
         self._buffered += len(bodies)
         self._buffered_bytes += size
+        if self._is_unwanted:
+            self._keep_newest()
         if self._sending is None or self._sending.done():
             self._sending = asyncio.get_running_loop().create_task(self._send())
 
+    def _keep_newest(self) -> None:
+        while self._batches and (
+            self._buffered > self._kept_back_max or self._buffered_bytes > self._kept_back_bytes_max
+        ):
+            _, _, bodies = self._batches.popleft()
+            self._buffered -= len(bodies)
+            self._buffered_bytes -= sum(map(len, bodies))
+            self._untold += len(bodies)
+
     async def _send(self) -> None:
         while self._batches:
-            batches, self._batches = self._batches, []
+            batches, self._batches = list(self._batches), deque()
             self._buffered = self._buffered_bytes = 0
+            untold, self._untold = self._untold, 0
             try:
-                await (await self._broadcaster.get()).publish.remote(batches)
+                broadcaster = await self._broadcaster.get()
+                if not await broadcaster.publish.remote(batches, untold):
+                    self._is_unwanted = True
+                    await broadcaster.wanted.remote(_UNWANTED_S)
             except (RayError, ValueError) as error:
                 # Subscribers will find what was lost in the log.
                 _log.warning("the broadcaster does not answer: %s", _first_line(error))
                 self._broadcaster.forget()
                 await asyncio.sleep(_AGAIN_S)
+            finally:
+                self._is_unwanted = False
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ gap by the numbers and reads the log in the store, which is the truth. Nothing h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,10 +51,27 @@ class Broadcast:
         self._readers: dict[str, _Reader] = {}
         #: Names of readers per execution, in the order of their coming.
         self._followers: dict[str, dict[str, None]] = {}
+        #: Set as long as anybody follows anything.
+        self._wanted = asyncio.Event()
         self.published = 0
 
-    def publish(self, batches: Sequence[Batch]) -> None:
-        """Committed events; each batch goes to the readers that follow its execution."""
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody follows anything."""
+        return self._wanted.is_set()
+
+    async def wanted(self, wait_s: float) -> None:
+        """Return when anybody follows anything, after `wait_s` seconds at the latest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wanted.wait()
+
+    def publish(self, batches: Sequence[Batch], kept_back: int = 0) -> None:
+        """Committed events; each batch goes to the readers that follow its execution.
+
+        `kept_back`: how many more there were that nobody wanted.
+        """
+        self.published += kept_back
         for batch in batches:
             execution_id, _, bodies = batch
             self.published += len(bodies)
@@ -66,6 +84,8 @@ class Broadcast:
         for execution_id in execution_ids:
             known.follows.add(execution_id)
             self._followers.setdefault(execution_id, {})[reader] = None
+        if execution_ids:
+            self._wanted.set()
 
     def unfollow(self, reader: str, execution_ids: Sequence[str]) -> None:
         """The reader does not want these any more."""
@@ -84,11 +104,9 @@ class Broadcast:
         known.seen_s = asyncio.get_running_loop().time()
         if not known.batches:
             known.filled.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await known.filled.wait()
-            except TimeoutError:
-                pass
         known.seen_s = asyncio.get_running_loop().time()
         batches, known.batches = known.batches, []
         known.events = known.bytes = 0
@@ -130,6 +148,8 @@ class Broadcast:
             followers.pop(reader, None)
             if not followers:
                 del self._followers[execution_id]
+                if not self._followers:
+                    self._wanted.clear()
 
     def counts(self) -> Mapping[str, int]:
         """Readers, followed executions, events published and dropped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from harmonia_actors.actors.ray_ports import ActorRef, RaySink
@@ -11,23 +11,26 @@ from harmonia_actors.runtime.broadcast import Batch, Broadcast
 from tests.support.scripted_actors import settle, until
 
 
-class Publish:
-    """The method of the actor, called as Ray's are."""
+class Method:
+    """A method of the actor, called as Ray's are."""
 
-    def __init__(self, broadcaster: Broadcaster) -> None:
-        self._broadcaster = broadcaster
+    def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._method = method
 
-    def remote(self, batches: Sequence[Batch]) -> asyncio.Future[Any]:
-        return asyncio.ensure_future(self._broadcaster.take(batches))
+    def remote(self, *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self._method(*arguments))
 
 
 class Broadcaster:
-    """A broadcaster that answers nobody as long as it hangs."""
+    """A broadcaster that answers nobody as long as it hangs. Somebody follows an execution."""
 
     def __init__(self) -> None:
         self.broadcast = Broadcast()
+        self.broadcast.follow("reader", ["exec-of-others"])
+        self.calls = 0
         self.goes_on = asyncio.Event()
-        self.publish = Publish(self)
+        self.publish = Method(self.take)
+        self.wanted = Method(self.broadcast.wanted)
 
     async def get(self) -> Broadcaster:
         return self
@@ -35,9 +38,11 @@ class Broadcaster:
     def forget(self) -> None:
         """It is the same one afterwards."""
 
-    async def take(self, batches: Sequence[Batch]) -> None:
+    async def take(self, batches: Sequence[Batch], kept_back: int) -> bool:
         await self.goes_on.wait()
-        self.broadcast.publish(batches)
+        self.calls += 1
+        self.broadcast.publish(batches, kept_back)
+        return self.broadcast.is_wanted
 
 
 async def test_what_waits_for_a_broadcaster_that_hangs_is_bounded() -> None:
@@ -67,3 +72,40 @@ async def test_what_is_too_large_to_wait_leaves_room_for_others() -> None:
     await until(lambda: broadcaster.broadcast.published >= 1 + 3)
     await settle()
     assert broadcaster.broadcast.published == 1 + 3
+
+
+async def test_while_nobody_follows_anything_the_broadcaster_is_not_told() -> None:
+    broadcaster = Broadcaster()
+    broadcaster.broadcast.unfollow("reader", ["exec-of-others"])
+    broadcaster.goes_on.set()
+    sink = RaySink(cast(ActorRef, broadcaster), kept_back_max=10, kept_back_bytes_max=100)
+    sink.publish("exec-1", 1, [b"one"])
+    await settle()
+    for index in range(1_000):
+        sink.publish("exec-1", 2 + index, [b"x" * 9])
+        await settle()
+    assert broadcaster.calls == 1
+    # Whoever begins to follow has read all until then, and gets what comes from then on at once.
+    broadcaster.broadcast.follow("reader", ["exec-1"])
+    sink.publish("exec-1", 1_002, [b"last"])
+    await until(lambda: broadcaster.calls == 2)
+    found = await broadcaster.broadcast.pull("reader", 0)
+    assert [first for _, first, _ in found] == list(range(993, 1_003))
+    assert broadcaster.broadcast.published == 1_002, "what was kept back is counted, too"
+    sink.publish("exec-1", 1_003, [b"live"])
+    await until(lambda: broadcaster.calls == 3)
+    assert [first for _, first, _ in await broadcaster.broadcast.pull("reader", 0)] == [1_003]
+
+
+async def test_a_batch_that_is_too_large_to_be_kept_back_is_not() -> None:
+    broadcaster = Broadcaster()
+    broadcaster.broadcast.unfollow("reader", ["exec-of-others"])
+    broadcaster.goes_on.set()
+    sink = RaySink(cast(ActorRef, broadcaster), kept_back_max=10, kept_back_bytes_max=100)
+    sink.publish("exec-1", 1, [b"one"])
+    await settle()
+    sink.publish("exec-1", 2, [b"x" * 101])
+    sink.publish("exec-1", 3, [b"y"])
+    broadcaster.broadcast.follow("reader", ["exec-1"])
+    await until(lambda: broadcaster.calls == 2)
+    assert [first for _, first, _ in await broadcaster.broadcast.pull("reader", 0)] == [3]

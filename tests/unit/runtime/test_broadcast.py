@@ -62,6 +62,26 @@ async def test_a_reader_that_went_away_is_forgotten() -> None:
     assert broadcast.counts() == {"readers": 0, "followed": 0, "published": 0, "dropped": 0}
 
 
+async def test_it_says_whether_anybody_follows_anything() -> None:
+    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
+    assert not broadcast.is_wanted
+    await broadcast.wanted(0)
+    waiting = asyncio.ensure_future(broadcast.wanted(60))
+    broadcast.follow("r", [])
+    await settle()
+    assert not waiting.done()
+    broadcast.follow("r", ["a", "b"])
+    await waiting
+    broadcast.unfollow("r", ["a"])
+    assert broadcast.is_wanted
+    broadcast.unfollow("r", ["b"])
+    assert not broadcast.is_wanted
+    broadcast.follow("r", ["a"])
+    await settle()
+    broadcast.forget_idle()
+    assert not broadcast.is_wanted
+
+
 def test_shards_share_all_executions_and_stay_the_same() -> None:
     names = [f"exec-{number}" for number in range(1_000)]
     counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]
