@@ -1,8 +1,10 @@
 """The connection to a Redis-protocol server: bounded, lazy, and with one kind of failure.
 
-Everything that means "the server cannot do this now" becomes StoreUnavailable; every other error
-reply stays what it is, because it means that Harmonia itself is wrong. Nothing is tried again
-here but a script that the server does not have: the caller knows whether and when to repeat.
+Commands that are sent while others are under way go together: who sends many at once must not pay
+a round trip for each, and each gets its turn in the order in which it came. Everything that means
+"the server cannot do this now" becomes StoreUnavailable; every other error reply stays what it is,
+because it means that Harmonia itself is wrong. Nothing is tried again here but a script that the
+server does not have: the caller knows whether and when to repeat.
 This module must not know what is stored.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -30,11 +33,19 @@ from redis.exceptions import (
 )
 
 from persistence.errors import StoreUnavailable
+from persistence.redis_batches import Batches
 from persistence.redis_scripts import Script
 
-__all__ = ["Argument", "RedisClient", "is_refusal"]
+__all__ = ["Argument", "Command", "RedisClient", "is_refusal"]
 
 Argument = bytes | int | str | float
+Command = Sequence[Argument]
+
+#: Round trips under way at a time; a command that comes meanwhile goes with others.
+_LANES = 4
+#: Calls that go together, at most, and bytes of their arguments.
+_TOGETHER_MAX = 128
+_TOGETHER_BYTES_MAX = 1_000_000
 
 #: Error codes by which a server says that it takes no commands, or no writes, at the moment.
 _REFUSALS = (
@@ -89,36 +100,39 @@ class RedisClient:
         except (ValueError, TypeError, RedisError):
             raise ValueError(_URL_ADVICE) from None
         self._redis = redis.Redis.from_pool(pool)
+        self._batches: Batches[Sequence[Command]] = Batches(
+            self._send_together,
+            size_of=_size_of,
+            calls_max=_TOGETHER_MAX,
+            bytes_max=_TOGETHER_BYTES_MAX,
+            lanes=min(_LANES, connections_max),
+            wait_ms=timeout_ms,
+        )
         # Replies stay as the server sends them: `redis_replies` knows what each should be.
         self._redis.response_callbacks.clear()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish what is under way, then close every connection."""
+        await self._batches.close()
         await self._redis.aclose()
 
     async def command(self, *words: Argument) -> Any:
         """One command in one round trip."""
-        async with self._translated():
-            return await self._execute(*words)
+        return _given((await self._send([words]))[0])
 
-    async def commands(
-        self, commands: Sequence[Sequence[Argument]], *, atomic: bool = False
-    ) -> list[Any]:
+    async def waiting_command(self, *words: Argument) -> Any:
+        """One command that the server may answer late: on a connection of its own."""
+        async with self._translated():
+            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def commands(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         """Several commands in one round trip; `atomic`: nothing of others comes between."""
-        replies = await self._send(commands, atomic=atomic)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+        replies = await (self._send_now(commands, atomic=True) if atomic else self._send(commands))
+        return [_given(reply) for reply in replies]
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """One script in one round trip (three if the server has to be given it first)."""
-        async with self._translated():
-            try:
-                return await self._execute("EVALSHA", script.sha, 0, *arguments)
-            except NoScriptError:
-                await self._execute("SCRIPT LOAD", script.text)
-                return await self._execute("EVALSHA", script.sha, 0, *arguments)
+        return _given((await self.run_many(script, [arguments]))[0])
 
     async def run_many(
         self, script: Script, calls: Sequence[Sequence[Argument]]
@@ -135,14 +149,21 @@ class RedisClient:
                 replies[at] = reply
         return replies
 
-    async def _execute(self, *words: Argument) -> Any:
-        return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
-
-    async def _send(
-        self, commands: Sequence[Sequence[Argument]], *, atomic: bool = False
-    ) -> list[Any]:
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """With whatever else is to be sent; per command the reply or the error."""
         if not commands:
             return []
+        replies: list[Any] | Exception = await self._batches.run(commands)
+        if isinstance(replies, Exception):
+            raise replies
+        return replies
+
+    async def _send_together(self, calls: Sequence[Sequence[Command]]) -> list[Any]:
+        replies = await self._send_now([command for commands in calls for command in commands])
+        left = iter(replies)
+        return [list(islice(left, len(commands))) for commands in calls]
+
+    async def _send_now(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         async with self._translated():
             pipeline = self._redis.pipeline(transaction=atomic)
             for words in commands:
@@ -177,6 +198,16 @@ class RedisClient:
         for secret in self._secrets:
             cause = cause.replace(secret, "***")
         return StoreUnavailable(f"the Redis server cannot be used at the moment ({cause})")
+
+
+def _given(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _size_of(commands: Sequence[Command]) -> int:
+    return sum(len(word) for words in commands for word in words if isinstance(word, bytes))
 
 
 def _cancels() -> int:

@@ -53,7 +53,7 @@ class RedisLog:
         # The server must answer before the connection counts as broken; 0 would be for ever.
         wait_ms = max(1, min(wait_ms, self._client.timeout_ms // 2))
         options = ("COUNT", limit, "BLOCK", wait_ms)
-        found = await self._client.command("XREAD", *options, "STREAMS", key, start)
+        found = await self._client.waiting_command("XREAD", *options, "STREAMS", key, start)
         return [_entry(*one) for one in found[0][1]] if found else []
 
     async def log_end(self) -> LogId:

@@ -68,8 +68,11 @@ class RedisStore(RedisLog):
         self._scripts = Scripts(self._keys)
         self._log_entries_max = log_entries_max
         self._crashes_kept_ms = crashes_kept_ms
-        self._commits = Batches(
-            self._send_commits, calls_max=BATCH_CALLS_MAX, bytes_max=BATCH_BYTES_MAX
+        self._commits: Batches[Sequence[Argument]] = Batches(
+            self._send_commits,
+            size_of=lambda words: sum(len(word) for word in words if isinstance(word, bytes)),
+            calls_max=BATCH_CALLS_MAX,
+            bytes_max=BATCH_BYTES_MAX,
         )
 
     @classmethod

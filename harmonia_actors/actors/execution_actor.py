@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -23,6 +22,7 @@ from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.runtime.shards import ShardedSink
+from harmonia_actors.runtime.start_lines import Start, StartLines
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
@@ -47,6 +47,7 @@ class ExecutionActor:
             per_node=settings.workspace_per_node,
         )
         self._made: ExecutionHost | None = None
+        self._lines = StartLines(self._begin, self._wait_ended)
         self._background: list[asyncio.Task[Any]] = []
 
     async def ready(self) -> str:
@@ -73,26 +74,12 @@ class ExecutionActor:
         """Never returns: whoever waits for it learns of this actor's death at once."""
         await asyncio.Event().wait()
 
-    async def start(
-        self,
-        execution_id: str,
-        definition: str,
-        fields: Mapping[str, bytes],
-        until_ended: bool = False,
-    ) -> None:
-        """Begin an execution that was created for this actor; without fields, claim it.
-
-        `until_ended`: return when it has ended, or when nobody may wait for it any longer.
-        """
+    async def exchange(
+        self, replica: str, starts: Sequence[Start], awaited: Sequence[str]
+    ) -> Sequence[str]:
+        """A replica gives executions, and hears which of those that it awaits have ended."""
         await self._nodes.known()
-        if fields:
-            await self._host.start(execution_id, definition, fields)
-        else:
-            await self._host.claim(execution_id)
-        if until_ended:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.sync_wait_s_max):
-                    await self._host.wait_ended(execution_id)
+        return await self._lines.exchange(replica, starts, awaited)
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner."""
@@ -102,10 +89,6 @@ class ExecutionActor:
     async def nudge(self, execution_id: str) -> None:
         """Look into an execution's inbox."""
         await self._host.nudge(execution_id)
-
-    async def wait_ended(self, execution_id: str) -> None:
-        """Return when an execution has ended, or is not here."""
-        await self._host.wait_ended(execution_id)
 
     async def reported(self, reports: Sequence[Report]) -> None:
         """A task actor tells of attempts."""
@@ -120,6 +103,15 @@ class ExecutionActor:
         return self._host.load
 
     # -------------------------------------------------------------------------------------------
+
+    async def _begin(self, start: Start) -> None:
+        if start.fields:
+            await self._host.start(start.execution_id, start.definition, start.fields)
+        else:
+            await self._host.claim(start.execution_id)
+
+    async def _wait_ended(self, execution_id: str) -> None:
+        await self._host.wait_ended(execution_id)
 
     @property
     def _host(self) -> ExecutionHost:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from harmonia_actors.runtime.broadcast import Batch, UnknownReader
 from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.service.gateway import FilePlace
+from harmonia_actors.runtime.start_lines import LineCut, Start, StartLine
 from harmonia_actors.settings import Settings
 
 __all__ = ["RayEventFeed", "RayFileReader", "RayLauncher"]
@@ -37,13 +39,22 @@ _CAPACITY_S = 2.0
 _CALL_S = 5.0
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """An execution actor, and the line on which it is given executions."""
+
+    reference: ActorRef
+    line: StartLine
+
+
 class RayLauncher:
     """Speaks to execution actors by name; handles are looked up once."""
 
     def __init__(self, settings: Settings) -> None:
         namespace = settings.namespace
         self._namespace = namespace
-        self._owners: OrderedDict[str, ActorRef] = OrderedDict()
+        self._replica = secrets.token_hex(8)
+        self._owners: OrderedDict[str, _Owner] = OrderedDict()
         self._pool = ActorRef(pool_name(namespace), namespace)
         self._supervisor = ActorRef(supervisor_name(namespace), namespace)
         self._broadcasters = [
@@ -52,9 +63,6 @@ class RayLauncher:
         ]
         self._capacity: tuple[float, Capacity] | None = None
         self._background: set[asyncio.Task[None]] = set()
-        #: Executions whose owner is about to be told of them; with what whoever waits for the end
-        #: of one waits for.
-        self._fresh: dict[str, asyncio.Future[None] | None] = {}
 
     async def start(
         self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
@@ -63,8 +71,7 @@ class RayLauncher:
 
         If the owner is dead, that is noticed, and whoever is alive gets the execution.
         """
-        self._fresh.setdefault(execution_id)
-        self._send(self._told_to_start(owner, execution_id, definition, dict(fields)))
+        self._owner(owner).line.start(Start(execution_id, definition, dict(fields)))
 
     async def wanted(self) -> None:
         """Another execution actor may be needed."""
@@ -72,23 +79,12 @@ class RayLauncher:
 
     async def nudge(self, owner: str, execution_id: str) -> None:
         """Something lies in an inbox."""
-        self._send(self._tell(self._owner(owner), lambda actor: actor.nudge.remote(execution_id)))
+        reference = self._owner(owner).reference
+        self._send(self._tell(reference, lambda actor: actor.nudge.remote(execution_id)))
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
-        """Return when an execution has ended there, or is not there.
-
-        Asked right after `start`, it takes no call of its own.
-        """
-        if execution_id in self._fresh:
-            ended = self._fresh[execution_id] or asyncio.get_running_loop().create_future()
-            self._fresh[execution_id] = ended
-            await asyncio.shield(ended)
-            return
-        reference = self._owner(owner)
-        try:
-            await (await reference.get()).wait_ended.remote(execution_id)
-        except (RayError, ValueError):
-            reference.forget()
+        """Return when an execution has ended there, or is not there."""
+        await self._owner(owner).line.wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         """What the cluster has and may add, at most two seconds old."""
@@ -128,24 +124,26 @@ class RayLauncher:
                 return counts
         return {}
 
-    def _owner(self, name: str) -> ActorRef:
+    def _owner(self, name: str) -> _Owner:
         known = self._owners.get(name)
         if known is None:
-            known = self._owners[name] = ActorRef(name, self._namespace)
-            while len(self._owners) > _OWNERS_KEPT:
-                self._owners.popitem(last=False)
+            known = self._owners[name] = self._new_owner(ActorRef(name, self._namespace))
+        self._owners.move_to_end(name)
+        while len(self._owners) > _OWNERS_KEPT and next(iter(self._owners.values())).line.is_idle:
+            self._owners.popitem(last=False)
         return known
 
-    async def _told_to_start(
-        self, owner: str, execution_id: str, definition: str, fields: dict[str, bytes]
-    ) -> None:
-        ended = self._fresh.pop(execution_id, None)
-        arguments = (execution_id, definition, fields, ended is not None)
-        try:
-            await self._tell(self._owner(owner), lambda actor: actor.start.remote(*arguments))
-        finally:
-            if ended is not None and not ended.done():
-                ended.set_result(None)
+    def _new_owner(self, reference: ActorRef) -> _Owner:
+        async def exchange(starts: Sequence[Start], awaited: Sequence[str]) -> Sequence[str]:
+            try:
+                owner = await reference.get()
+                ended: Sequence[str] = await owner.exchange.remote(self._replica, starts, awaited)
+            except (RayError, ValueError) as error:
+                reference.forget()
+                raise LineCut(str(error)) from error
+            return ended
+
+        return _Owner(reference, StartLine(exchange))
 
     async def _tell(self, reference: ActorRef, call: Callable[[Any], Any]) -> None:
         try:

@@ -1,0 +1,252 @@
+"""Both ends of a line together: what takes a call, and who hears of which end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from harmonia_actors.runtime import start_lines
+from harmonia_actors.runtime.start_lines import LineCut, Start, StartLine, StartLines
+from tests.support.scripted_actors import settle, until
+
+
+class Owner:
+    """Its executions end when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[Start] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.lines = StartLines(self._begin, self._wait_ended)
+        self.calls: list[tuple[list[str], list[str]]] = []
+        self.under_way = 0
+        self.is_gone = False
+
+    async def _begin(self, start: Start) -> None:
+        if start.execution_id.startswith("bad"):
+            raise ValueError("it cannot be begun")
+        self.begun.append(start)
+
+    async def _wait_ended(self, execution_id: str) -> None:
+        await self.end_of(execution_id).wait()
+
+    def end_of(self, execution_id: str) -> asyncio.Event:
+        return self.ends.setdefault(execution_id, asyncio.Event())
+
+    def line(self, replica: str = "r") -> StartLine:
+        """A replica's end."""
+
+        async def exchange(starts: Sequence[Start], awaited: Sequence[str]) -> Sequence[str]:
+            self.calls.append(([start.execution_id for start in starts], list(awaited)))
+            self.under_way += 1
+            try:
+                await asyncio.sleep(0)
+                if self.is_gone:
+                    raise LineCut("gone")
+                return await self.lines.exchange(replica, starts, awaited)
+            finally:
+                self.under_way -= 1
+
+        return StartLine(exchange)
+
+
+def start(execution_id: str) -> Start:
+    return Start(execution_id, "d", {"head": b"1"})
+
+
+def waiting(line: StartLine, *execution_ids: str) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(line.wait_ended(each)) for each in execution_ids]
+
+
+async def started_and_awaited(line: StartLine, execution_id: str) -> None:
+    line.start(start(execution_id))
+    await line.wait_ended(execution_id)
+
+
+@pytest.fixture
+async def owner() -> Any:
+    made = Owner()
+    yield made
+    await made.lines.close()
+
+
+async def test_start_and_end_of_one_execution_take_one_call(owner: Owner) -> None:
+    line = owner.line()
+    wait = asyncio.create_task(started_and_awaited(line, "e"))
+    await settle()
+    assert owner.begun == [start("e")]
+    assert not wait.done()
+    owner.end_of("e").set()
+    await wait
+    await settle()
+    assert owner.calls == [(["e"], ["e"])]
+    assert line.is_idle
+
+
+async def test_a_start_that_nobody_waits_for_returns_at_once(owner: Owner) -> None:
+    line = owner.line()
+    line.start(start("e"))
+    await until(lambda: line.is_idle)
+    assert owner.calls == [(["e"], [])]
+    assert owner.begun == [start("e")]
+
+
+async def test_starts_that_come_while_calls_are_under_way_go_together(owner: Owner) -> None:
+    line = owner.line()
+    names = [f"e{number}" for number in range(100)]
+    waits = [asyncio.create_task(started_and_awaited(line, name)) for name in names]
+    await settle()
+    assert len(owner.begun) == 100
+    assert len(owner.calls) <= 3
+    assert owner.under_way == 1, "only the newest call waits"
+    for name in names:
+        owner.end_of(name).set()
+    await asyncio.gather(*waits)
+    assert len(owner.calls) <= 5
+    await until(lambda: line.is_idle)
+
+
+async def test_what_ends_while_others_are_started_is_heard_of(owner: Owner) -> None:
+    line = owner.line()
+    first = asyncio.create_task(started_and_awaited(line, "first"))
+    await settle()
+    owner.end_of("first").set()
+    second = asyncio.create_task(started_and_awaited(line, "second"))
+    await first
+    owner.end_of("second").set()
+    await second
+
+
+async def test_two_replicas_hear_of_their_own_and_of_what_both_await(owner: Owner) -> None:
+    one, other = owner.line("one"), owner.line("other")
+    waits = [*waiting(one, "a", "both"), *waiting(other, "b", "both")]
+    await settle()
+    owner.end_of("both").set()
+    await asyncio.gather(waits[1], waits[3])
+    assert not waits[0].done()
+    assert not waits[2].done()
+    owner.end_of("a").set()
+    owner.end_of("b").set()
+    await asyncio.gather(*waits)
+
+
+async def test_two_who_await_the_same_ask_once(owner: Owner) -> None:
+    line = owner.line()
+    waits = waiting(line, "e", "e")
+    await settle()
+    assert owner.calls == [([], ["e"])]
+    waits[0].cancel()
+    await settle()
+    owner.end_of("e").set()
+    await waits[1]
+
+
+async def test_who_waits_no_longer_leaves_nothing_behind(owner: Owner) -> None:
+    line = owner.line()
+    wait = asyncio.create_task(started_and_awaited(line, "e"))
+    await settle()
+    wait.cancel()
+    await settle()
+    owner.end_of("e").set()
+    await until(lambda: line.is_idle)
+    # It is awaited anew, and known to have ended.
+    await line.wait_ended("e")
+
+
+async def test_what_cannot_be_begun_is_no_concern_of_others(owner: Owner) -> None:
+    line = owner.line()
+    owner.end_of("bad").set()
+    waits = [asyncio.create_task(started_and_awaited(line, name)) for name in ("bad", "good")]
+    await waits[0]
+    assert [each.execution_id for each in owner.begun] == ["good"]
+    owner.end_of("good").set()
+    await waits[1]
+
+
+async def test_whoever_waits_is_let_go_when_the_owner_is_gone(owner: Owner) -> None:
+    line = owner.line()
+    owner.is_gone = True
+    await started_and_awaited(line, "e")
+    await until(lambda: line.is_idle)
+    # He comes again, for as long as he likes, and once there is an owner again he waits.
+    await line.wait_ended("e")
+    owner.is_gone = False
+    wait = waiting(line, "e")[0]
+    await settle()
+    assert not wait.done()
+    owner.end_of("e").set()
+    await wait
+
+
+async def test_a_long_wait_is_asked_for_again_and_again(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_lines, "_WAIT_S", 0.001)
+    line = owner.line()
+    wait = asyncio.create_task(started_and_awaited(line, "e"))
+    await until(lambda: len(owner.calls) > 3)
+    assert owner.calls[1:3] == [([], []), ([], [])]
+    assert not wait.done()
+    owner.end_of("e").set()
+    await wait
+
+
+async def test_a_replica_that_is_no_more_is_forgotten(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_lines, "_WAIT_S", 0.0)
+    monkeypatch.setattr(start_lines, "_IDLE_S", -1.0)
+    for number in range(10):
+        await owner.lines.exchange(f"replica-{number}", [], [f"e{number}"])
+    assert len(owner.lines._replicas) == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_comes_when_everybody_hears_of_his_end(owner: Owner, seed: int) -> None:
+    """Starts, ends, cuts and those who leave, in any order: who stays is told, and only then."""
+    choose = random.Random(seed)
+    lines = [owner.line("one"), owner.line("other")]
+    ended: set[str] = set()
+    waits: list[tuple[str, asyncio.Task[None]]] = []
+
+    async def wait(line: StartLine, name: str, *, begins: bool) -> None:
+        if begins:
+            line.start(start(name))
+        while True:
+            await line.wait_ended(name)
+            if name in ended:
+                return
+            # The line was cut: he looks into the store, and comes again.
+            await asyncio.sleep(0)
+
+    for step in range(200):
+        match choose.randrange(6):
+            case 0 | 1:
+                name = f"e{step}"
+                one = wait(choose.choice(lines), name, begins=True)
+                waits.append((name, asyncio.create_task(one)))
+            case 2 if waits:
+                name, _ = choose.choice(waits)
+                again = wait(choose.choice(lines), name, begins=False)
+                waits.append((name, asyncio.create_task(again)))
+            case 3 if waits:
+                name, _ = choose.choice(waits)
+                ended.add(name)
+                owner.end_of(name).set()
+            case 4 if waits:
+                choose.choice(waits)[1].cancel()
+            case 5:
+                owner.is_gone = choose.random() < 0.3
+        for _ in range(choose.randrange(4)):
+            await asyncio.sleep(0)
+    owner.is_gone = False
+    for name, _ in waits:
+        ended.add(name)
+        owner.end_of(name).set()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(task for _, task in waits), return_exceptions=True)
+    assert all(task.cancelled() or task.exception() is None for _, task in waits)
+    await until(lambda: all(line.is_idle for line in lines))
