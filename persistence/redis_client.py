@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
@@ -154,9 +154,7 @@ class RedisClient:
         if not commands:
             return []
         replies: list[Any] | Exception = await self._batches.run(commands)
-        if isinstance(replies, Exception):
-            raise replies
-        return replies
+        return cast("list[Any]", _given(replies))
 
     async def _send_together(self, calls: Sequence[Sequence[Command]]) -> list[Any]:
         replies = await self._send_now([command for commands in calls for command in commands])
@@ -202,7 +200,8 @@ class RedisClient:
 
 def _given(reply: Any) -> Any:
     if isinstance(reply, Exception):
-        raise reply
+        # What the client library made of it before would show the URL.
+        raise reply from None
     return reply
 
 

@@ -22,7 +22,7 @@ from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.runtime.shards import ShardedSink
-from harmonia_actors.runtime.start_lines import Start, StartLines
+from harmonia_actors.runtime.start_lines import News, Start, StartLines
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
@@ -47,7 +47,7 @@ class ExecutionActor:
             per_node=settings.workspace_per_node,
         )
         self._made: ExecutionHost | None = None
-        self._lines = StartLines(self._begin, self._wait_ended)
+        self._lines = StartLines(self._begin, self._wait_ended, self._nudge)
         self._background: list[asyncio.Task[Any]] = []
 
     async def ready(self) -> str:
@@ -74,21 +74,15 @@ class ExecutionActor:
         """Never returns: whoever waits for it learns of this actor's death at once."""
         await asyncio.Event().wait()
 
-    async def exchange(
-        self, replica: str, starts: Sequence[Start], awaited: Sequence[str]
-    ) -> Sequence[str]:
-        """A replica gives executions, and hears which of those that it awaits have ended."""
+    async def exchange(self, replica: str, news: News) -> Sequence[str]:
+        """A replica tells its news, and hears which executions that it awaits have ended."""
         await self._nodes.known()
-        return await self._lines.exchange(replica, starts, awaited)
+        return await self._lines.exchange(replica, news)
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner."""
         await self._nodes.known()
         return await self._host.pick_up()
-
-    async def nudge(self, execution_id: str) -> None:
-        """Look into an execution's inbox."""
-        await self._host.nudge(execution_id)
 
     async def reported(self, reports: Sequence[Report]) -> None:
         """A task actor tells of attempts."""
@@ -109,6 +103,9 @@ class ExecutionActor:
             await self._host.start(start.execution_id, start.definition, start.fields)
         else:
             await self._host.claim(start.execution_id)
+
+    async def _nudge(self, execution_id: str) -> None:
+        await self._host.nudge(execution_id)
 
     async def _wait_ended(self, execution_id: str) -> None:
         await self._host.wait_ended(execution_id)

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -29,7 +28,7 @@ from harmonia_actors.runtime.broadcast import Batch, UnknownReader
 from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.service.gateway import FilePlace
-from harmonia_actors.runtime.start_lines import LineCut, Start, StartLine
+from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine
 from harmonia_actors.settings import Settings
 
 __all__ = ["RayEventFeed", "RayFileReader", "RayLauncher"]
@@ -39,14 +38,6 @@ _CAPACITY_S = 2.0
 _CALL_S = 5.0
 
 
-@dataclass(frozen=True)
-class _Owner:
-    """An execution actor, and the line on which it is given executions."""
-
-    reference: ActorRef
-    line: StartLine
-
-
 class RayLauncher:
     """Speaks to execution actors by name; handles are looked up once."""
 
@@ -54,7 +45,7 @@ class RayLauncher:
         namespace = settings.namespace
         self._namespace = namespace
         self._replica = secrets.token_hex(8)
-        self._owners: OrderedDict[str, _Owner] = OrderedDict()
+        self._owners: OrderedDict[str, StartLine] = OrderedDict()
         self._pool = ActorRef(pool_name(namespace), namespace)
         self._supervisor = ActorRef(supervisor_name(namespace), namespace)
         self._broadcasters = [
@@ -71,7 +62,7 @@ class RayLauncher:
 
         If the owner is dead, that is noticed, and whoever is alive gets the execution.
         """
-        self._owner(owner).line.start(Start(execution_id, definition, dict(fields)))
+        self._owner(owner).start(Start(execution_id, definition, dict(fields)))
 
     async def wanted(self) -> None:
         """Another execution actor may be needed."""
@@ -79,12 +70,11 @@ class RayLauncher:
 
     async def nudge(self, owner: str, execution_id: str) -> None:
         """Something lies in an inbox."""
-        reference = self._owner(owner).reference
-        self._send(self._tell(reference, lambda actor: actor.nudge.remote(execution_id)))
+        self._owner(owner).nudge(execution_id)
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
         """Return when an execution has ended there, or is not there."""
-        await self._owner(owner).line.wait_ended(execution_id)
+        await self._owner(owner).wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         """What the cluster has and may add, at most two seconds old."""
@@ -124,26 +114,26 @@ class RayLauncher:
                 return counts
         return {}
 
-    def _owner(self, name: str) -> _Owner:
+    def _owner(self, name: str) -> StartLine:
         known = self._owners.get(name)
         if known is None:
-            known = self._owners[name] = self._new_owner(ActorRef(name, self._namespace))
+            known = self._owners[name] = self._line_to(ActorRef(name, self._namespace))
         self._owners.move_to_end(name)
-        while len(self._owners) > _OWNERS_KEPT and next(iter(self._owners.values())).line.is_idle:
+        while len(self._owners) > _OWNERS_KEPT and next(iter(self._owners.values())).is_idle:
             self._owners.popitem(last=False)
         return known
 
-    def _new_owner(self, reference: ActorRef) -> _Owner:
-        async def exchange(starts: Sequence[Start], awaited: Sequence[str]) -> Sequence[str]:
+    def _line_to(self, owner: ActorRef) -> StartLine:
+        async def exchange(news: News) -> Sequence[str]:
             try:
-                owner = await reference.get()
-                ended: Sequence[str] = await owner.exchange.remote(self._replica, starts, awaited)
+                actor = await owner.get()
+                ended: Sequence[str] = await actor.exchange.remote(self._replica, news)
             except (RayError, ValueError) as error:
-                reference.forget()
+                owner.forget()
                 raise LineCut(str(error)) from error
             return ended
 
-        return _Owner(reference, StartLine(exchange))
+        return StartLine(exchange)
 
     async def _tell(self, reference: ActorRef, call: Callable[[Any], Any]) -> None:
         try:

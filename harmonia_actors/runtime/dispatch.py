@@ -305,7 +305,7 @@ class Dispatcher:
     def _after_batch(self, queue: AttemptQueue, held: Held) -> None:
         if held.dead:
             self._pump(queue)
-        elif queue.recalled and not held.given and not held.batches:
+        elif queue.recalled and not (held.given or held.batches) and self._had_turn(queue, held):
             self._give_back(queue, held)
             self._pump(queue)
         else:
@@ -314,6 +314,9 @@ class Dispatcher:
                 loop = asyncio.get_running_loop()
                 linger_s = self._limits.linger_ms / 1000
                 held.linger = loop.call_later(linger_s, self._lingered, queue, held)
+
+    def _had_turn(self, queue: AttemptQueue, held: Held) -> bool:
+        return not queue.waiting or self._clock.now_ms() - held.since_ms >= self._limits.turn_ms
 
     def _lingered(self, queue: AttemptQueue, held: Held) -> None:
         if not held.given and not held.batches and held in queue.held:
@@ -340,7 +343,8 @@ class Dispatcher:
         finally:
             notice.cancel()
             queue.acquiring = False
-        held = [Held(lease, queue.key) for lease in leases]
+        now_ms = self._clock.now_ms()
+        held = [Held(lease, queue.key, now_ms) for lease in leases]
         queue.held.extend(held)
         self._queues.setdefault(queue.key, queue)
         self._pump(queue)

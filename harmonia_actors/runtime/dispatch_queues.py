@@ -28,6 +28,9 @@ class DispatchLimits:
     cancel_grace_ms: int = 3_000
     #: An idle lease is kept this long for the next attempt.
     linger_ms: int = 200
+    #: A lease that others need is kept so long all the same while there is work for it: to hand it
+    #: on costs more than a small task.
+    turn_ms: int = 20
     #: Attempts are said to be waiting if there is no task actor for them after this time.
     waiting_after_ms: int = 1_000
 
@@ -38,6 +41,8 @@ class Held:
 
     lease: Lease
     key: QueueKey
+    #: When it was had.
+    since_ms: int = 0
     given: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
     started: set[AttemptId] = field(default_factory=set)
     #: Attempts that are to stop: if they are taken back meanwhile, they do not start elsewhere.

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Exchange", "LineCut", "Start", "StartLine", "StartLines"]
+__all__ = ["Exchange", "LineCut", "News", "Start", "StartLine", "StartLines"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +41,20 @@ class Start:
     fields: Mapping[str, bytes]
 
 
-#: Gives starts, and names executions whose end is awaited; returns those awaited ones that have
-#: ended, empty if none has before another call came. Raises LineCut.
-Exchange = Callable[[Sequence[Start], Sequence[str]], Awaitable[Sequence[str]]]
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a replica has to tell an owner, of whatever came up since it told him last."""
+
+    starts: Sequence[Start] = ()
+    #: Executions whose end it awaits.
+    awaited: Sequence[str] = ()
+    #: Executions in whose inbox something lies.
+    nudges: Sequence[str] = ()
+
+
+#: Tells news; returns those awaited executions that have ended, empty if none has before another
+#: call came. Raises LineCut.
+Exchange = Callable[[News], Awaitable[Sequence[str]]]
 
 
 class StartLine:
@@ -52,6 +63,7 @@ class StartLine:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._starts: list[Start] = []
+        self._nudges: dict[str, None] = {}
         #: Executions whose end is awaited and of which the owner has not been told that.
         self._untold: dict[str, None] = {}
         #: By execution, what all wait for who wait for its end, and how many they are.
@@ -63,11 +75,16 @@ class StartLine:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way and nobody waits."""
-        return not (self._calls or self._starts or self._awaited)
+        return not (self._calls or self._starts or self._nudges or self._awaited)
 
     def start(self, start: Start) -> None:
         """Give the owner an execution; it goes with whatever else there is to tell."""
         self._starts.append(start)
+        self._be_due()
+
+    def nudge(self, execution_id: str) -> None:
+        """Something lies in an execution's inbox. It is heard after the execution's start."""
+        self._nudges[execution_id] = None
         self._be_due()
 
     async def wait_ended(self, execution_id: str) -> None:
@@ -101,21 +118,21 @@ class StartLine:
 
     def _go(self) -> None:
         self._is_due = False
-        has_news = bool(self._starts or self._untold)
+        has_news = bool(self._starts or self._untold or self._nudges)
         if len(self._calls) >= _CALLS_MAX or not (has_news or (self._awaited and not self._calls)):
             return
-        starts, self._starts = self._starts, []
-        awaited, self._untold = list(self._untold), {}
+        news = News(self._starts, list(self._untold), list(self._nudges))
+        self._starts, self._untold, self._nudges = [], {}, {}
         # In a context of its own: what is submitted in a request's is cancelled with the request.
         call = asyncio.get_running_loop().create_task(
-            self._call(starts, awaited), context=contextvars.Context()
+            self._call(news), context=contextvars.Context()
         )
         self._calls.add(call)
         call.add_done_callback(self._called)
 
-    async def _call(self, starts: Sequence[Start], awaited: Sequence[str]) -> None:
+    async def _call(self, news: News) -> None:
         try:
-            ended = await self._exchange(starts, awaited)
+            ended = await self._exchange(news)
         except LineCut:
             ended = list(self._awaited)
             self._untold.clear()
@@ -148,28 +165,35 @@ class StartLines:
         self,
         begin: Callable[[Start], Awaitable[None]],
         wait_ended: Callable[[str], Awaitable[None]],
+        nudge: Callable[[str], Awaitable[None]],
     ) -> None:
-        """`begin` takes an execution on; `wait_ended` returns when one has ended or is not here."""
+        """What is done with what replicas tell.
+
+        `begin` takes an execution on; `wait_ended` returns when one has ended or is not here;
+        `nudge` looks into an inbox.
+        """
         self._begin = begin
         self._wait_ended = wait_ended
+        self._nudge = nudge
+        #: Executions that are being begun: whatever else is told of them comes behind that.
+        self._beginning: dict[str, asyncio.Event] = {}
         self._replicas: dict[str, _Replica] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def exchange(
-        self, replica: str, starts: Sequence[Start], awaited: Sequence[str]
-    ) -> Sequence[str]:
+    async def exchange(self, replica: str, news: News) -> Sequence[str]:
         """See `Exchange`. A call ends the wait of the one before on the same line."""
         known = self._known(replica)
         known.wake.set()
         wake = known.wake = asyncio.Event()
-        fresh = dict.fromkeys(each for each in awaited if each not in known.awaited)
-        known.awaited |= fresh
-        for start in starts:
-            is_awaited = start.execution_id in fresh
-            fresh.pop(start.execution_id, None)
-            self._spawn(self._run(start, known if is_awaited else None))
+        for start in news.starts:
+            self._beginning.setdefault(start.execution_id, asyncio.Event())
+            self._spawn(self._run(start))
+        fresh = [each for each in news.awaited if each not in known.awaited]
+        known.awaited |= dict.fromkeys(fresh)
         for execution_id in fresh:
             self._spawn(self._await(execution_id, known))
+        for execution_id in news.nudges:
+            self._spawn(self._look_into(execution_id))
         if known.awaited and not known.ended:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_S):
@@ -199,20 +223,31 @@ class StartLines:
         known.heard_s = now_s + _WAIT_S
         return known
 
-    async def _run(self, start: Start, replica: _Replica | None) -> None:
+    async def _run(self, start: Start) -> None:
         try:
             await self._begin(start)
         finally:
-            if replica is not None:
-                await self._await(start.execution_id, replica)
+            begun = self._beginning.pop(start.execution_id, None)
+            if begun is not None:
+                begun.set()
+
+    async def _until_begun(self, execution_id: str) -> None:
+        begun = self._beginning.get(execution_id)
+        if begun is not None:
+            await begun.wait()
 
     async def _await(self, execution_id: str, replica: _Replica) -> None:
         try:
+            await self._until_begun(execution_id)
             await self._wait_ended(execution_id)
         finally:
             replica.awaited.pop(execution_id, None)
             replica.ended.append(execution_id)
             replica.wake.set()
+
+    async def _look_into(self, execution_id: str) -> None:
+        await self._until_begun(execution_id)
+        await self._nudge(execution_id)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -222,5 +257,5 @@ class StartLines:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            # Whoever looks around finds what is his and was never begun.
-            _log.warning("an execution could not be begun now: %r", task.exception())
+            # Whoever looks around finds what is his and was never begun, and what lies in inboxes.
+            _log.warning("what a replica told cannot be followed now: %r", task.exception())

@@ -35,6 +35,7 @@ from harmonia_actors.runtime.ports import Nodes
 from harmonia_actors.runtime.service.gateway import FilePlace, InstallationGateway
 from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
+from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine, StartLines
 from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
 from harmonia_actors.settings import Settings
 from persistence.blobs import FileBlobs
@@ -157,6 +158,8 @@ class LocalOwner:
     dispatcher: Dispatcher
     leases: LocalLeases
     loops: list[asyncio.Task[None]]
+    lines: StartLines
+    died: asyncio.Event = field(default_factory=asyncio.Event)
 
     def blind(self) -> None:
         """It does not look by itself any more: for tests of what tells it."""
@@ -185,32 +188,44 @@ class _Feed:
 
 @dataclass
 class _Launcher:
-    """Speaks to the one host."""
+    """Speaks to the owners, on the lines that there are in Ray, too."""
 
     installation: LocalInstallation
+    lines: dict[str, StartLine] = field(default_factory=dict)
+
+    def line(self, owner: str) -> StartLine:
+        if owner not in self.lines:
+            self.lines[owner] = StartLine(lambda news: self._exchange(owner, news))
+        return self.lines[owner]
+
+    async def _exchange(self, owner: str, news: News) -> Sequence[str]:
+        known = self.installation.running.get(owner)
+        if known is None:
+            raise LineCut(owner)
+        loop = asyncio.get_running_loop()
+        call = loop.create_task(known.lines.exchange(str(id(self)), news))
+        death = loop.create_task(known.died.wait())
+        await asyncio.wait([call, death], return_when=asyncio.FIRST_COMPLETED)
+        if not call.done():
+            call.cancel()
+            raise LineCut(owner)
+        death.cancel()
+        return call.result()
 
     async def start(
         self, owner: str, execution_id: str, definition: str, fields: Mapping[str, bytes]
     ) -> None:
-        host = self.installation.hosts.get(owner)
-        if host is not None and fields:
-            await host.start(execution_id, definition, fields)
-        elif host is not None:
-            await host.claim(execution_id)
+        self.line(owner).start(Start(execution_id, definition, dict(fields)))
 
     async def wanted(self) -> None:
         for host in list(self.installation.hosts.values()):
             await host.pick_up()
 
     async def nudge(self, owner: str, execution_id: str) -> None:
-        host = self.installation.hosts.get(owner)
-        if host is not None:
-            await host.nudge(execution_id)
+        self.line(owner).nudge(execution_id)
 
     async def wait_ended(self, owner: str, execution_id: str) -> None:
-        host = self.installation.hosts.get(owner)
-        if host is not None:
-            await host.wait_ended(execution_id)
+        await self.line(owner).wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         return self.installation.capacity
@@ -381,7 +396,15 @@ class LocalInstallation:
             self.loop.create_task(host.keep_lease()),
             self.loop.create_task(host.look_around()),
         ]
-        self.running[name] = LocalOwner(host, dispatcher, leases, loops)
+
+        async def begin(start: Start) -> None:
+            if start.fields:
+                await host.start(start.execution_id, start.definition, start.fields)
+            else:
+                await host.claim(start.execution_id)
+
+        lines = StartLines(begin, host.wait_ended, host.nudge)
+        self.running[name] = LocalOwner(host, dispatcher, leases, loops, lines)
         return host
 
     async def _pick_up(self, caller: str) -> None:
@@ -395,6 +418,8 @@ class LocalInstallation:
         """Its process is gone, with all that it knew; what it gave to task actors goes on."""
         owner = self.running.pop(name)
         owner.blind()
+        owner.died.set()
+        await owner.lines.close()
         await owner.dispatcher.close()
         await owner.host.close()
         await asyncio.gather(*owner.loops, return_exceptions=True)

@@ -10,60 +10,18 @@ import pytest
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.resources import ResourceRequest
-from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
+from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.orders import AttemptOrder, QueueKey, Report
+from tests.support.desk import Desk
 from tests.support.scripted_actors import (
-    ManualClock,
     ScriptedActor,
     ScriptedLease,
-    ScriptedLeases,
     order,
     settle,
     until,
 )
 
 SHARED = QueueKey(shared=True)
-
-
-class Desk:
-    """A dispatcher, its leases, and what it told."""
-
-    def __init__(self, limits: DispatchLimits | None = None) -> None:
-        self.leases = ScriptedLeases()
-        self.reports: list[Report] = []
-        self.dispatcher = Dispatcher(
-            leases=self.leases,
-            tell=self.reports.extend,
-            clock=ManualClock(),
-            limits=limits or DispatchLimits(),
-        )
-
-    def told(self) -> list[str]:
-        """Reports as `kind task attempt`."""
-        return [
-            f"{type(r.stimulus).__name__} {r.stimulus.task} {r.stimulus.attempt}"
-            for r in self.reports
-        ]
-
-    def start(self, *orders: AttemptOrder) -> None:
-        self.dispatcher.start(orders)
-
-    async def learn(self, actor: ScriptedActor, seconds: float = 0.001) -> None:
-        """One batch has run, so that it is known how long the action takes."""
-        actor.seconds = seconds
-        self.start(order(900))
-        await until(actor.running)
-        actor.end(900)
-        await until(lambda: "AttemptSucceeded 900 1" in self.told())
-        await settle()
-        self.reports.clear()
-        actor.batches.clear()
-
-    async def __aenter__(self) -> Desk:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.dispatcher.close()
 
 
 @pytest.fixture
@@ -411,9 +369,23 @@ async def test_a_recalled_actor_ends_its_batch_first_and_others_wait(desk: Desk)
     await until(actor.running)
     desk.dispatcher.recall(QueueKey(), 1)
     assert desk.leases.released == []
+    desk.clock.at_ms += DispatchLimits().turn_ms
     actor.end(1)
     await until(lambda: desk.leases.released == [actor.name])
     await until(lambda: actor.running() == [2])
+
+
+async def test_a_recalled_actor_is_kept_for_its_turn_as_long_as_there_is_work(desk: Desk) -> None:
+    actor = desk.leases.add()
+    desk.start(*orders(1, 2))
+    await until(actor.running)
+    desk.dispatcher.recall(QueueKey(), 1)
+    desk.clock.at_ms += DispatchLimits().turn_ms - 1
+    actor.end(1)
+    await until(lambda: actor.running() == [2])
+    assert desk.leases.released == []
+    actor.end(2)
+    await until(lambda: actor.name in desk.leases.released)
 
 
 async def test_forgetting_an_execution_drops_what_waits_only(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harmonia_actors.runtime import start_lines
-from harmonia_actors.runtime.start_lines import LineCut, Start, StartLine, StartLines
+from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine, StartLines
 from tests.support.scripted_actors import settle, until
 
 
@@ -20,15 +20,23 @@ class Owner:
     def __init__(self) -> None:
         self.begun: list[Start] = []
         self.ends: dict[str, asyncio.Event] = {}
-        self.lines = StartLines(self._begin, self._wait_ended)
+        self.lines = StartLines(self._begin, self._wait_ended, self._nudge)
         self.calls: list[tuple[list[str], list[str]]] = []
+        self.heard: list[str] = []
+        self.may_begin = asyncio.Event()
+        self.may_begin.set()
         self.under_way = 0
         self.is_gone = False
 
     async def _begin(self, start: Start) -> None:
         if start.execution_id.startswith("bad"):
             raise ValueError("it cannot be begun")
+        await self.may_begin.wait()
         self.begun.append(start)
+        self.heard.append(f"start {start.execution_id}")
+
+    async def _nudge(self, execution_id: str) -> None:
+        self.heard.append(f"nudge {execution_id}")
 
     async def _wait_ended(self, execution_id: str) -> None:
         await self.end_of(execution_id).wait()
@@ -39,14 +47,14 @@ class Owner:
     def line(self, replica: str = "r") -> StartLine:
         """A replica's end."""
 
-        async def exchange(starts: Sequence[Start], awaited: Sequence[str]) -> Sequence[str]:
-            self.calls.append(([start.execution_id for start in starts], list(awaited)))
+        async def exchange(news: News) -> Sequence[str]:
+            self.calls.append(([start.execution_id for start in news.starts], list(news.awaited)))
             self.under_way += 1
             try:
                 await asyncio.sleep(0)
                 if self.is_gone:
                     raise LineCut("gone")
-                return await self.lines.exchange(replica, starts, awaited)
+                return await self.lines.exchange(replica, news)
             finally:
                 self.under_way -= 1
 
@@ -107,6 +115,23 @@ async def test_starts_that_come_while_calls_are_under_way_go_together(owner: Own
     await asyncio.gather(*waits)
     assert len(owner.calls) <= 5
     await until(lambda: line.is_idle)
+
+
+async def test_a_nudge_never_overtakes_the_start(owner: Owner) -> None:
+    line = owner.line()
+    owner.may_begin.clear()
+    line.start(start("e"))
+    line.nudge("e")
+    line.nudge("e")
+    await settle()
+    line.nudge("e")
+    line.nudge("other")
+    await settle()
+    assert owner.heard == ["nudge other"]
+    owner.may_begin.set()
+    await until(lambda: line.is_idle)
+    await until(lambda: len(owner.heard) == 4)
+    assert owner.heard[1:] == ["start e", "nudge e", "nudge e"]
 
 
 async def test_what_ends_while_others_are_started_is_heard_of(owner: Owner) -> None:
@@ -200,53 +225,66 @@ async def test_a_replica_that_is_no_more_is_forgotten(
     monkeypatch.setattr(start_lines, "_WAIT_S", 0.0)
     monkeypatch.setattr(start_lines, "_IDLE_S", -1.0)
     for number in range(10):
-        await owner.lines.exchange(f"replica-{number}", [], [f"e{number}"])
+        await owner.lines.exchange(f"replica-{number}", News(awaited=[f"e{number}"]))
     assert len(owner.lines._replicas) == 1
+
+
+class Crowd:
+    """Clients of two replicas."""
+
+    def __init__(self, owner: Owner, choose: random.Random) -> None:
+        self.owner = owner
+        self.choose = choose
+        self.lines = [owner.line("one"), owner.line("other")]
+        self.ended: set[str] = set()
+        self.waits: list[tuple[str, asyncio.Task[None]]] = []
+
+    def step(self, fresh: str) -> None:
+        """One thing happens."""
+        step = self.choose.randrange(6)
+        if step < 2 or not self.waits:
+            self.come(fresh, begins=True)
+        elif step == 2:
+            self.come(self.choose.choice(self.waits)[0], begins=False)
+        elif step == 3:
+            self.end(self.choose.choice(self.waits)[0])
+        elif step == 4:
+            self.choose.choice(self.waits)[1].cancel()
+        else:
+            self.owner.is_gone = self.choose.random() < 0.3
+
+    def come(self, name: str, *, begins: bool) -> None:
+        waiting = self.wait(self.choose.choice(self.lines), name, begins=begins)
+        self.waits.append((name, asyncio.create_task(waiting)))
+
+    def end(self, name: str) -> None:
+        self.ended.add(name)
+        self.owner.end_of(name).set()
+
+    async def wait(self, line: StartLine, name: str, *, begins: bool) -> None:
+        if begins:
+            line.start(start(name))
+        while True:
+            await line.wait_ended(name)
+            if name in self.ended:
+                return
+            # The line was cut: he looks into the store, and comes again.
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("seed", range(30))
 async def test_whatever_comes_when_everybody_hears_of_his_end(owner: Owner, seed: int) -> None:
     """Starts, ends, cuts and those who leave, in any order: who stays is told, and only then."""
-    choose = random.Random(seed)
-    lines = [owner.line("one"), owner.line("other")]
-    ended: set[str] = set()
-    waits: list[tuple[str, asyncio.Task[None]]] = []
-
-    async def wait(line: StartLine, name: str, *, begins: bool) -> None:
-        if begins:
-            line.start(start(name))
-        while True:
-            await line.wait_ended(name)
-            if name in ended:
-                return
-            # The line was cut: he looks into the store, and comes again.
-            await asyncio.sleep(0)
-
+    crowd = Crowd(owner, random.Random(seed))
     for step in range(200):
-        match choose.randrange(6):
-            case 0 | 1:
-                name = f"e{step}"
-                one = wait(choose.choice(lines), name, begins=True)
-                waits.append((name, asyncio.create_task(one)))
-            case 2 if waits:
-                name, _ = choose.choice(waits)
-                again = wait(choose.choice(lines), name, begins=False)
-                waits.append((name, asyncio.create_task(again)))
-            case 3 if waits:
-                name, _ = choose.choice(waits)
-                ended.add(name)
-                owner.end_of(name).set()
-            case 4 if waits:
-                choose.choice(waits)[1].cancel()
-            case 5:
-                owner.is_gone = choose.random() < 0.3
-        for _ in range(choose.randrange(4)):
+        crowd.step(f"e{step}")
+        for _ in range(crowd.choose.randrange(4)):
             await asyncio.sleep(0)
     owner.is_gone = False
-    for name, _ in waits:
-        ended.add(name)
-        owner.end_of(name).set()
+    for name, _ in crowd.waits:
+        crowd.end(name)
+    tasks = [task for _, task in crowd.waits]
     async with asyncio.timeout(20):
-        await asyncio.gather(*(task for _, task in waits), return_exceptions=True)
-    assert all(task.cancelled() or task.exception() is None for _, task in waits)
-    await until(lambda: all(line.is_idle for line in lines))
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() or task.exception() is None for task in tasks)
+    await until(lambda: all(line.is_idle for line in crowd.lines))

@@ -1,0 +1,58 @@
+"""A dispatcher among actors and leases that do what the test says."""
+
+from __future__ import annotations
+
+from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
+from harmonia_actors.runtime.orders import AttemptOrder, Report
+from tests.support.scripted_actors import (
+    ManualClock,
+    ScriptedActor,
+    ScriptedLeases,
+    order,
+    settle,
+    until,
+)
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """A dispatcher, its leases, and what it told."""
+
+    def __init__(self, limits: DispatchLimits | None = None) -> None:
+        self.leases = ScriptedLeases()
+        self.clock = ManualClock()
+        self.reports: list[Report] = []
+        self.dispatcher = Dispatcher(
+            leases=self.leases,
+            tell=self.reports.extend,
+            clock=self.clock,
+            limits=limits or DispatchLimits(),
+        )
+
+    def told(self) -> list[str]:
+        """Reports as `kind task attempt`."""
+        return [
+            f"{type(r.stimulus).__name__} {r.stimulus.task} {r.stimulus.attempt}"
+            for r in self.reports
+        ]
+
+    def start(self, *orders: AttemptOrder) -> None:
+        self.dispatcher.start(orders)
+
+    async def learn(self, actor: ScriptedActor, seconds: float = 0.001) -> None:
+        """One batch has run, so that it is known how long the action takes."""
+        actor.seconds = seconds
+        self.start(order(900))
+        await until(actor.running)
+        actor.end(900)
+        await until(lambda: "AttemptSucceeded 900 1" in self.told())
+        await settle()
+        self.reports.clear()
+        actor.batches.clear()
+
+    async def __aenter__(self) -> Desk:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.dispatcher.close()
