@@ -128,7 +128,7 @@ class RayLauncher:
             try:
                 actor = await owner.get()
                 ended: Sequence[str] = await actor.exchange.remote(self._replica, news)
-            except (RayError, ValueError) as error:
+            except (RayError, OSError, ValueError) as error:
                 owner.forget()
                 raise LineCut(str(error)) from error
             return ended

@@ -27,6 +27,8 @@ _AGAIN_S = 0.2
 _KILL_WAIT_S = 1.0
 #: A broadcaster that nobody follows is told so often all the same.
 _UNWANTED_S = 10.0
+#: What a call ends with, or the search for whom to call, while an actor cannot be reached.
+_OUT_OF_REACH = (RayError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class RayTaskActor:
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await method.remote(*arguments)
-        except RayError as error:
+        except (RayError, OSError) as error:
             # Also an actor that ran out of memory, or whose answer cannot be had: whoever hears of
             # its death ends what may still live of it.
             raise TaskActorDied(f"its task actor died: {_first_line(error)}") from error
@@ -105,9 +107,11 @@ class ActorRef:
 class RayLeases:
     """Leases from the pool actor; patient while it is being restarted."""
 
-    def __init__(self, pool: ActorRef, holder: str) -> None:
+    def __init__(self, pool: ActorRef, holder: str, *, again_s: float = _AGAIN_S) -> None:
+        """`again_s` is the wait before the pool is asked again, at first."""
         self._pool = pool
         self._holder = holder
+        self._again_s = again_s
         self._requests = itertools.count(1)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -126,10 +130,10 @@ class RayLeases:
             try:
                 pool = await self._pool.get()
                 granted, reason = await pool.acquire.remote(self._holder, key, want, request)
-            except (RayError, ValueError) as error:
+            except _OUT_OF_REACH as error:
                 _log.warning("the task pool does not answer: %s", _first_line(error))
                 self._pool.forget()
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(self._again_s)
                 continue
             if reason:
                 raise Unplaceable(reason)
@@ -153,12 +157,17 @@ class RayLeases:
         task.add_done_callback(self._background.discard)
 
     async def _tell_patiently(self, call: Callable[[Any], Any]) -> None:
-        for _ in range(50):
+        # For as long as it takes: what the pool does not hear of, it keeps for us until we die.
+        is_told = False
+        while True:
             try:
                 await call(await self._pool.get())
-            except (RayError, ValueError):
+            except _OUT_OF_REACH as error:
+                if not is_told:
+                    _log.warning("the task pool has to be told again: %s", _first_line(error))
+                is_told = True
                 self._pool.forget()
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(self._again_s)
             else:
                 return
 
@@ -228,7 +237,7 @@ class RaySink:
                 if not await broadcaster.publish.remote(batches, untold):
                     self._is_unwanted = True
                     await broadcaster.wanted.remote(_UNWANTED_S)
-            except (RayError, ValueError) as error:
+            except _OUT_OF_REACH as error:
                 # Subscribers will find what was lost in the log.
                 _log.warning("the broadcaster does not answer: %s", _first_line(error))
                 self._broadcaster.forget()

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _WANT_MAX = 256
 #: Attempts told to be waiting, at most, per queue.
 _TOLD_WAITING_MAX = 100
+#: Pause after a request for task actors that failed.
+_AGAIN_S = 0.2
 
 
 class Dispatcher:
@@ -335,11 +337,16 @@ class Dispatcher:
 
     async def _acquire(self, queue: AttemptQueue) -> None:
         notice = asyncio.get_running_loop().create_task(self._say_who_waits(queue))
+        leases: Sequence[Lease] = ()
         try:
             leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
         except Unplaceable as error:
             self._refuse_all(queue, str(error))
             return
+        except Exception:
+            # Without another try, what waits here would wait until something else comes.
+            _log.exception("task actors could not be asked for")
+            await asyncio.sleep(_AGAIN_S)
         finally:
             notice.cancel()
             queue.acquiring = False

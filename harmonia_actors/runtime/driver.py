@@ -214,6 +214,9 @@ class ExecutionDriver:
             for timer in (self._timer, self._lines_due):
                 if timer is not None:
                     timer.cancel()
+            if count := self.execution.stale_reports:
+                # Late, doubled or forged: of attempts that are not, or not any more, the current.
+                _log.info("execution %s: %d reports did not count", self.execution_id, count)
             self.close()
 
     def close(self) -> None:

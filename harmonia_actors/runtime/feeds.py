@@ -55,13 +55,14 @@ class FeedReader:
         self._feed = feed
         self._take = take
         self._missed = missed
-        self._followed: set[str] = set()
+        #: In the order in which they came: what follows must not depend on hashes.
+        self._followed: dict[str, None] = {}
         self._pulling: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def follow(self, execution_id: str) -> None:
         """Returns when the broadcaster sends its events, or cannot be told so now."""
-        self._followed.add(execution_id)
+        self._followed[execution_id] = None
         try:
             await self._feed.follow([execution_id])
         except (FeedGone, UnknownReader):
@@ -77,7 +78,7 @@ class FeedReader:
 
     def unfollow(self, execution_id: str) -> None:
         """Nobody here wants its events any more."""
-        self._followed.discard(execution_id)
+        self._followed.pop(execution_id, None)
         leaving = asyncio.get_running_loop().create_task(self._unfollow(execution_id))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)

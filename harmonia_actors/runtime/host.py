@@ -118,6 +118,8 @@ class ExecutionHost:
     _background: set[asyncio.Task[None]] = field(default_factory=set)
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
+    #: Whether it was asked to take what waits since it last asked the store for it.
+    _asked_to_pick: bool = False
     _untold: set[str] = field(default_factory=set)
     #: Executions of this owner that this version of Harmonia cannot read.
     _set_aside: set[str] = field(default_factory=set)
@@ -184,6 +186,7 @@ class ExecutionHost:
 
     async def pick_up(self) -> int:
         """Take executions that wait for an owner, as many as this one may. Returns how many."""
+        self._asked_to_pick = True
         if self._picking:
             return 0
         self._picking = True
@@ -192,8 +195,12 @@ class ExecutionHost:
         try:
             while self.load + len(taken) < self.limits.executions_max:
                 owners_max = self.limits.owners_max
+                self._asked_to_pick = False
                 loaded = await self.store.claim_next(self.owner, owners_max=owners_max)
                 if loaded is None:
+                    if self._asked_to_pick:
+                        # The answer may be older than what this one was told of.
+                        continue
                     break
                 count += 1
                 taken.add(asyncio.get_running_loop().create_task(self._drive_quietly(loaded)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.ports import Lease, LeaseSource, Unplaceable
 
 __all__ = ["AnyNode", "WorkspaceNodes"]
+
+_log = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
 #: Looks for the node of an actor that has started. Should it be gone by then, another is asked for.
@@ -59,17 +62,20 @@ class WorkspaceNodes:
         shared: bool = False,
         per_node: bool = False,
         again_s: float = 0.5,
+        every_s: float = _EVERY_S,
     ) -> None:
         """`read` gives the capacity, or None if it cannot be had now; `shared`: as AnyNode.
 
         `per_node`: nodes with one address have directories of their own, so that none can stand in
-        for another. `again_s` is the time between two looks while something waits.
+        for another. `again_s` is the time between two looks while something waits, `every_s` that
+        at all times.
         """
         self._leases = leases
         self._read = read
         self._shared = shared
         self._per_node = per_node
         self._again_s = again_s
+        self._every_s = every_s
         self._capacity = Capacity(complete=False)
         self._changed = asyncio.Condition()
 
@@ -118,8 +124,12 @@ class WorkspaceNodes:
     async def watch(self) -> None:
         """Look again and again, for ever."""
         while True:
-            await asyncio.sleep(_EVERY_S)
-            await self.look()
+            await asyncio.sleep(self._every_s)
+            try:
+                await self.look()
+            except Exception:
+                # Without this loop whatever is chosen from here on may be gone.
+                _log.exception("a look at the nodes failed")
 
     async def look(self) -> None:
         """Read what the cluster has now; while that cannot be had, what was known counts."""

@@ -42,5 +42,11 @@ class Rounds(Generic[_Q, _A]):
                     answer.set_result(await self._ask_all(questions))
                 except Exception as error:
                     answer.set_exception(error)
+                except asyncio.CancelledError:
+                    # Those who wait are not to end by it, nor to wait for ever.
+                    answer.set_exception(RuntimeError("the round was broken off"))
+                    this = asyncio.current_task()
+                    if this is not None and this.cancelling():
+                        raise
         finally:
             self._running = None

@@ -237,9 +237,12 @@ class Supervision:
             await ask(actor.watch, self._times.patience, what)
         except Gone as error:
             _log.warning("%s has died: %s", what, error)
-            # Whoever was aboard may have been its death, unless the whole machine went.
-            with contextlib.suppress(Silent):
+            try:
+                # Whoever was aboard may have been its death, unless the whole machine went.
                 blame = not await actor.has_lost_its_node()
+            except Exception as why:
+                # It is dead all the same, and nobody else frees what it had.
+                _log.warning("whether %s has lost its node is not known: %r", what, why)
         except Silent as error:
             _log.warning("%s cannot be reached and is ended: %s", what, error)
             await self._end(actor, name)

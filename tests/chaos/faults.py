@@ -36,6 +36,8 @@ class Faults:
         self.landed_s = 0.0
         #: Execution actors that were stopped past their lease, since when: each must end itself.
         self.stopped_owners: dict[psutil.Process, float] = {}
+        #: Those of them that woke, and so could have done harm; others went with all of Ray.
+        self.woken: list[psutil.Process] = []
         #: From when until when the store stood still for long.
         self._store_away: list[tuple[float, float]] = []
         self._random = random
@@ -97,9 +99,9 @@ class Faults:
 
     def stop(self, processes: Sequence[psutil.Process], seconds: float) -> bool:
         """Let one stand still for a while."""
-        if not processes:
-            return False
-        process = self._random.choice(processes)
+        return bool(processes) and self._stop(self._random.choice(processes), seconds)
+
+    def _stop(self, process: psutil.Process, seconds: float) -> bool:
         self._stopped.append(process)
         has_landed = self._send([process], signal.SIGSTOP)
         timer = threading.Timer(seconds, self._resume, (process,))
@@ -110,12 +112,12 @@ class Faults:
 
     def stop_owner(self) -> bool:
         found = self.actors("ExecutionActor")
-        before = len(self._stopped)
         # Somebody must be left to go on: with all of them still, nothing would be tried at all.
-        if len(found) < 2 or not self.stop(found, _STOP_S):
+        if len(found) < 2:
             return False
-        self.stopped_owners |= dict.fromkeys(self._stopped[before:], time.time())
-        return True
+        owner = self._random.choice(found)
+        self.stopped_owners[owner] = time.time()
+        return self._stop(owner, _STOP_S)
 
     def stop_store(self, seconds: float = 0.0) -> bool:
         seconds = seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX)
@@ -164,9 +166,11 @@ class Faults:
         return reached > 0
 
     def _resume(self, process: psutil.Process) -> None:
-        _resume(process)
         if process not in self.stopped_owners:
             self._stopped.remove(process)
+        elif runs(process) and self._could_be_succeeded(self.stopped_owners[process]):
+            self.woken.append(process)
+        _resume(process)
 
     def _boot(self) -> None:
         service = self.service

@@ -14,7 +14,7 @@ import httpx
 from tests.chaos.work import Accepted
 from tests.support.running import FINAL, RunningService
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judgement", "judge", "strangers", "wrong_with"]
 
 
 @dataclass
@@ -44,10 +44,11 @@ def judge(
             found.wrong.append(f"{one.execution_id} does not end")
             continue
         found.statuses[status["status"]] += 1
-        found.wrong += _faults_of(one, status, begun, ended)
+        found.wrong += wrong_with(one, status, begun, ended)
         audit = service.api.get(f"/executions/{one.execution_id}/audit").json()
         found.audited_events += audit["events"]
         found.wrong += [f"{one.execution_id}: {v}" for v in audit["violations"]]
+    found.wrong += strangers(accepted, begun)
     found.tasks = len({task for task, _ in begun})
     found.attempts = sum(begun.values())
     found.rerun = _rerun(accepted, begun)
@@ -84,7 +85,7 @@ def _read(journal: Path) -> tuple[Attempts, Attempts]:
     return begun, ended
 
 
-def _faults_of(
+def wrong_with(
     one: Accepted, status: dict[str, Any], begun: Attempts, ended: Attempts
 ) -> list[str]:
     """What is wrong with one that has ended."""
@@ -104,6 +105,13 @@ def _faults_of(
                 f"but began {begun[recorded]} times and ended {ended[recorded]} times"
             )
     return wrong
+
+
+def strangers(accepted: Sequence[Accepted], begun: Attempts) -> list[str]:
+    """Executions that have run and that nobody was told of: a request made more than one."""
+    known = {one.execution_id for one in accepted}
+    ran = {task.partition("/")[0] for task, _ in begun}
+    return [f"{name} has run, and is no answer to anybody" for name in sorted(ran - known)]
 
 
 def _rerun(accepted: Sequence[Accepted], begun: Attempts) -> int:

@@ -126,6 +126,11 @@ class _Load:
         for one in running:
             one.result()
 
+    def counted(self) -> tuple[Counter[str], Counter[str]]:
+        """Answers and events until now; others go on counting."""
+        with self._lock:
+            return self.answers.copy(), self.events.copy()
+
     def _start(self, body: dict[str, Any]) -> None:
         with self.service.client(self.service.key) as api:
             answer = ""
@@ -201,15 +206,16 @@ def _take(service: RunningService, given: argparse.Namespace, load: _Load) -> _T
     _say(f"{given.warm:g} s of work")
     taken.looks(service, given.warm, [])
     taken.looks(service, 3 * _SAMPLE_S, taken.before)
-    answers, events = load.answers.copy(), load.events.copy()
+    answers, events = load.counted()
     _say(f"until then: answers {dict(answers)}, events {dict(events)}")
     assert Faults(service, Random(1), SETTINGS).stop_store(given.seconds)
     # Nothing more comes to what the store itself has.
     taken.before.append(taken.look(service))
     # A look may take a moment; none that counts for the outage comes after it.
     taken.looks(service, given.seconds - _SAMPLE_S, taken.away)
-    load.answers_away = load.answers - answers
-    told, heard = dict(load.answers_away), dict(load.events - events)
+    answers_by_now, events_by_now = load.counted()
+    load.answers_away = answers_by_now - answers
+    told, heard = dict(load.answers_away), dict(events_by_now - events)
     _say(f"while the store was away: answers {told}, events {heard}")
     until(service.is_ready, 60, "a service that is ready")
     taken.looks(service, given.warm, taken.after)

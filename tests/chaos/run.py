@@ -33,6 +33,7 @@ SETTINGS = {
     "HARMONIA_LOST_ATTEMPTS_MAX": "1000",
     "HARMONIA_QUARANTINE_CRASHES": "1000",
 }
+_STOPPED = "execution actor stopped"
 _COMPLETED_SHARE = 0.8
 _READY_S = 180.0
 _END_S = 300.0
@@ -91,6 +92,7 @@ def _run(directory: Path, random: Random, given: argparse.Namespace) -> int:
         with Starter(service, random, journal, threads=6, most=given.executions) as starter:
             while time.monotonic() - begun_s < given.seconds and starter.goes_on:
                 cause_chaos(faults, kinds, random, given.every, starter)
+            _let_one_wake(faults)
         _say(f"{len(starter.accepted)} executions accepted; no more faults")
         faults.over()
         found = judge(service, starter.accepted, journal, patience_s=_END_S)
@@ -99,11 +101,21 @@ def _run(directory: Path, random: Random, given: argparse.Namespace) -> int:
         f"{dict(sorted(faults.landed.items()))}\n"
         f"{found.executions} executions ({dict(found.statuses)}), {found.tasks} tasks, "
         f"{found.attempts} attempts, of which {found.rerun} were run again after a loss\n"
-        f"{found.audited_events} events audited; {starter.sent_again} requests sent again"
+        f"{found.audited_events} events audited; {starter.sent_again} requests sent again; "
+        f"{len(faults.woken)} stopped execution actors woke, and ended"
     )
     missing = shortfalls(found, faults.landed, kinds)
+    if not faults.woken:
+        missing.append("every execution actor that was stopped went with all of Ray: none woke")
     print(*(found.wrong or missing or ["every execution is exactly right"]), sep="\n")
     return 1 if found.wrong or missing else 0
+
+
+def _let_one_wake(faults: Faults) -> None:
+    """One is stopped and wakes, with nothing else between: what ends all of Ray would end it."""
+    faults.over()
+    until(partial(faults.land, _STOPPED), _READY_S, f"something that '{_STOPPED}' can hit")
+    faults.over()
 
 
 def _say(text: str) -> None:

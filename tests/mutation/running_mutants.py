@@ -204,6 +204,23 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",
     ),
     mutant(
+        "orphans, told of",
+        "what comes to wait while an owner is told that nothing does is not missed",
+        _HOST,
+        "                    if self._asked_to_pick:\n",
+        "                    if False:\n",
+        f"{_UNIT}/test_picking_up.py::test_what_comes_to_wait_while_an_owner_looks_is_not_missed",
+    ),
+    mutant(
+        "asked again, task actors",
+        "what waits for task actors is asked for again if that failed",
+        "harmonia_actors/runtime/dispatch.py",
+        "        except Exception:\n            # Without another try,",
+        "        except ZeroDivisionError:\n            # Without another try,",
+        f"{_UNIT}/test_dispatch_errors.py"
+        "::test_what_waits_is_asked_for_again_whatever_a_request_ends_with",
+    ),
+    mutant(
         "slept, host",
         "an owner that slept finds its lease gone, and ends",
         _HOST,

@@ -151,7 +151,7 @@ class Chaos:
         victim = self._one_of(victims)
         if victim is None:
             return False
-        victim.ahead_ms += int(self._faults.between(0, _JUMP_MS))
+        victim.ahead_ms += int(self._faults.between(-_JUMP_MS, _JUMP_MS))
         return True
 
     def _take_store_away(self) -> bool:

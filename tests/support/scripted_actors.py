@@ -227,6 +227,8 @@ class ScriptedLeases:
     released: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     refusal: str = ""
+    #: What the next requests end with.
+    errors: list[Exception] = field(default_factory=list)
     _free: list[ScriptedLease] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -243,6 +245,8 @@ class ScriptedLeases:
 
     async def acquire(self, key: QueueKey, want: int) -> Sequence[ScriptedLease]:
         self.asked.append((key, want))
+        if self.errors:
+            raise self.errors.pop(0)
         while not self._free:
             if self.refusal:
                 raise Unplaceable(self.refusal)

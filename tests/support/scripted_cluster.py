@@ -161,6 +161,8 @@ class ScriptedOwner(ScriptedLife):
         self.picks = 0
         self.kills = 0
         self.node_is_lost = False
+        #: What the question whether its node is lost ends with.
+        self.node_error: Exception | None = None
         #: What is called before the process is ended.
         self.before_kill: Callable[[], Awaitable[None]] | None = None
 
@@ -187,6 +189,8 @@ class ScriptedOwner(ScriptedLife):
         await self.die()
 
     async def has_lost_its_node(self) -> bool:
+        if self.node_error is not None:
+            raise self.node_error
         return self.node_is_lost
 
 

@@ -12,7 +12,6 @@ import signal
 import socket
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -186,6 +185,9 @@ class Watchdog:
                     f"the end of its log:\n{log_tail(self._data_dir)}",
                     f"The whole log: {log_path(self._data_dir)}",
                 )
+            # Ray's driver would notice late, and be silent until then.
+            if ended := self._ended_heads():
+                raise _start_without(ended[0], self._data_dir)
             if time.monotonic() - heard_s > self._plan.settings.up_start_s_max:
                 raise _StartFailed(
                     "nothing has happened for "
@@ -203,8 +205,10 @@ class Watchdog:
                 self._show(report)
             case reports.HeadProcesses(pids):
                 for name, pid in pids.items():
-                    with suppress(psutil.Error):
+                    try:
                         self._head[name] = psutil.Process(pid)
+                    except psutil.Error as error:
+                        raise _start_without(name, self._data_dir) from error
             case reports.Failed(message, way_out, again):
                 log = f"The log: {log_path(self._data_dir)}"
                 raise (_StartFailed if again else CommandFailed)(message, way_out or log)
@@ -278,12 +282,14 @@ class Watchdog:
         """What is wrong with Ray or the service that only a restart can mend; "" if nothing."""
         if self._child is not None and self._child.exit_code is not None:
             return f"the Ray process ended (exit code {self._child.exit_code})"
-        for name, process in self._head.items():
-            if not runs(process):
-                return f"Ray's {name} ended"
+        if ended := self._ended_heads():
+            return f"Ray's {ended[0]} ended"
         if self._health.unanswered_s > self._plan.settings.up_unanswered_s_max:
             return f"the service has not answered for {self._health.unanswered_s:.0f} s"
         return ""
+
+    def _ended_heads(self) -> list[str]:
+        return [name for name, process in self._head.items() if not runs(process)]
 
     def _restart_ray(self, trouble: str) -> None:
         """Start it again until it serves, as often as it may be."""
@@ -382,6 +388,13 @@ class _Health:
         lasted_s = time.monotonic() - self._answered_s
         self.reset()
         return f"the service answers again, after {lasted_s:.0f} s" if failed_before else ""
+
+
+def _start_without(name: str, data_dir: Path) -> _StartFailed:
+    return _StartFailed(
+        f"Ray's {name} ended while the service started; the end of the log:\n{log_tail(data_dir)}",
+        f"The whole log: {log_path(data_dir)}",
+    )
 
 
 def _first_line(error: CommandFailed) -> str:

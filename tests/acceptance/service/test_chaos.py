@@ -28,7 +28,7 @@ def test_executions_come_out_exactly_right_whatever_dies(
     journal.touch()
     faults = Faults(service, random, {})
     with Starter(service, random, journal, threads=2, most=_EXECUTIONS_MAX) as starter:
-        # It stands still all the while, and wakes up when everything has changed.
+        # It stands still all the while, until all of Ray goes: `test_deaths` has one that wakes.
         assert faults.land(_STOPPED)
         cause_chaos(faults, _KINDS, random, 1.0, starter)
         assert faults.land(_ALL_OF_RAY)

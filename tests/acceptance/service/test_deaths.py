@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harmonia_actors.runtime.shards import shard_of
+from harmonia_serve.cli.installation.processes import runs
 from tests.acceptance.service.conftest import BROADCASTERS
 from tests.support.running import RunningService, until
 
@@ -118,6 +119,13 @@ def actors(service: RunningService, kind: str) -> list[psutil.Process]:
     return found
 
 
+def starting(service: RunningService) -> int | None:
+    """How many execution actors are starting; None if that is not known."""
+    pools = service.api.get("/health").json().get("pools", {})
+    found: int | None = pools.get("execution_actors_starting")
+    return found
+
+
 def kill(processes: list[psutil.Process]) -> None:
     """SIGKILL to each, at once; there must be one."""
     assert processes
@@ -155,6 +163,34 @@ def test_running_attempts_are_adopted_by_new_owners(
     assert [flight.runner() for flight in flights] == runners
     for flight in [*flights, later]:
         flight.land(attempt=1)
+
+
+def test_an_owner_that_wakes_after_it_was_succeeded_changes_nothing_and_ends(
+    service: RunningService, fly: Any
+) -> None:
+    """As after kill -STOP: it still believes that it has everything, and everything has gone on."""
+    flights = [fly("hold"), fly("hold_async"), fly("hold_async")]
+    runners = [flight.runner() for flight in flights]
+    # One that is stopped while it starts is no owner yet, and just goes on when it wakes.
+    until(lambda: starting(service) == 0, 60, "no execution actor starting")
+    # One goes on, and can take over at once; no two of the flights need be with it.
+    asleep = actors(service, "ExecutionActor")[1:]
+    assert asleep
+    for owner in asleep:
+        owner.suspend()
+    try:
+        # The first time may be what was on its way to the store when its owner was stopped.
+        for flight in [*flights, *flights]:
+            flight.wait_heard()
+    finally:
+        for owner in asleep:
+            owner.resume()
+    until(lambda: not any(map(runs, asleep)), 60, "the end of those that woke")
+    assert [flight.runner() for flight in flights] == runners
+    for flight in flights:
+        flight.land(attempt=1)
+        audit = service.api.get(f"/executions/{flight.execution_id}/audit").json()
+        assert audit["violations"] == []
 
 
 def test_an_attempt_whose_process_is_killed_is_started_again(

@@ -41,6 +41,8 @@ class PoolRef:
         self.host = host
         self.calls: list[str] = []
         self.errors: dict[str, list[Exception]] = {}
+        #: As `errors`, but the calls never come to it.
+        self.deaf: dict[str, list[Exception]] = {}
 
     async def get(self) -> PoolRef:
         return self
@@ -53,6 +55,8 @@ class PoolRef:
 
     async def called(self, name: str, *arguments: Any) -> Any:
         self.calls.append(name)
+        if self.deaf.get(name):
+            raise self.deaf[name].pop(0)
         answer = asyncio.ensure_future(getattr(self.host, name)(*arguments))
         if self.errors.get(name):
             raise self.errors[name].pop(0)
@@ -68,7 +72,7 @@ class World:
         self.host = PoolHost(self.cluster, sizes, ManualClock(), times)
         self.pool = PoolRef(self.host)
         ref: Any = self.pool
-        self.leases = RayLeases(ref, "x")
+        self.leases = RayLeases(ref, "x", again_s=0.001)
 
     async def counts(self, name: str) -> int:
         return (await self.host.counts())[name]
@@ -124,6 +128,20 @@ async def test_what_was_granted_to_who_has_left_is_given_back(world: World) -> N
     waiting.cancel()
     await world.until_counts("leased", 0)
     assert world.pool.calls.count("acquire") <= 2
+
+
+async def test_an_actor_is_given_back_however_long_the_pool_is_out_of_reach(world: World) -> None:
+    """Nobody else would: its holder lives, and the pool believes that he still has it."""
+    waiting = asyncio.ensure_future(world.leases.acquire(GPU, 1))
+    await until(world.gpu_actors)
+    (name,) = world.gpu_actors()
+    await world.cluster.created[name].start("late")
+    leases = await waiting
+    away = [ActorUnavailableError("away", None), OSError("a broken line"), ValueError("no name")]
+    world.pool.deaf["release"] = away * 40
+    world.leases.release(leases)
+    await world.until_counts("leased", 0)
+    assert world.pool.calls.count("release") == 121
 
 
 async def test_a_node_is_wanted_of_the_pool_as_long_as_somebody_waits(world: World) -> None:

@@ -3,8 +3,9 @@
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
 as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
 ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load; in those
-that STAND_IN_ENDS_STORE names the store ends, and it waits for it as actors do. Told to take down a
-Harmonia on a cluster, it writes down which.
+that STAND_IN_ENDS_STORE names the store ends, and it waits for it as actors do. In those that
+STAND_IN_LOSES_RAYLET names its raylet ends, before it is told of or afterwards, and it does not
+notice. Told to take down a Harmonia on a cluster, it writes down which.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def await_store_anew(url: str) -> None:
             return
 
 
+def lose(raylet: subprocess.Popen[bytes]) -> None:
+    raylet.kill()
+    raylet.wait()
+
+
 def main() -> None:
     report = reports.ReportWriter(int(sys.argv[1]))
     order = json.loads(sys.stdin.buffer.readline())
@@ -63,10 +69,16 @@ def main() -> None:
     raylet = subprocess.Popen(
         [sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL
     )
-    report(reports.HeadProcesses({"raylet": raylet.pid}))
     tries = settings.data_dir / "tries"
     number = len(tries.read_text()) if tries.exists() else 0
     tries.write_text("x" * (number + 1))
+    when, _, start = os.environ.get("STAND_IN_LOSES_RAYLET", "").partition(" ")
+    if (when, start) == ("before", str(number)):
+        lose(raylet)
+    report(reports.HeadProcesses({"raylet": raylet.pid}))
+    if start == str(number):
+        lose(raylet)
+        signal.pause()
     if str(number) in os.environ.get("STAND_IN_FAILS", "").split(","):
         report(reports.Failed("the current node timed out during startup", again=True))
         sys.exit(1)

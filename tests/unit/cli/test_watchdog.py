@@ -206,6 +206,24 @@ def test_a_store_that_dies_while_ray_starts_comes_back_at_once(data_dir: Path, s
     assert up.wait() == 0
 
 
+@pytest.mark.parametrize("start", ["0", "1"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_raylet_that_dies_while_ray_starts_is_not_waited_for(
+    data_dir: Path, when: str, start: str
+) -> None:
+    """Ray's driver may take minutes to notice, and says nothing meanwhile."""
+    up = Up(data_dir, STAND_IN_LOSES_RAYLET=f"{when} {start}")
+    if start == "1":
+        up.until_ready()
+        raylet = next(process for process in marked(data_dir) if process.cmdline()[1] == "-c")
+        raylet.kill()
+    up.until_ready(times=int(start) + 1)
+    assert any("raylet ended while" in note["text"] for note in up.all("Note"))
+    assert len(marked(data_dir)) == 2, "nothing is left of the start that failed"
+    up.process.terminate()
+    assert up.wait() == 0
+
+
 def test_an_ingress_that_answers_for_a_dead_service_is_no_answer(data_dir: Path) -> None:
     up = Up(data_dir)
     up.until_ready()

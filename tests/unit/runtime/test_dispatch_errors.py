@@ -23,6 +23,18 @@ async def test_an_answer_that_cannot_be_had_is_a_death() -> None:
         assert (actor.batches, other.batches) == ([[1, 2]], [[3]])
 
 
+async def test_what_waits_is_asked_for_again_whatever_a_request_ends_with() -> None:
+    async with Desk() as desk:
+        desk.leases.errors += [RuntimeError("no such thing"), OSError("a broken line")]
+        desk.start(order(1))
+        await until(lambda: not desk.leases.errors)
+        actor = desk.leases.add()
+        await until(actor.running)
+        actor.end(1)
+        await until(desk.told)
+        assert desk.told() == ["AttemptSucceeded 1 1"]
+
+
 async def test_a_batch_has_so_many_bytes() -> None:
     async with Desk() as desk:
         actor = desk.leases.add()

@@ -131,6 +131,22 @@ async def test_a_stale_owner_is_refused_by_the_store_itself(rigs: list[Rig]) -> 
         await rig.store.commit(Commit(EXECUTION_ID, "me", 1, 2, 1, fields={"head": b"{}"}))
 
 
+async def test_how_many_reports_did_not_count_is_said_at_the_end(
+    rigs: list[Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = await a_rig(rigs, {"a": ""})
+    rig.begin()
+    await until(lambda: rig.orders)
+    with caplog.at_level("INFO", "harmonia_actors"):
+        rig.driver.deliver(
+            st.AttemptSucceeded(0, 7, START_MS, output("forged")), st.AttemptStarted(0, 7, START_MS)
+        )
+        await settle()
+        rig.done("a")
+        await rig.running
+    assert "2 reports did not count" in caplog.text
+
+
 # Clocks that disagree ----------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ class Cluster:
         self.broken = False
         self.looks = 0
         self.leases = ScriptedLeases()
-        self.nodes = WorkspaceNodes(self.leases, self.read, again_s=0.001, **more)
+        self.nodes = WorkspaceNodes(self.leases, self.read, again_s=0.001, every_s=0.001, **more)
 
     async def read(self) -> Capacity | None:
         self.looks += 1
@@ -164,6 +164,17 @@ async def test_a_question_to_the_pool_that_breaks_is_no_wait_for_ever() -> None:
         await cluster.waits()
     assert [str(each) for each in caught.value.exceptions] == ["broken"]
     assert cluster.leases.released == [actor.name]
+
+
+async def test_looking_goes_on_whatever_a_look_ends_with() -> None:
+    """Whoever chose by what was known until then would choose nodes that are gone."""
+    cluster = await known(Capacity({"a": LARGE}))
+    cluster.broken = True
+    watching = asyncio.ensure_future(cluster.nodes.watch())
+    await until(lambda: cluster.looks > 3)
+    cluster.broken, cluster.has = False, Capacity({"b": LARGE})
+    await until(lambda: cluster.nodes.choose("exec-1", GPU) == "b")
+    watching.cancel()
 
 
 async def test_nothing_begins_before_there_is_a_node_that_runs_tasks() -> None:

@@ -15,7 +15,7 @@ class Asked:
     def __init__(self) -> None:
         self.rounds: list[list[int]] = []
         self.gate = asyncio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def __call__(self, questions: Sequence[int]) -> dict[int, int]:
         self.rounds.append(list(questions))
@@ -68,5 +68,23 @@ async def test_an_error_is_that_of_its_round_alone() -> None:
     for each in failing:
         with pytest.raises(RuntimeError):
             await each
+    asked.error = None
+    assert (await rounds.ask(3))[3] == 9
+
+
+async def test_whoever_waits_for_a_round_that_is_broken_off_does_not_wait_for_ever() -> None:
+    """Somebody else has cancelled what the round was waiting for: nobody here is to end by it."""
+    asked = Asked()
+    rounds = Rounds(asked)
+    asked.error = asyncio.CancelledError()
+    failing = [asyncio.ensure_future(rounds.ask(1))]
+    await settle()
+    failing.append(asyncio.ensure_future(rounds.ask(2)))
+    await settle()
+    asked.gate.set()
+    await asyncio.wait(failing, timeout=10)
+    for each in failing:
+        with pytest.raises(RuntimeError, match="broken off"):
+            each.result()
     asked.error = None
     assert (await rounds.ask(3))[3] == 9

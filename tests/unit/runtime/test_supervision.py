@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harmonia_actors.runtime.silence import Failed, Patience, Silent
+from harmonia_actors.runtime.silence import Failed, NotFound, Patience, Silent
 from harmonia_actors.runtime.sizing import SizingLimits
 from harmonia_actors.runtime.supervision import Supervision, SupervisionTimes
 from persistence.errors import StoreUnavailable
@@ -168,6 +168,18 @@ async def test_who_was_aboard_is_suspected_unless_the_whole_node_went(
     taken = await world.store.claim_next("heir", owners_max=MOST)
     assert taken is not None
     assert taken.crashes == (0 if node_is_lost else 1)
+
+
+@pytest.mark.parametrize("error", [Silent("away"), NotFound("nobody"), KeyError("NodeID")])
+async def test_a_dead_owner_is_succeeded_whatever_the_question_of_its_node_ends_with(
+    world: World, error: Exception
+) -> None:
+    _, (dead, other) = await world.warm()
+    dead.node_error = error
+    told = other.picks
+    await dead.die()
+    await until_waiting(world, 2)
+    await until(lambda: other.picks > told)
 
 
 async def test_a_look_does_not_overtake_whoever_puts_a_death_down_to_those_aboard(

@@ -16,12 +16,14 @@ from harmonia_actors.core.errors import (
     Conflict,
     RateLimitExceeded,
     ResourceNotFound,
+    ServiceUnavailable,
     ValidationFailed,
 )
 from harmonia_actors.core.requests import PageRequest
 from harmonia_actors.runtime.service.keys import KeyService, make_first_key, new_key
 from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.settings import Settings
+from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from tests.support.scripted_actors import ManualClock
 from tests.unit.service.conftest import problems
@@ -262,6 +264,28 @@ async def test_most_requests_write_nothing() -> None:
     shop.store.take_tokens = counted  # type: ignore[method-assign]
     assert await admitted(service, key, 500) == 500
     assert takes <= 20
+
+
+async def test_without_the_store_no_more_passes_than_was_leased_before() -> None:
+    """A limit that cannot be kept is not given up."""
+    shop = Shop()
+    service = shop.replica()
+    key = (await made(service, 100))["api_key"]
+    assert await admitted(service, key, 1) == 1
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    shop.store.take_tokens = away  # type: ignore[method-assign]
+    principal = await service.authenticate(key)
+    passed = 0
+    with pytest.raises(ServiceUnavailable):
+        for _ in range(200):
+            await service.admit(principal)
+            passed += 1
+    assert passed < 100
+    with pytest.raises(ServiceUnavailable):
+        await service.admit_anonymous("10.0.0.1")
 
 
 async def test_bad_keys_are_counted_by_address() -> None:
