@@ -250,7 +250,7 @@ class Subscription:
         try:
             return await self._accompany(sending, leaving, sink, caller)
         except (SlowReader, HarmoniaError) as error:
-            if not isinstance(error, NotFound):
+            if self._passed or not isinstance(error, NotFound):
                 self._notes.note_dropped(error.code)
             raise
         finally:
