@@ -309,6 +309,21 @@ async def test_the_execution_stream_is_filtered_and_still_ends_for_good(world: W
     assert (await world.get(f"/{EXEC_1}?type=task_fail")).status_code == 422
 
 
+async def test_the_execution_stream_is_filtered_by_status_as_that_of_all(world: World) -> None:
+    await world.logs.commit(EXEC_1, 6, last=True)
+    answer = await world.get(f"/{EXEC_1}?status=retrying,cancelled&envelope=true")
+    assert ids(parsed(answer)) == [(EXEC_1, 5), (EXEC_1, 7)]
+    answer = await world.get(f"/{EXEC_1}?status=retrying&after=2&envelope=true")
+    assert ids(parsed(answer)) == [(EXEC_1, 5)]
+    async with world.websocket(f"/{EXEC_1}?status=failed") as socket:
+        assert ids(await messages(socket, 1)) == [(EXEC_1, 2)]
+    answer = await world.get(f"/{EXEC_1}?status=complete")
+    (problem,) = answer.json()["error"]["details"]["errors"]
+    assert (answer.status_code, problem["field"]) == (422, "status")
+    assert "did you mean 'completed'" in problem["message"]
+    assert (await world.get(f"/{EXEC_1}?status=failed&detail=summary")).status_code == 422
+
+
 async def test_an_execution_that_expires_while_it_is_read_does_not_end_in_good_order(
     tmp_path: Path,
 ) -> None:
