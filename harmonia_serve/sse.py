@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import HarmoniaError
 from harmonia_actors.core.event_batches import made_once
 from harmonia_serve import identifiers
@@ -206,10 +207,8 @@ class _EventStream(Response):
         except SlowReader as error:
             # What is left unsent stays unsent: the client resumes after the last event it has.
             await subscription.aclose()
-            farewell = b'event: %s\ndata: {"after":"%s"}\n\n' % (
-                error.code.encode(),
-                sink.sent.encode(),
-            )
+            after = jsontext.encode({"after": sink.sent} if sink.sent else {})
+            farewell = b"event: %s\ndata: %s\n\n" % (error.code.encode(), after)
         except Exception as error:
             error_id = log_unexpected(error, "an event stream")
             farewell = b": internal_error %s\n\n" % error_id.encode()

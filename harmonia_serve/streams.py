@@ -397,7 +397,7 @@ class Stream:
     kind: str
     batches: Callable[[], Batches]
     wanted: Filter
-    #: Where to begin again, if the client was told of nothing.
+    #: Where to begin again, if the client was told of nothing; empty: from then on.
     after: str
     #: Whether the client knows what a position is.
     tells_position: bool = True
@@ -449,7 +449,7 @@ def installation_stream(
             after=after, follow=query.follow, workflow_id=workflow_id
         )
 
-    begin = connection.headers.get("last-event-id") or query.after or "0"
+    begin = connection.headers.get("last-event-id") or query.after or ""
     return Stream(kind, batches, wanted, begin)
 
 
