@@ -37,7 +37,7 @@ from harmonia_serve.event_filters import Filter, execution_filter, installation_
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
-from harmonia_serve.starts import close_batches, start_cursor, up_to
+from harmonia_serve.starts import age_s, close_batches, start_cursor, up_to
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -266,7 +266,7 @@ class Subscription:
     ) -> Ending:
         """See to all that is due by the clock while events are being sent."""
         settings, clock = self._settings, self._clock
-        expires = clock() + settings.stream_age_s_max
+        expires = clock() + age_s(settings.stream_age_s_max)
         beat = clock() + settings.stream_heartbeat_s
         while True:
             wait_s = max(0.0, min(expires, beat, self._late_at()) - clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.settings import Settings
 from harmonia_serve import sse
 from harmonia_serve.app import build_app
+from harmonia_serve.starts import age_s
 from harmonia_serve.streams import StreamSlots
 from tests.unit.serve.conftest import Serve, Served, eventually, messages_of
 from tests.unit.serve.gateway import MemoryGateway
@@ -444,3 +446,11 @@ async def test_an_answer_begins_even_if_the_first_batch_is_late(
         assert answer.status_code == 200
         released.set()
         await answer.aread()
+
+
+def test_streams_that_were_opened_together_do_not_end_together() -> None:
+    ages = [age_s(3_600.0) for _ in range(1_000)]
+    assert all(3_240 <= age <= 3_600 for age in ages)
+    tenths = Counter(int(age - 3_240) // 36 for age in ages)
+    assert len(tenths) >= 10
+    assert max(tenths.values()) < 200
