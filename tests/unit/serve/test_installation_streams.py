@@ -310,6 +310,25 @@ async def test_the_execution_stream_is_filtered_and_still_ends_for_good(world: W
     assert (await world.get(f"/{EXEC_1}?type=task_fail")).status_code == 422
 
 
+@pytest.mark.parametrize("name", ["after", "until"])
+async def test_a_number_that_the_store_cannot_count_to_is_no_event(world: World, name: str) -> None:
+    await world.logs.commit(EXEC_1, 3, last=True)
+    largest = await world.get(f"/{EXEC_1}?{name}={2**53 - 1}")
+    assert largest.status_code == (204 if name == "after" else 200)
+    for number in (2**53, 10**16 - 1):
+        answer = await world.get(f"/{EXEC_1}?{name}={number}")
+        assert answer.status_code == 422
+        (problem,) = answer.json()["error"]["details"]["errors"]
+        assert problem["field"] == name
+        async with world.websocket(f"/{EXEC_1}?{name}={number}") as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                await messages(socket, 1)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4400
+    answer = await world.get(f"/{EXEC_1}", **{"Last-Event-ID": str(2**53)})
+    assert (answer.status_code, "Last-Event-ID" in answer.text) == (422, True)
+
+
 async def test_the_execution_stream_is_filtered_by_status_as_that_of_all(world: World) -> None:
     await world.logs.commit(EXEC_1, 6, last=True)
     answer = await world.get(f"/{EXEC_1}?status=retrying,cancelled&envelope=true")
