@@ -1,4 +1,4 @@
-"""What thousands are sent is made once: the very same object goes to the server for each of them."""
+"""What thousands are sent is made once: the server gets the very same object for each of them."""
 
 from __future__ import annotations
 
