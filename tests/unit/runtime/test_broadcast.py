@@ -62,6 +62,17 @@ async def test_a_reader_that_went_away_is_forgotten() -> None:
     assert broadcast.counts() == {"readers": 0, "followed": 0, "published": 0, "dropped": 0}
 
 
+async def test_a_new_replica_frees_what_was_kept_for_one_that_is_gone() -> None:
+    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
+    broadcast.follow("gone", ["a", "b"])
+    broadcast.publish([("a", 1, [b"1"])])
+    await settle()
+    broadcast.follow("new", ["a"])
+    assert broadcast.counts() == {"readers": 1, "followed": 1, "published": 1, "dropped": 0}
+    broadcast.publish([("a", 2, [b"2"])])
+    assert list(await broadcast.pull("new", 0)) == [("a", 2, [b"2"])]
+
+
 def test_shards_share_all_executions_and_stay_the_same() -> None:
     names = [f"exec-{number}" for number in range(1_000)]
     counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]
