@@ -205,6 +205,20 @@ def bytes_of(events: Sequence[StreamEvent | StoredEvent]) -> int:
     return sum(len(event.body) for event in events)
 
 
+async def test_what_is_kept_of_recent_events_is_bounded_by_their_number(world: World) -> None:
+    """Small ones take more memory than they have bytes."""
+    client = asyncio.ensure_future(world.receive())
+    await until(lambda: world.feed.pulls)
+    kept = []
+    for _ in range(30):
+        await world.log.commit(100)
+        await settle(20)
+        kept.append(world.hub.recent_bytes)
+    await world.log.commit(1, last=True)
+    assert seqs(await client) == list(range(1, 3_003))
+    assert 0 < max(kept) < 2_100 * max(map(len, world.log.bodies))
+
+
 async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes(world: World) -> None:
     """All of it waits in memory for as long as the client does not read."""
     read = 0
