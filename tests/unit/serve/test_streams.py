@@ -16,6 +16,7 @@ from httpx_sse import aconnect_sse
 from websockets.asyncio.client import ClientConnection, connect
 
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.settings import Settings
 from harmonia_serve import sse
 from harmonia_serve.app import build_app
@@ -454,3 +455,13 @@ def test_streams_that_were_opened_together_do_not_end_together() -> None:
     tenths = Counter(int(age - 3_240) // 36 for age in ages)
     assert len(tenths) >= 10
     assert max(tenths.values()) < 200
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+def test_white_space_in_an_event_cannot_break_its_frame(envelope: bool) -> None:
+    event = parse_event(7, b'{"seq":7,"type":"task_started",\n\n"data":{"a":\r\n\r\n[1,\n2]}}')
+    lines = sse.frame(event, envelope=envelope).decode().split("\n")
+    assert (lines[:2], lines[3:]) == (["id: 7", "event: task_started"], ["", ""])
+    data = {"a": [1, 2]}
+    whole = {"seq": 7, "type": "task_started", "data": data} if envelope else data
+    assert json.loads(lines[2].removeprefix("data: ")) == whole
