@@ -459,7 +459,7 @@ def test_streams_that_were_opened_together_do_not_end_together() -> None:
 
 @pytest.mark.parametrize("envelope", [True, False])
 def test_white_space_in_an_event_cannot_break_its_frame(envelope: bool) -> None:
-    event = parse_event(7, b'{"seq":7,"type":"task_started",\n\n"data":{"a":\r\n\r\n[1,\n2]}}')
+    event = parse_event(7, b'{"seq":7,"type":"task_started"\n\n,"data":{"a":\r\n\r\n[1,\n2]}}')
     lines = sse.frame(event, envelope=envelope).decode().split("\n")
     assert (lines[:2], lines[3:]) == (["id: 7", "event: task_started"], ["", ""])
     data = {"a": [1, 2]}
