@@ -168,7 +168,10 @@ class Settings(HandingOutSettings, TellingSettings):
         description="How long a stream goes on while the store cannot say whether its key is good.",
     )
     stream_age_s_max: float = Field(
-        3600.0, gt=0, description="Oldest age of a stream; then the client is asked to resume."
+        3600.0,
+        gt=0,
+        description="Oldest age of a stream; some end up to a tenth sooner, so that not all that "
+        "were opened at once come back at once. Then the client is asked to resume.",
     )
     streams_per_replica_max: int = Field(4000, gt=0, description="Open streams one replica holds.")
     streams_per_key_max: int = Field(

@@ -8,7 +8,7 @@ ask for them: there may be many, and whoever follows the reference to the letter
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harmonia_actors.core import jsontext
@@ -89,34 +89,25 @@ class Filter:
 def execution_filter(query: FilterQuery) -> Filter:
     """What a client wants to see of one execution.
 
-    Raises ValidationFailed for a type that there is not.
+    Raises ValidationFailed for a type or a status that there is not.
     """
     problems: list[Problem] = []
     types, hidden = _types(query, problems)
-    return _made(Filter(types, task=_task_start(query.task), hidden=hidden), problems)
-
-
-def installation_filter(query: InstallationStreamQuery) -> Filter:
-    """What a client wants to see of all executions. Raises ValidationFailed."""
-    problems: list[Problem] = []
-    types, hidden = _types(query, problems)
-    return _made(
-        Filter(
-            types,
-            _listed("status", "status", query.status, EVENT_STATUSES, problems),
-            _task_start(query.task),
-            query.workflow_id or "",
-            hidden,
-            _LOGS if query.logs else _ANY,
-        ),
-        problems,
+    wanted = Filter(
+        types,
+        _listed("status", "status", query.status, EVENT_STATUSES, problems),
+        _task_start(query.task),
+        hidden=hidden,
+        besides=_LOGS if query.logs else _ANY,
     )
-
-
-def _made(wanted: Filter, problems: list[Problem]) -> Filter:
     if problems:
         raise ValidationFailed("query", problems)
     return wanted
+
+
+def installation_filter(query: InstallationStreamQuery) -> Filter:
+    """The same for all executions, of which those of one workflow may be wanted."""
+    return replace(execution_filter(query), workflow_id=query.workflow_id or "")
 
 
 def _types(query: FilterQuery, problems: list[Problem]) -> tuple[frozenset[str], frozenset[str]]:

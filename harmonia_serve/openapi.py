@@ -81,9 +81,9 @@ them. They have the `seq` of the event before and a `part`; their id is both, li
 
 **An end.** `?until=ID` ends the stream of an execution with that event.
 
-**Filters.** All streams take `?type=` (types with commas between them) and `?task=`; those of all
-executions also `?workflow_id=` and `?status=`. They do not change ids. Where nothing is wanted for
-long, an `id:` without data (on WebSocket `{"cursor", "type": "cursor"}`) says how far it has come.
+**Filters.** All streams take `?type=` and `?status=` (with commas between them) and `?task=`; those
+of all executions also `?workflow_id=`. They do not change ids. Where nothing is wanted for long, an
+`id:` without data (on WebSocket `{"cursor", "type": "cursor"}`) says how far it has come.
 """
 
 _SECURITY: Final = {

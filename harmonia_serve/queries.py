@@ -129,6 +129,12 @@ class FilterQuery(_Parameters):
     task: _Filter = Field(
         None, max_length=_FILTER_LENGTH_MAX, description="Only events of the task with this name"
     )
+    status: _Filter = Field(
+        None,
+        max_length=_FILTER_LENGTH_MAX,
+        description="Only events by which a task or an execution comes to one of these statuses, "
+        "with commas between them",
+    )
     logs: bool = Field(
         False, description="`true`: log lines of tasks are sent, too, as `task_log`, in any case"
     )
@@ -180,12 +186,6 @@ class InstallationStreamQuery(FilterQuery):
         "The Last-Event-ID header wins",
     )
     workflow_id: str | None = Field(None, description="Only events of executions of this workflow")
-    status: _Filter = Field(
-        None,
-        max_length=_FILTER_LENGTH_MAX,
-        description="Only events by which a task or an execution comes to one of these statuses, "
-        "with commas between them",
-    )
     follow: bool = Field(
         True, description="`false`: end where the log ends now, instead of going on live"
     )

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import HarmoniaError
 from harmonia_actors.core.event_batches import made_once
 from harmonia_serve import identifiers
@@ -44,7 +45,7 @@ __all__ = ["PREFIX", "frame", "readable_by", "router"]
 PREFIX: Final = "/events/harmonia"
 
 #: Milliseconds after which a client that lost the stream asks again. It travels with the first
-#: event: alone it would be no event, but not every client's parser knows that.
+#: event or position: alone it would be no event, but not every client's parser knows that.
 _RETRY: Final = b"retry: 2000\n"
 _OPENED: Final = b": open\n\n"
 _SIGN_OF_LIFE: Final = b": alive\n\n"
@@ -206,10 +207,8 @@ class _EventStream(Response):
         except SlowReader as error:
             # What is left unsent stays unsent: the client resumes after the last event it has.
             await subscription.aclose()
-            farewell = b'event: %s\ndata: {"after":"%s"}\n\n' % (
-                error.code.encode(),
-                sink.sent.encode(),
-            )
+            after = jsontext.encode({"after": sink.sent} if sink.sent else {})
+            farewell = b"event: %s\ndata: %s\n\n" % (error.code.encode(), after)
         except Exception as error:
             error_id = log_unexpected(error, "an event stream")
             farewell = b": internal_error %s\n\n" % error_id.encode()
@@ -236,16 +235,19 @@ class _Sink:
         frames = made_once(events, self._framing.form, self._framing.frames)
         chunk = self._head + frames if self._head else frames
         await self._direct({"type": "http.response.body", "body": chunk, "more_body": True})
-        self._head = b""
-        self.sent = events[-1].cursor
+        self._note_sent(events[-1].cursor)
 
     async def send_position(self, cursor: str) -> None:
         """An id without data: no event, but what an EventSource resumes after from now on."""
-        await self.send_bytes(b"id: %s\n\n" % cursor.encode())
-        self.sent = cursor
+        await self.send_bytes(self._head + b"id: %s\n\n" % cursor.encode())
+        self._note_sent(cursor)
 
     async def send_sign_of_life(self) -> None:
         await self.send_bytes(_SIGN_OF_LIFE)
+
+    def _note_sent(self, cursor: str) -> None:
+        self._head = b""
+        self.sent = cursor
 
     async def send_bytes(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})

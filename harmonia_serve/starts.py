@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 
@@ -11,7 +12,10 @@ from harmonia_actors.core.cursors import Cursor, Place, parse_cursor, parse_plac
 from harmonia_actors.core.errors import Problem, ValidationFailed
 from harmonia_serve.gateway import StreamEvent
 
-__all__ = ["close_batches", "start_after", "start_cursor", "up_to"]
+__all__ = ["age_s", "close_batches", "start_after", "start_cursor", "up_to"]
+
+#: By this share streams may end before they have reached their greatest age.
+_AGE_SPREAD: Final = 0.1
 
 
 def start_after(after: str | None, headers: Headers) -> Place:
@@ -45,6 +49,11 @@ def start_cursor(after: str | None, headers: Headers) -> Cursor | None:
         )
         raise ValidationFailed("request" if last else "query", [Problem(field, message)])
     return cursor
+
+
+def age_s(most_s: float) -> float:
+    """How old a stream may become: thousands that were opened at once are not to come back so."""
+    return most_s * (1.0 - _AGE_SPREAD * random.random())  # noqa: S311 - nobody gains by a guess
 
 
 async def up_to(

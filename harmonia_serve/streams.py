@@ -37,7 +37,7 @@ from harmonia_serve.event_filters import Filter, execution_filter, installation_
 from harmonia_serve.gateway import AnyEvent, Gateway
 from harmonia_serve.observation import StreamNotes
 from harmonia_serve.queries import ExecutionStreamQuery, InstallationStreamQuery
-from harmonia_serve.starts import close_batches, start_cursor, up_to
+from harmonia_serve.starts import age_s, close_batches, start_cursor, up_to
 from harmonia_serve.summaries import summarised
 
 __all__ = [
@@ -250,7 +250,7 @@ class Subscription:
         try:
             return await self._accompany(sending, leaving, sink, caller)
         except (SlowReader, HarmoniaError) as error:
-            if not isinstance(error, NotFound):
+            if self._passed or not isinstance(error, NotFound):
                 self._notes.note_dropped(error.code)
             raise
         finally:
@@ -266,7 +266,7 @@ class Subscription:
     ) -> Ending:
         """See to all that is due by the clock while events are being sent."""
         settings, clock = self._settings, self._clock
-        expires = clock() + settings.stream_age_s_max
+        expires = clock() + age_s(settings.stream_age_s_max)
         beat = clock() + settings.stream_heartbeat_s
         while True:
             wait_s = max(0.0, min(expires, beat, self._late_at()) - clock())
@@ -397,7 +397,7 @@ class Stream:
     kind: str
     batches: Callable[[], Batches]
     wanted: Filter
-    #: Where to begin again, if the client was told of nothing.
+    #: Where to begin again, if the client was told of nothing; empty: from then on.
     after: str
     #: Whether the client knows what a position is.
     tells_position: bool = True
@@ -449,7 +449,7 @@ def installation_stream(
             after=after, follow=query.follow, workflow_id=workflow_id
         )
 
-    begin = connection.headers.get("last-event-id") or query.after or "0"
+    begin = connection.headers.get("last-event-id") or query.after or ""
     return Stream(kind, batches, wanted, begin)
 
 

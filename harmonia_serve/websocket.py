@@ -103,8 +103,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
             # It may still be seen, but only by a client that takes in what was sent before.
             await subscription.aclose()
             wait_s = context.settings.stream_send_timeout_s
-            reason = f"{error.code}: resume with ?after={sink.sent}"
-            await sink.close(CLOSE_SLOW, reason, wait_s)
+            await sink.close(CLOSE_SLOW, sink.to_resume(error.code), wait_s)
         except _Unwelcome as error:
             notes.note_dropped("unwelcome_messages")
             await sink.close(error.code, str(error))
@@ -113,7 +112,7 @@ async def _serve(socket: WebSocket, context: Context, stream: Stream) -> None:
                 await sink.close(CLOSE_ENDED, ending.value)
             elif ending is not Ending.GONE:
                 code = CLOSE_EXPIRED if ending is Ending.EXPIRED else CLOSE_RESTART
-                await sink.close(code, f"{ending.value}: resume with ?after={sink.sent}")
+                await sink.close(code, sink.to_resume(ending.value))
         finally:
             await subscription.aclose()
             await let_go(socket.scope, context.settings)
@@ -164,6 +163,10 @@ class _Sink:
 
     async def send_sign_of_life(self) -> None:
         """Nothing: the server sends pings of its own."""
+
+    def to_resume(self, why: str) -> str:
+        """Why it ends here, and after what to go on."""
+        return f"{why}: resume with ?after={self.sent}" if self.sent else why
 
     async def close(self, code: int, reason: str, wait_s: float = _CLOSE_S_MAX) -> None:
         """Close, unless the client has gone meanwhile or takes nothing in any more."""

@@ -107,13 +107,14 @@ def measure(
     microseconds since the epoch of each event, by execution, from seq 1 on; BEFORE for those that
     were there before anybody subscribed: they have to come, but are no delivery of something new.
     """
-    lost = repeated = disordered = 0
+    lost = repeated = disordered = unknown = 0
     latencies_ms: list[float] = []
     last_us = 0
     for execution, (seqs, times) in received:
         at_us = published[execution]
-        distinct = set(seqs)
-        lost += len(set(range(1, len(at_us) + 1)) - distinct)
+        distinct, known = set(seqs), set(range(1, len(at_us) + 1))
+        lost += len(known - distinct)
+        unknown += len(distinct - known)
         repeated += len(seqs) - len(distinct)
         disordered += sum(after < before for before, after in pairwise(seqs))
         latencies_ms += [
@@ -142,6 +143,11 @@ def measure(
             "p99_ms": percentile(latencies_ms, 99),
             "max_ms": max(latencies_ms),
         }
-    wrong = {"lost": lost, "repeated": repeated, "out of order": disordered}
+    wrong = {
+        "lost": lost,
+        "repeated": repeated,
+        "out of order": disordered,
+        "that nobody published": unknown,
+    }
     problems = [f"{count} events {what}" for what, count in wrong.items() if count]
     return Measured(figures, problems)

@@ -19,9 +19,10 @@ __all__ = ["ALL", "Cursor", "Place", "parse_cursor", "parse_place"]
 #: More events than one commit can have.
 ALL: Final = 2**53
 
+#: No event has this seq, or a higher one: it is no whole number for everybody who counts.
+_SEQ_BOUND: Final = 2**53
+
 _TEXT: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})(?:\.([1-9][0-9]{0,8}))?")
-
-
 _PLACE: Final = re.compile(r"([0-9]{1,16})(?:-([1-9][0-9]{0,8}))?")
 
 
@@ -40,7 +41,9 @@ class Place(NamedTuple):
 def parse_place(text: str) -> Place | None:
     """The place that a client has sent; None if it cannot be one."""
     found = _PLACE.fullmatch(text)
-    return None if found is None else Place(int(found[1]), int(found[2] or 0))
+    if found is None or int(found[1]) >= _SEQ_BOUND:
+        return None
+    return Place(int(found[1]), int(found[2] or 0))
 
 
 class Cursor(NamedTuple):

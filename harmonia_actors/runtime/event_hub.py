@@ -68,6 +68,8 @@ class _Topic:
     recent: deque[StreamEvent] = field(default_factory=deque)
     #: No event will ever follow `known`.
     is_over: bool = False
+    #: It has expired: what a client here has not been given yet it will not get.
+    is_gone: bool = False
     #: Replaced whenever something has come, so that each client waits for the next change.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set when the log is to be looked at.
@@ -141,8 +143,8 @@ class EventHub:
         lines.
 
         The first batch comes at once, others when there is something. An execution that has ended,
-        and has no event after that seq, gives no batch at all. One that expires while it is being
-        read ends where it is.
+        and has no event after that seq, gives no batch at all. Raises ExecutionNotFound if there is
+        none, and if it expires before the last event has been given: an end is one of all events.
         """
         place = Place(after, part)
         position = await self._index_of(execution_id, place)
@@ -152,7 +154,7 @@ class EventHub:
             return
         topic = self._join(execution_id)
         try:
-            batch: Sequence[StreamEvent] | None = pages.cut(first)
+            batch = pages.cut(first)
             # Nothing of what was sent is held while the client waits.
             del first
             yield _behind(place, batch or ())
@@ -164,13 +166,13 @@ class EventHub:
                 changed = topic.changed
                 batch = topic.following(position, self._batch_bytes_max)
                 if not batch and topic.has_nothing_after(position):
+                    if topic.is_gone:
+                        raise ExecutionNotFound(execution_id)
                     if topic.is_over:
                         return
                     await changed.wait()
                     continue
                 batch = batch or await self._read(execution_id, position, pages)
-                if batch is None:
-                    return
                 if not batch:
                     await _wait(changed, _SOON_S)
                 elif shown := _behind(place, batch):
@@ -240,17 +242,15 @@ class EventHub:
         fields = found[0]
         return fields is not None and _is_final(fields)
 
-    async def _read(
-        self, execution_id: str, position: int, pages: Pages
-    ) -> Sequence[StreamEvent] | None:
-        """What the log has next; None if it is not there any more."""
+    async def _read(self, execution_id: str, position: int, pages: Pages) -> Sequence[StreamEvent]:
+        """What the log has next. Raises ExecutionNotFound if it is not there any more."""
         limit = pages.count
         try:
             stored = await self._store.read_events(execution_id, after=position, limit=limit)
         except StoreUnavailable:
             return ()
         except Missing:
-            return None
+            raise ExecutionNotFound(execution_id) from None
         return pages.cut([parse_event(event.seq, event.body) for event in stored])
 
     def _join(self, execution_id: str) -> _Topic:
@@ -310,6 +310,7 @@ class EventHub:
             if fields is None or _is_final(fields):
                 return await self._look_last(topic)
         except Missing:
+            topic.is_gone = True
             self._end(topic)
         except StoreError:
             return False

@@ -93,9 +93,14 @@ class FeedReader:
     # -------------------------------------------------------------------------------------------
 
     async def _unfollow(self, execution_id: str) -> None:
-        if execution_id not in self._followed:
-            with contextlib.suppress(FeedGone, UnknownReader):
-                await self._feed.unfollow([execution_id])
+        if execution_id in self._followed:
+            return
+        with contextlib.suppress(FeedGone, UnknownReader):
+            await self._feed.unfollow([execution_id])
+            if execution_id in self._followed:
+                # Somebody has come meanwhile, and what was said for him may have been done first.
+                await self._feed.follow([execution_id])
+                self._missed(execution_id)
 
     async def _pull(self) -> None:
         """Fetch batches as long as anybody follows anything."""

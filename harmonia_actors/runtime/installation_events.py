@@ -81,7 +81,8 @@ class InstallationEvents:
         #: The newest events, without a gap after `_base`; None while nobody reads.
         self._recent: deque[LoggedEvent] = deque()
         self._base: Cursor | None = None
-        self._recent_bytes = 0
+        #: Bytes of them.
+        self.recent_bytes = 0
         #: What was last given out, and where: clients at the same place are given the same object.
         self._given: tuple[tuple[Cursor, ...], Sequence[LoggedEvent]] = ((), ())
         self._clients = 0
@@ -232,7 +233,7 @@ class InstallationEvents:
     def _forget(self, base: Cursor | None) -> None:
         """Keep nothing but what comes after `base`."""
         self._recent.clear()
-        self._recent_bytes = 0
+        self.recent_bytes = 0
         self._given = ((), ())
         self._base = base
         self._wake()
@@ -240,10 +241,10 @@ class InstallationEvents:
     def _keep(self, batch: Sequence[LoggedEvent]) -> None:
         """Keep more recent events; the oldest go where there are too many."""
         self._recent.extend(batch)
-        self._recent_bytes += sum(len(event.body) for event in batch)
-        while self._recent_bytes > self._recent_bytes_max or len(self._recent) > _RECENT_MAX:
+        self.recent_bytes += sum(len(event.body) for event in batch)
+        while self.recent_bytes > self._recent_bytes_max or len(self._recent) > _RECENT_MAX:
             oldest = self._recent.popleft()
-            self._recent_bytes -= len(oldest.body)
+            self.recent_bytes -= len(oldest.body)
             self._base = oldest.position
         self._wake()
 

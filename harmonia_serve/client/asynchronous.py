@@ -118,7 +118,7 @@ class AsyncHarmoniaClient(Operations[Awaitable[JsonObject], Awaitable[bytes]]):
         that is kept). An event `gap` stands where events cannot be had any more. With
         `follow=False` it ends where the log ends now.
 
-        `types`, `task`, and for all executions `workflow_id` and `statuses`, say which are wanted;
+        `types`, `task`, `statuses`, and for all executions `workflow_id`, say which are wanted;
         log lines (`task_log`) only come if `types` names them, or with `logs=True`.
         `detail="summary"` is for one execution: in place of its tasks' events, `execution_progress`
         says now and then how all of them stand.

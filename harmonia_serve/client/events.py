@@ -338,9 +338,9 @@ def stream_cursor(
         if selection.detail != "full":
             raise TypeError("detail: only the events of one execution can be summed up")
         return InstallationCursor(None if after is None else str(after), selection, follow=follow)
-    if selection.workflow_id is not None or selection.statuses is not None or not follow:
+    if selection.workflow_id is not None or not follow:
         raise TypeError(
-            "workflow_id, statuses and follow are for the events of all executions: leave them "
-            "out, or leave out the execution"
+            "workflow_id and follow are for the events of all executions: leave them out, or leave "
+            "out the execution"
         )
     return EventCursor(execution_id, after or 0, until, selection)

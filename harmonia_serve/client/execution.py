@@ -127,14 +127,17 @@ class Execution(_ExecutionOperations[JsonObject, bytes]):
         *,
         types: Sequence[str] | None = None,
         task: str | None = None,
+        statuses: Sequence[str] | None = None,
         logs: bool = False,
     ) -> Iterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
-        if `types` names them, or with `logs`.
+        `types`, `task` and `statuses` say which are wanted; by default all. Log lines (`task_log`)
+        only come if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+        return self._client.events(
+            self.id, after=after, types=types, task=task, statuses=statuses, logs=logs
+        )
 
     def logs(self, task: str | None = None, *, follow: bool = True) -> Iterator[LogLine]:
         """The lines that the tasks write, or one of them, until the execution ends.
@@ -171,14 +174,17 @@ class AsyncExecution(_ExecutionOperations[Any, Any]):
         *,
         types: Sequence[str] | None = None,
         task: str | None = None,
+        statuses: Sequence[str] | None = None,
         logs: bool = False,
     ) -> AsyncIterator[Event]:
         """Each event with seq > `after` once and in order, until the execution ends.
 
-        `types` and `task` say which are wanted; by default all. Log lines (`task_log`) only come
-        if `types` names them, or with `logs`.
+        `types`, `task` and `statuses` say which are wanted; by default all. Log lines (`task_log`)
+        only come if `types` names them, or with `logs`.
         """
-        return self._client.events(self.id, after=after, types=types, task=task, logs=logs)
+        return self._client.events(
+            self.id, after=after, types=types, task=task, statuses=statuses, logs=logs
+        )
 
     def logs(self, task: str | None = None, *, follow: bool = True) -> AsyncIterator[LogLine]:
         """The lines that the tasks write, or one of them, until the execution ends.

@@ -88,6 +88,9 @@ def test_what_is_lost_repeated_or_out_of_order_is_found() -> None:
     bad = ([1, 4, 2, 2], [1_000, 1_002_000, 2_004_000, 3_006_000])
     measured = measure(case, [("a", good), ("a", bad)], published)
     assert measured.problems == ["1 events lost", "1 events repeated", "1 events out of order"]
+    more = ([1, 2, 3, 4, 5], [1_000, 1_002_000, 2_004_000, 3_006_000, 3_007_000])
+    measured = measure(case, [("a", good), ("a", more)], published)
+    assert measured.problems == ["1 events that nobody published"]
 
 
 @pytest.mark.parametrize("source", [Floor(), Surface()], ids=["floor", "surface"])
@@ -145,6 +148,15 @@ def test_aims_and_ratios_are_told() -> None:
     page = section(json.loads(json.dumps(document)))
     assert "| 1 × 20/s | Harmonia | D3 | 15,000 | 3.0 | 90.0 |" in page
     assert all(aim["met"] is None for aim in judge(summarise(HEADER, [])))
+
+
+def test_one_run_of_many_that_lost_an_event_is_told() -> None:
+    runs = [
+        Line(number, "harmonia", "W8", "x", figures={"lost": float(number == 2), "repeated": 0.0})
+        for number in range(9)
+    ]
+    aim = judge(summarise(HEADER, runs))[-1]
+    assert (aim["measured"], aim["met"]) == (1, False)
 
 
 def test_a_run_fails_by_what_was_wrong_only() -> None:

@@ -91,6 +91,8 @@ def test_one_execution_filtered_comes_to_its_end(client: HarmoniaClient) -> None
     assert {event["type"] for event in execution.events(types=["task_started"])} == {"task_started"}
     assert {event["data"]["task_name"] for event in execution.events(task="b")} == {"b"}
     assert list(execution.events(task="none")) == []
+    ended = [event["type"] for event in execution.events(statuses=["completed"], task="b")]
+    assert ended == ["task_completed"]
 
 
 def test_what_does_not_fit_together_is_refused(client: HarmoniaClient) -> None:

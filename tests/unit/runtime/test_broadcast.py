@@ -82,6 +82,17 @@ async def test_it_says_whether_anybody_follows_anything() -> None:
     assert not broadcast.is_wanted
 
 
+async def test_a_new_replica_frees_what_was_kept_for_one_that_is_gone() -> None:
+    broadcast = Broadcast(BroadcastLimits(reader_idle_s=0))
+    broadcast.follow("gone", ["a", "b"])
+    broadcast.publish([("a", 1, [b"1"])])
+    await settle()
+    broadcast.follow("new", ["a"])
+    assert broadcast.counts() == {"readers": 1, "followed": 1, "published": 1, "dropped": 0}
+    broadcast.publish([("a", 2, [b"2"])])
+    assert list(await broadcast.pull("new", 0)) == [("a", 2, [b"2"])]
+
+
 def test_shards_share_all_executions_and_stay_the_same() -> None:
     names = [f"exec-{number}" for number in range(1_000)]
     counts = [sum(shard_of(name, 4) == shard for name in names) for shard in range(4)]

@@ -127,18 +127,36 @@ async def test_a_long_history_comes_in_pages(world: World) -> None:
     assert max(batches) <= 500
 
 
-async def test_an_execution_that_expires_while_it_is_read_ends_where_it_is(world: World) -> None:
+async def test_an_execution_that_expires_while_it_is_read_is_gone_and_has_not_ended(
+    world: World,
+) -> None:
+    """An end in good order would say that the client has all there was."""
     for _ in range(6):
         await world.log.commit(100, tell=False)
     await world.log.commit(1, last=True, tell=False)
     batches = aiter(world.hub.events("exec-1", after=0))
     first = await anext(batches)
     await world.store.expire(age_ms=0, limit=1)
-    async with asyncio.timeout(10):
-        rest = [batch async for batch in batches]
     assert seqs(first) == list(range(1, len(first) + 1))
     assert len(first) < 500
-    assert rest == []
+    async with asyncio.timeout(10):
+        with pytest.raises(ExecutionNotFound):
+            await anext(batches)
+
+
+async def test_an_execution_whose_end_nobody_was_told_is_gone_once_it_has_expired(
+    world: World,
+) -> None:
+    await world.log.commit(1)
+    clients = [asyncio.ensure_future(world.receive(after)) for after in (0, 1, 9)]
+    await until(lambda: world.feed.pulls)
+    await settle(20)
+    await world.log.commit(2, last=True, tell=False)
+    await world.store.expire(age_ms=0, limit=1)
+    async with asyncio.timeout(10):
+        for client in clients:
+            with pytest.raises(ExecutionNotFound):
+                await client
 
 
 async def test_clients_of_one_execution_share_one_reading(world: World) -> None:
@@ -185,6 +203,20 @@ async def test_what_is_kept_of_recent_events_is_bounded_by_bytes(world: World) -
 
 def bytes_of(events: Sequence[StreamEvent | StoredEvent]) -> int:
     return sum(len(event.body) for event in events)
+
+
+async def test_what_is_kept_of_recent_events_is_bounded_by_their_number(world: World) -> None:
+    """Small ones take more memory than they have bytes."""
+    client = asyncio.ensure_future(world.receive())
+    await until(lambda: world.feed.pulls)
+    kept = []
+    for _ in range(30):
+        await world.log.commit(100)
+        await settle(20)
+        kept.append(world.hub.recent_bytes)
+    await world.log.commit(1, last=True)
+    assert seqs(await client) == list(range(1, 3_003))
+    assert 0 < max(kept) < 2_100 * max(map(len, world.log.bodies))
 
 
 async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes(world: World) -> None:

@@ -271,6 +271,34 @@ async def test_what_a_client_is_handed_at_a_time_is_bounded_by_bytes() -> None:
     await hub.close()
 
 
+@pytest.mark.parametrize(("count", "size", "most"), [(40, 30_000, 200_000), (6_000, 1, 1_500_000)])
+async def test_what_is_kept_of_recent_events_is_bounded_by_bytes_and_by_number(
+    count: int, size: int, most: int
+) -> None:
+    """A client that has fallen behind what is kept reads for itself."""
+    store = MemoryStore()
+    logs, hub = ManyLogs(store), InstallationEvents(store, recent_bytes_max=most)
+    await logs.create("a")
+    kept: list[int] = []
+    found: list[LoggedEvent] = []
+    quick = asyncio.ensure_future(follow(hub, found))
+    async with aclosing(hub.events(after=None)) as batches:
+        slow = [*await anext(batches)]
+        await settle()
+        for done in range(1, 21):
+            await logs.commit("a", count // 20, size=size)
+            await until(lambda done=done: len(found) > done * (count // 20))  # type: ignore[misc]
+            kept.append(hub.recent_bytes)
+        while len(slow) <= count:
+            slow += await anext(batches)
+    assert ids(slow) == ids(found) == [said.id for said in logs.said]
+    assert 0 < max(kept) <= most
+    assert max(kept) < sum(len(event.body) for event in found) * 0.9
+    quick.cancel()
+    await asyncio.wait([quick])
+    await hub.close()
+
+
 async def test_clients_at_the_same_place_are_given_the_same_batch() -> None:
     """So that what is sent to all of them has to be made only once."""
     store = MemoryStore()

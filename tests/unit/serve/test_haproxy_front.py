@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import subprocess
 import threading
@@ -364,3 +365,22 @@ def test_a_client_that_reads_nothing_is_cut_off_and_one_that_waits_is_not(
         for path, last in (("/events/harmonia/silent", b"data: 1\n\n"), ("/long", b"done")):
             with asked[path].makefile("rb") as answer:
                 assert last in answer.read(), path
+
+
+def test_a_client_that_never_ends_its_headers_is_cut_off(tmp_path: Path, port: int) -> None:
+    """Whatever else it sends: each byte that comes gives it no more time (S22)."""
+    closed = close_configuration(rendered(tmp_path), f"127.0.0.1:{port}", OURS)
+    sooner = closed.replace("timeout http-request 30s", "timeout http-request 300ms")
+    assert sooner != closed
+    with (
+        running(sooner, tmp_path, port),
+        socket.create_connection(("127.0.0.1", port), 20) as slow,
+    ):
+        slow.sendall(b"GET /ws/harmonia/executions HTTP/1.1\r\nHost: x\r\nX-Endless: ")
+        for _ in range(400):
+            if select.select([slow], [], [], 0.05)[0]:
+                break
+            slow.sendall(b"x")
+        else:
+            pytest.fail("it sends headers without end")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,10 +61,10 @@ class World:
             return await client.get(url)
 
     @asynccontextmanager
-    async def websocket(self, path: str = "") -> AsyncIterator[ClientConnection]:
+    async def websocket(self, path: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
         url = f"ws://{self.host}/ws/harmonia/executions{path}"
         async with connect(
-            url, additional_headers={"X-API-Key": self.key}, proxy=None
+            url, additional_headers={"X-API-Key": self.key}, proxy=None, **options
         ) as connection:
             yield connection
 
@@ -206,6 +207,7 @@ async def test_filters(world: World, query: str, seqs: list[tuple[str, int]]) ->
 async def test_the_cursor_goes_on_while_all_events_are_filtered_out(world: World) -> None:
     async with world.sse("?type=execution_failed") as (_, events):
         first = await anext(events)
+        assert first.retry is not None, "it may be cut before any event"
         await world.logs.commit(EXEC_1, 5)
         later = await anext(events)
     assert (first.data, later.data) == ("", "")
@@ -306,6 +308,77 @@ async def test_the_execution_stream_is_filtered_and_still_ends_for_good(world: W
     answer = await world.get(f"/{EXEC_1}?type=task_failed", **{"Last-Event-ID": "7"})
     assert answer.status_code == 204
     assert (await world.get(f"/{EXEC_1}?type=task_fail")).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["after", "until"])
+async def test_a_number_that_the_store_cannot_count_to_is_no_event(world: World, name: str) -> None:
+    await world.logs.commit(EXEC_1, 3, last=True)
+    largest = await world.get(f"/{EXEC_1}?{name}={2**53 - 1}")
+    assert largest.status_code == (204 if name == "after" else 200)
+    for number in (2**53, 10**16 - 1):
+        answer = await world.get(f"/{EXEC_1}?{name}={number}")
+        assert answer.status_code == 422
+        (problem,) = answer.json()["error"]["details"]["errors"]
+        assert problem["field"] == name
+        async with world.websocket(f"/{EXEC_1}?{name}={number}") as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                await messages(socket, 1)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4400
+    answer = await world.get(f"/{EXEC_1}", **{"Last-Event-ID": str(2**53)})
+    assert (answer.status_code, "Last-Event-ID" in answer.text) == (422, True)
+
+
+async def test_the_execution_stream_is_filtered_by_status_as_that_of_all(world: World) -> None:
+    await world.logs.commit(EXEC_1, 6, last=True)
+    answer = await world.get(f"/{EXEC_1}?status=retrying,cancelled&envelope=true")
+    assert ids(parsed(answer)) == [(EXEC_1, 5), (EXEC_1, 7)]
+    answer = await world.get(f"/{EXEC_1}?status=retrying&after=2&envelope=true")
+    assert ids(parsed(answer)) == [(EXEC_1, 5)]
+    async with world.websocket(f"/{EXEC_1}?status=failed") as socket:
+        assert ids(await messages(socket, 1)) == [(EXEC_1, 2)]
+    answer = await world.get(f"/{EXEC_1}?status=complete")
+    (problem,) = answer.json()["error"]["details"]["errors"]
+    assert (answer.status_code, problem["field"]) == (422, "status")
+    assert "did you mean 'completed'" in problem["message"]
+    assert (await world.get(f"/{EXEC_1}?status=failed&detail=summary")).status_code == 422
+
+
+async def test_an_execution_that_expires_while_it_is_read_does_not_end_in_good_order(
+    tmp_path: Path,
+) -> None:
+    """A history longer than what a connection holds: the client must not take it for whole."""
+    async with serving(tmp_path, Settings()) as world:
+        await world.logs.commit(EXEC_1, 99, last=True, size=300_000)
+        async with (
+            world.websocket(f"/{EXEC_1}", max_queue=1, compression=None) as socket,
+            world.sse(f"/{EXEC_1}") as (_, events),
+        ):
+            await eventually(lambda: "websocket" in counted(world) and "sse" in counted(world))
+            await world.logs.expire()
+            seqs: list[int] = []
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    seqs += [one["seq"] for one in await messages(socket, 1)]
+            ids = [event.id async for event in events if event.data]
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4404
+        for found in (seqs, [int(one) for one in ids]):
+            assert found == list(range(1, len(found) + 1))
+            assert len(found) < 100
+        assert (await world.get(f"/{EXEC_1}?after={ids[-1]}")).status_code == 404
+        text = world.app.state.context.observation.render({}).decode()
+    for surface in ("websocket", "sse"):
+        labels = f'reason="execution_not_found",surface="{surface}"'
+        assert f"harmonia_streams_dropped_total{{{labels}}} 1.0" in text
+
+
+def counted(world: World) -> set[str]:
+    """The kinds of stream that have delivered something."""
+    text = world.app.state.context.observation.render({}).decode()
+    return set(
+        re.findall(r'^harmonia_events_delivered_total\{surface="(\w+)"\} [1-9]', text, re.MULTILINE)
+    )
 
 
 # WebSocket ---------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
+from harmonia_actors.core.cursors import Cursor
+from harmonia_actors.core.requests import LoggedEvent
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
 from harmonia_serve.streams import StreamSlots
@@ -100,3 +104,33 @@ async def test_what_was_passed_over_is_not_gone_through_again(
     assert {message["type"] for message in told} == {"cursor"}
     assert code == 1012
     assert reason.endswith(f"resume with ?after={told[-1]['cursor']}")
+
+
+class Asleep(MemoryGateway):
+    """Its store has not said yet where the log of all executions ends."""
+
+    async def installation_events(
+        self, *, after: Cursor | None, follow: bool, workflow_id: str | None
+    ) -> AsyncIterator[Sequence[LoggedEvent]]:
+        await asyncio.Event().wait()
+        yield ()
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [("", ""), ("?after=0", ": resume with ?after=0"), ("?after=9-3", ": resume with ?after=9-3")],
+)
+async def test_whoever_wants_what_comes_is_not_sent_back_to_the_beginning(
+    serve: Serve, query: str, says: str
+) -> None:
+    """It was told no cursor yet; 0 would be all that is kept."""
+    gateway = Asleep()
+    app = build_app(gateway, SLOW)
+    async with (
+        serve(app) as served,
+        web_socket(served, query, gateway.add_key("read")) as socket,
+    ):
+        await eventually(lambda: slots_of(app).open == 1)
+        slots_of(app).close()
+        messages, code, reason = await messages_of(socket)
+    assert (messages, code, reason) == ([], 1012, f"this replica of the service is going{says}")

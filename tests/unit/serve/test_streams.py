@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,9 +16,11 @@ from httpx_sse import aconnect_sse
 from websockets.asyncio.client import ClientConnection, connect
 
 from harmonia_actors.core.errors import ServiceUnavailable
+from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.settings import Settings
 from harmonia_serve import sse
 from harmonia_serve.app import build_app
+from harmonia_serve.starts import age_s
 from harmonia_serve.streams import StreamSlots
 from tests.unit.serve.conftest import Serve, Served, eventually, messages_of
 from tests.unit.serve.gateway import MemoryGateway
@@ -444,3 +447,21 @@ async def test_an_answer_begins_even_if_the_first_batch_is_late(
         assert answer.status_code == 200
         released.set()
         await answer.aread()
+
+
+def test_streams_that_were_opened_together_do_not_end_together() -> None:
+    ages = [age_s(3_600.0) for _ in range(1_000)]
+    assert all(3_240 <= age <= 3_600 for age in ages)
+    tenths = Counter(int(age - 3_240) // 36 for age in ages)
+    assert len(tenths) >= 10
+    assert max(tenths.values()) < 200
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+def test_white_space_in_an_event_cannot_break_its_frame(envelope: bool) -> None:
+    event = parse_event(7, b'{"seq":7,"type":"task_started"\n\n,"data":{"a":\r\n\r\n[1,\n2]}}')
+    lines = sse.frame(event, envelope=envelope).decode().split("\n")
+    assert (lines[:2], lines[3:]) == (["id: 7", "event: task_started"], ["", ""])
+    data = {"a": [1, 2]}
+    whole = {"seq": 7, "type": "task_started", "data": data} if envelope else data
+    assert json.loads(lines[2].removeprefix("data: ")) == whole

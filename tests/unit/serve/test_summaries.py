@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from harmonia_actors.settings import Settings
 from harmonia_serve.app import build_app
 from harmonia_serve.summaries import summarised
+from tests.support.scripted_actors import settle
 from tests.unit.serve.conftest import Serve, Served
 from tests.unit.serve.gateway import MemoryGateway
 
@@ -160,6 +161,28 @@ async def test_each_change_is_told_if_the_time_allows_and_checkpoints_come_as_th
     assert gateway.subscribers == 1
     await told.aclose()  # type: ignore[attr-defined]
     assert gateway.subscribers == 0
+
+
+async def test_changes_that_come_one_by_one_are_told_no_more_often_than_is_set(
+    gateway: MemoryGateway, execution_id: str
+) -> None:
+    told: list[Any] = []
+
+    async def follow() -> None:
+        async for batch in summarised(gateway, RARELY, execution_id, after=0):
+            told.extend(batch)
+
+    await gateway.append(execution_id, "execution_started", {})
+    following = asyncio.ensure_future(follow())
+    for index in range(30):
+        await task(gateway, execution_id, "task_started", index)
+        await settle(20)
+    assert [event.type for event in told] == ["execution_started", "execution_progress"]
+    await gateway.append(execution_id, "execution_failed", {"error": {"message": "no"}})
+    async with asyncio.timeout(10):
+        await following
+    assert [event.type for event in told[2:]] == ["execution_progress", "execution_failed"]
+    assert json.loads(told[2].data)["tasks"]["running"] == 30
 
 
 async def next_told(told: AsyncIterator[Any]) -> Any:
