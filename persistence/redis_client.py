@@ -108,6 +108,7 @@ class RedisClient:
             lanes=min(_LANES, connections_max),
             wait_ms=timeout_ms,
         )
+        self._encode = self._redis.get_encoder().encode  # type: ignore[no-untyped-call]
         # Replies stay as the server sends them: `redis_replies` knows what each should be.
         self._redis.response_callbacks.clear()
 
@@ -153,7 +154,9 @@ class RedisClient:
         """With whatever else is to be sent; per command the reply or the error."""
         if not commands:
             return []
-        replies: list[Any] | Exception = await self._batches.run(commands)
+        # What cannot be sent is an error here, and not of all whose commands would go with it.
+        encoded = [[words[0], *map(self._encode, words[1:])] for words in commands]
+        replies: list[Any] | Exception = await self._batches.run(encoded)
         return cast("list[Any]", _given(replies))
 
     async def _send_together(self, calls: Sequence[Sequence[Command]]) -> list[Any]:

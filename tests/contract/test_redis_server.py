@@ -10,14 +10,15 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 
 from persistence.embedded import EmbeddedServer, find_binary
 from persistence.errors import StoreUnavailable, UnsuitableServer
-from persistence.redis_client import is_refusal
+from persistence.redis_client import RedisClient, is_refusal
 from persistence.redis_store import RedisStore
 from persistence.redis_suitability import refuse_kind
 from persistence.store import Commit, NewExecution
@@ -69,6 +70,26 @@ async def test_the_promise_is_what_the_configuration_allows(
     durability = await store.durability()
     assert durability.promise == promise
     assert reason in durability.detail
+
+
+@pytest.mark.parametrize("wrong", ["half a pair \ud800", None, True])
+async def test_what_cannot_be_sent_is_an_error_of_whoever_sends_it(
+    server: EmbeddedServer, wrong: Any
+):
+    """Commands of others travel with it."""
+    client = RedisClient(server.url, connections_max=4, timeout_ms=2_000)
+    try:
+        found = await asyncio.gather(
+            client.command("SET", "a", "1"),
+            client.command("SET", "b", wrong),
+            client.command("GET", "a"),
+            return_exceptions=True,
+        )
+        assert found[0] == b"OK"
+        assert isinstance(found[1], ValueError | DataError)
+        assert found[2] == b"1"
+    finally:
+        await client.close()
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
