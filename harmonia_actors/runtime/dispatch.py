@@ -318,7 +318,9 @@ class Dispatcher:
                 held.linger = loop.call_later(linger_s, self._lingered, queue, held)
 
     def _had_turn(self, queue: AttemptQueue, held: Held) -> bool:
-        return not queue.waiting or self._clock.now_ms() - held.since_ms >= self._limits.turn_ms
+        # A clock that was set back must not make a turn last until it is there again.
+        held_ms = self._clock.now_ms() - held.since_ms
+        return not queue.waiting or not 0 <= held_ms < self._limits.turn_ms
 
     def _lingered(self, queue: AttemptQueue, held: Held) -> None:
         if not held.given and not held.batches and held in queue.held:

@@ -388,6 +388,17 @@ async def test_a_recalled_actor_is_kept_for_its_turn_as_long_as_there_is_work(de
     await until(lambda: actor.name in desk.leases.released)
 
 
+async def test_a_clock_that_is_set_back_lets_nobody_keep_a_recalled_actor(desk: Desk) -> None:
+    actor = desk.leases.add()
+    desk.start(*orders(1, 2))
+    await until(actor.running)
+    desk.dispatcher.recall(QueueKey(), 1)
+    desk.clock.at_ms -= 60_000
+    actor.end(1)
+    await settle()
+    assert desk.leases.released == [actor.name]
+
+
 async def test_forgetting_an_execution_drops_what_waits_only(desk: Desk) -> None:
     actor = desk.leases.add()
     desk.start(order(1), order(2), order(3, execution="exec-2"))
