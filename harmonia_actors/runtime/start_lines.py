@@ -26,6 +26,9 @@ _WAIT_S = 20.0
 _IDLE_S = 60.0
 #: Calls under way on one line: one that waits, and one that ends its wait.
 _CALLS_MAX = 2
+#: Starts that go by one call, and bytes of their fields but for the first one's.
+_STARTS_MAX = 1_000
+_START_BYTES_MAX = 8_000_000
 
 
 class LineCut(Exception):
@@ -39,6 +42,11 @@ class Start:
     execution_id: str
     definition: str
     fields: Mapping[str, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its fields."""
+        return sum(map(len, self.fields.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,14 @@ class News:
 Exchange = Callable[[News], Awaitable[Sequence[str]]]
 
 
+@dataclass(eq=False, slots=True)
+class _End:
+    """What all wait for who wait for an execution's end, and how many they are."""
+
+    heard: asyncio.Future[None]
+    waiters: int = 0
+
+
 class StartLine:
     """The line to one owner."""
 
@@ -66,11 +82,11 @@ class StartLine:
         self._nudges: dict[str, None] = {}
         #: Executions whose end is awaited and of which the owner has not been told that.
         self._untold: dict[str, None] = {}
-        #: By execution, what all wait for who wait for its end, and how many they are.
-        self._awaited: dict[str, asyncio.Future[None]] = {}
-        self._waiters: dict[str, int] = {}
+        self._awaited: dict[str, _End] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._is_due = False
+        #: The owner may know nothing (any more) of what is awaited: it answered, and named no end.
+        self._is_in_doubt = False
 
     @property
     def is_idle(self) -> bool:
@@ -89,26 +105,20 @@ class StartLine:
 
     async def wait_ended(self, execution_id: str) -> None:
         """Return when an execution has ended there, or is not there, or nobody can say."""
-        ended = self._awaited.get(execution_id)
-        if ended is None:
-            ended = self._awaited[execution_id] = asyncio.get_running_loop().create_future()
+        end = self._awaited.get(execution_id)
+        if end is None:
+            end = _End(asyncio.get_running_loop().create_future())
+            self._awaited[execution_id] = end
             self._untold[execution_id] = None
             self._be_due()
-        self._waiters[execution_id] = self._waiters.get(execution_id, 0) + 1
+        end.waiters += 1
         try:
-            await asyncio.shield(ended)
+            await asyncio.shield(end.heard)
         finally:
-            self._waits_no_more(execution_id, ended)
-
-    def _waits_no_more(self, execution_id: str, ended: asyncio.Future[None]) -> None:
-        left = self._waiters[execution_id] - 1
-        if left:
-            self._waiters[execution_id] = left
-            return
-        del self._waiters[execution_id]
-        if self._awaited.get(execution_id) is ended:
-            del self._awaited[execution_id]
-            self._untold.pop(execution_id, None)
+            end.waiters -= 1
+            if not end.waiters and self._awaited.get(execution_id) is end:
+                del self._awaited[execution_id]
+                self._untold.pop(execution_id, None)
 
     def _be_due(self) -> None:
         # Whoever starts an execution and waits for it does so in one go: one call for both.
@@ -121,8 +131,7 @@ class StartLine:
         has_news = bool(self._starts or self._untold or self._nudges)
         if len(self._calls) >= _CALLS_MAX or not (has_news or (self._awaited and not self._calls)):
             return
-        news = News(self._starts, list(self._untold), list(self._nudges))
-        self._starts, self._untold, self._nudges = [], {}, {}
+        news = self._take_news() if has_news else self._ask_on()
         # In a context of its own: what is submitted in a request's is cancelled with the request.
         call = asyncio.get_running_loop().create_task(
             self._call(news), context=contextvars.Context()
@@ -130,16 +139,52 @@ class StartLine:
         self._calls.add(call)
         call.add_done_callback(self._called)
 
+    def _take_news(self) -> News:
+        """As much as may go by one call; nothing of an execution goes before its start."""
+        count = self._starts_for_one_call()
+        starts, self._starts = self._starts[:count], self._starts[count:]
+        later = {start.execution_id for start in self._starts}
+        awaited = [each for each in self._untold if each not in later]
+        nudges = [each for each in self._nudges if each not in later]
+        self._untold = {each: None for each in self._untold if each in later}
+        self._nudges = {each: None for each in self._nudges if each in later}
+        return News(starts, awaited, nudges)
+
+    def _starts_for_one_call(self) -> int:
+        size = 0
+        for count, start in enumerate(self._starts[:_STARTS_MAX]):
+            size += start.size
+            if count and size > _START_BYTES_MAX:
+                return count
+        return _STARTS_MAX
+
+    def _ask_on(self) -> News:
+        # A replica that stood still for long has been forgotten: it must not wait for nothing.
+        return News(awaited=list(self._awaited)) if self._is_in_doubt else News()
+
     async def _call(self, news: News) -> None:
+        ended: Sequence[str] = ()
         try:
             ended = await self._exchange(news)
+            self._is_in_doubt = not ended
         except LineCut:
-            ended = list(self._awaited)
-            self._untold.clear()
+            self._let_all_go()
+        except Exception:
+            # By a defect of ours; who waits must not pay for it.
+            _log.exception("an owner could not be told")
+            self._let_all_go()
         for execution_id in ended:
-            waiting = self._awaited.pop(execution_id, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+            self._heard_of(execution_id)
+
+    def _let_all_go(self) -> None:
+        self._untold.clear()
+        for execution_id in list(self._awaited):
+            self._heard_of(execution_id)
+
+    def _heard_of(self, execution_id: str) -> None:
+        end = self._awaited.pop(execution_id, None)
+        if end is not None and not end.heard.done():
+            end.heard.set_result(None)
 
     def _called(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -186,8 +231,9 @@ class StartLines:
         known.wake.set()
         wake = known.wake = asyncio.Event()
         for start in news.starts:
-            self._beginning.setdefault(start.execution_id, asyncio.Event())
-            self._spawn(self._run(start))
+            former = self._beginning.get(start.execution_id)
+            begun = self._beginning[start.execution_id] = asyncio.Event()
+            self._spawn(self._run(start, former, begun))
         fresh = [each for each in news.awaited if each not in known.awaited]
         known.awaited |= dict.fromkeys(fresh)
         for execution_id in fresh:
@@ -223,13 +269,16 @@ class StartLines:
         known.heard_s = now_s + _WAIT_S
         return known
 
-    async def _run(self, start: Start) -> None:
+    async def _run(self, start: Start, former: asyncio.Event | None, begun: asyncio.Event) -> None:
         try:
+            if former is not None:
+                # Started again by who had no answer: the first one may be at it still, or fail.
+                await former.wait()
             await self._begin(start)
         finally:
-            begun = self._beginning.pop(start.execution_id, None)
-            if begun is not None:
-                begun.set()
+            if self._beginning.get(start.execution_id) is begun:
+                del self._beginning[start.execution_id]
+            begun.set()
 
     async def _until_begun(self, execution_id: str) -> None:
         begun = self._beginning.get(execution_id)

@@ -27,8 +27,13 @@ class Owner:
         self.may_begin.set()
         self.under_way = 0
         self.is_gone = False
+        self.is_claimed_at_once = False
+        self.defect: Exception | None = None
 
     async def _begin(self, start: Start) -> None:
+        if not start.fields and self.is_claimed_at_once:
+            self.heard.append(f"claim {start.execution_id}")
+            return
         if start.execution_id.startswith("bad"):
             raise ValueError("it cannot be begun")
         await self.may_begin.wait()
@@ -54,6 +59,8 @@ class Owner:
                 await asyncio.sleep(0)
                 if self.is_gone:
                     raise LineCut("gone")
+                if self.defect is not None:
+                    raise self.defect
                 return await self.lines.exchange(replica, news)
             finally:
                 self.under_way -= 1
@@ -213,7 +220,8 @@ async def test_a_long_wait_is_asked_for_again_and_again(
     line = owner.line()
     wait = asyncio.create_task(started_and_awaited(line, "e"))
     await until(lambda: len(owner.calls) > 3)
-    assert owner.calls[1:3] == [([], []), ([], [])]
+    assert owner.calls[1:3] == [([], ["e"]), ([], ["e"])]
+    assert len(owner.lines._tasks) == 1, "the owner knew"
     assert not wait.done()
     owner.end_of("e").set()
     await wait
@@ -227,6 +235,90 @@ async def test_a_replica_that_is_no_more_is_forgotten(
     for number in range(10):
         await owner.lines.exchange(f"replica-{number}", News(awaited=[f"e{number}"]))
     assert len(owner.lines._replicas) == 1
+
+
+async def test_whoever_the_owner_has_forgotten_says_again_what_he_awaits(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica stood still for so long that it was taken for gone."""
+    line = owner.line()
+    waits = waiting(line, "first", "second")
+    await settle()
+    monkeypatch.setattr(start_lines, "_IDLE_S", -100.0)
+    await owner.lines.exchange("another", News())
+    owner.end_of("first").set()
+    await waits[0]
+    await settle()
+    assert len(owner.calls) < 5, "it does not ask again and again"
+    owner.end_of("second").set()
+    await waits[1]
+
+
+async def test_whatever_a_call_fails_by_nobody_waits_for_ever(owner: Owner) -> None:
+    line = owner.line()
+    owner.defect = TypeError("it cannot be sent")
+    await started_and_awaited(line, "e")
+    await until(lambda: line.is_idle)
+    owner.defect = None
+    wait = waiting(line, "e")[0]
+    await settle()
+    owner.end_of("e").set()
+    await wait
+
+
+async def test_a_nudge_waits_for_the_first_of_two_starts_of_the_same(owner: Owner) -> None:
+    """Who starts again what nobody drives yet has it claimed, while it is being begun."""
+    line = owner.line()
+    owner.may_begin.clear()
+    line.start(start("e"))
+    await settle()
+    owner.is_claimed_at_once = True
+    line.start(Start("e", "d", {}))
+    await settle()
+    line.nudge("e")
+    await settle()
+    assert "nudge e" not in owner.heard
+    owner.may_begin.set()
+    await until(lambda: owner.heard == ["start e", "claim e", "nudge e"])
+
+
+async def test_who_leaves_while_the_one_before_goes_on_leaves_nothing_behind(owner: Owner) -> None:
+    line = owner.line()
+    first = waiting(line, "e")[0]
+    await settle()
+
+    def come_and_leave(_: object) -> None:
+        # The end was heard of, and the first has not gone on yet.
+        second = line.wait_ended("e")
+        second.send(None)
+        second.close()
+
+    line._awaited["e"].heard.add_done_callback(come_and_leave)
+    owner.end_of("e").set()
+    await first
+    assert not line._awaited
+
+
+@pytest.mark.parametrize("limit", ["_STARTS_MAX", "_START_BYTES_MAX"])
+async def test_many_starts_go_by_several_calls_and_nothing_overtakes_them(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(start_lines, limit, 3)
+    line = owner.line()
+    names = [f"e{number}" for number in range(10)]
+    for name in names:
+        line.start(start(name) if limit == "_STARTS_MAX" else Start(name, "d", {"head": b"12"}))
+        line.nudge(name)
+    waits = waiting(line, *names)
+    await until(lambda: len(owner.begun) == 10)
+    counts = [len(starts) for starts, _ in owner.calls if starts]
+    assert max(counts) <= 3
+    assert [each.execution_id for each in owner.begun] == names
+    await until(lambda: len(owner.heard) == 20)
+    for name in names:
+        assert owner.heard.index(f"start {name}") < owner.heard.index(f"nudge {name}")
+        owner.end_of(name).set()
+    await asyncio.gather(*waits)
 
 
 class Crowd:
