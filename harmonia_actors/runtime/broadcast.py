@@ -12,10 +12,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Batch", "Broadcast", "BroadcastLimits", "UnknownReader"]
+__all__ = ["LEFT_OUT", "Batch", "Broadcast", "BroadcastLimits", "UnknownReader"]
 
 #: (execution id, number of the first in the log, bodies in order without a gap)
 Batch = tuple[str, int, Sequence[bytes]]
+#: In place of a number, with no bodies: events may have been left out, so the log is to be read.
+LEFT_OUT = 2**62
 
 
 class UnknownReader(Exception):
@@ -69,7 +71,8 @@ class Broadcast:
     def publish(self, batches: Sequence[Batch], kept_back: int = 0) -> None:
         """Committed events; each batch goes to the readers that follow its execution.
 
-        `kept_back`: how many more there were that nobody wanted.
+        `kept_back`: how many more there were that nobody wanted. Whoever follows by now has perhaps
+        begun before whoever publishes knew of it, and may miss some of them.
         """
         self.published += kept_back
         for batch in batches:
@@ -77,6 +80,10 @@ class Broadcast:
             self.published += len(bodies)
             for name in self._followers.get(execution_id, ()):
                 self._offer(self._readers[name], batch)
+        if kept_back:
+            for execution_id, followers in self._followers.items():
+                for name in followers:
+                    self._offer(self._readers[name], (execution_id, LEFT_OUT, ()))
 
     def follow(self, reader: str, execution_ids: Sequence[str]) -> None:
         """From now on the reader wants these executions' events, too."""

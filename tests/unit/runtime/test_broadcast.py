@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from harmonia_actors.runtime.broadcast import Broadcast, BroadcastLimits, UnknownReader
+from harmonia_actors.runtime.broadcast import LEFT_OUT, Broadcast, BroadcastLimits, UnknownReader
 from harmonia_actors.runtime.shards import ShardedSink, shard_of
 from tests.support.scripted_actors import settle
 
@@ -80,6 +80,13 @@ async def test_it_says_whether_anybody_follows_anything() -> None:
     await settle()
     broadcast.forget_idle()
     assert not broadcast.is_wanted
+
+
+async def test_whoever_follows_hears_that_events_may_have_been_left_out() -> None:
+    broadcast = Broadcast()
+    broadcast.follow("r", ["a"])
+    broadcast.publish([("b", 1, [b"x"])], 3)
+    assert list(await broadcast.pull("r", 0)) == [("a", LEFT_OUT, ())]
 
 
 async def test_a_new_replica_frees_what_was_kept_for_one_that_is_gone() -> None:
