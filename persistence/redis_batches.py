@@ -63,12 +63,7 @@ class Batches(Generic[Call]):
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(_Waiting(call, self._size_of(call), reply, loop.time()))
-        if self._open < self._lanes and not self._is_begun:
-            self._is_begun = True
-            self._open += 1
-            lane = loop.create_task(self._drain())
-            self._sending.add(lane)
-            lane.add_done_callback(self._sending.discard)
+        self._begin_lane()
         return await reply
 
     async def close(self) -> None:
@@ -76,14 +71,24 @@ class Batches(Generic[Call]):
         if self._sending:
             await asyncio.wait(self._sending)
 
+    def _begin_lane(self) -> None:
+        if self._open < self._lanes and not self._is_begun:
+            self._is_begun = True
+            self._open += 1
+            lane = asyncio.get_running_loop().create_task(self._drain())
+            self._sending.add(lane)
+            lane.add_done_callback(self._sending.discard)
+
     async def _drain(self) -> None:
+        self._is_begun = False
         batch: list[_Waiting[Call]] = []
         try:
             while self._waiting:
                 batch = self._take()
-                self._is_begun = False
                 if not batch:
                     continue
+                if self._waiting:
+                    self._begin_lane()
                 try:
                     replies = await self._send([each.call for each in batch])
                 except Exception as error:  # each caller raises it again
@@ -93,7 +98,6 @@ class Batches(Generic[Call]):
                         each.reply.set_result(value)
         finally:
             self._open -= 1
-            self._is_begun = False
             for each in batch:
                 each.reply.cancel()
             # Only if this task was cancelled, with its loop: nobody may wait for ever.

@@ -68,6 +68,16 @@ async def test_what_is_too_much_for_one_batch_goes_with_the_next(limits: dict[st
     assert server.batches == [[b"a", b"b"], [b"c"]]
 
 
+async def test_what_came_in_one_moment_and_is_too_much_for_one_batch_takes_all_lanes() -> None:
+    server = Server(lanes=3, calls_max=2)
+    asked = server.ask(*(b"%d" % number for number in range(10)))
+    await settle()
+    assert server.batches == [[b"0", b"1"], [b"2", b"3"], [b"4", b"5"]]
+    server.may_answer.set()
+    assert await asyncio.gather(*asked) == [b"%d!" % number for number in range(10)]
+    assert server.under_way_most == 3
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 async def test_whoever_comes_as_a_lane_ends_gets_his_turn(lanes: int) -> None:
     server = Server(lanes=lanes)
