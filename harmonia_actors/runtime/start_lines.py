@@ -54,14 +54,14 @@ class News:
     """What a replica has to tell an owner, of whatever came up since it told him last."""
 
     starts: Sequence[Start] = ()
-    #: Executions whose end it awaits.
+    #: Executions whose end it awaits; one that is told again is awaited once.
     awaited: Sequence[str] = ()
     #: Executions in whose inbox something lies.
     nudges: Sequence[str] = ()
 
 
 #: Tells news; returns those awaited executions that have ended, empty if none has before another
-#: call came. Raises LineCut.
+#: call came, or for long. Raises LineCut.
 Exchange = Callable[[News], Awaitable[Sequence[str]]]
 
 

@@ -14,6 +14,7 @@ _EXECUTION = "harmonia_actors/core/execution.py"
 _ATTEMPTS = "harmonia_actors/core/attempts.py"
 _DRIVER = "harmonia_actors/runtime/driver.py"
 _HOST = "harmonia_actors/runtime/host.py"
+_START_LINES = "harmonia_actors/runtime/start_lines.py"
 _SUPERVISION = "harmonia_actors/runtime/supervision.py"
 _CURRENT = "if task in self.handed_out and self.rows[task].attempt == attempt:"
 
@@ -309,5 +310,42 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "topic.known = max(topic.known or 0, first_index - 1)\n",
         f"{_UNIT}/test_event_hub.py"
         "::test_whatever_is_lost_each_client_gets_the_suffix_it_asked_for",
+    ),
+    mutant(
+        "kept back",
+        "who follows hears that events were not kept back for him",
+        "harmonia_actors/runtime/broadcast.py",
+        "        if kept_back:\n",
+        "        if False:\n",
+        f"{_UNIT}/test_broadcast.py::test_whoever_follows_hears_that_events_may_have_been_left_out",
+        f"{_UNIT}/test_event_hub.py::test_an_event_that_was_not_kept_back_is_read_from_the_log",
+    ),
+    mutant(
+        "line, order",
+        "a nudge does not overtake the start",
+        _START_LINES,
+        "        await self._until_begun(execution_id)\n        await self._nudge(execution_id)\n",
+        "        await self._nudge(execution_id)\n",
+        f"{_UNIT}/test_start_lines.py::test_a_nudge_never_overtakes_the_start",
+        f"{_UNIT}/test_start_lines.py::test_a_nudge_waits_for_the_first_of_two_starts_of_the_same",
+    ),
+    mutant(
+        "line, in doubt",
+        "a replica that was forgotten says again what it awaits",
+        _START_LINES,
+        "            self._is_in_doubt = not ended\n",
+        "",
+        f"{_UNIT}/test_start_lines.py"
+        "::test_whoever_the_owner_has_forgotten_says_again_what_he_awaits",
+    ),
+    mutant(
+        "turn",
+        "a recalled task actor is given back once it has had its turn, also by a clock set back",
+        "harmonia_actors/runtime/dispatch.py",
+        "return not queue.waiting or not 0 <= held_ms < self._limits.turn_ms\n",
+        "return not queue.waiting\n",
+        f"{_UNIT}/test_dispatcher.py::test_a_recalled_actor_ends_its_batch_first_and_others_wait",
+        f"{_UNIT}/test_dispatcher.py"
+        "::test_a_clock_that_is_set_back_lets_nobody_keep_a_recalled_actor",
     ),
 )

@@ -215,4 +215,13 @@ STORE_MUTANTS: tuple[Mutant, ...] = (
         "    if False:",
         f"{REDIS}::test_whoever_is_told_to_end_ends_in_whatever_moment_that_is",
     ),
+    mutant(
+        "travel together",
+        "what cannot be sent fails alone",
+        "persistence/redis_client.py",
+        "[[words[0], *map(self._encode, words[1:])] for words in commands]",
+        "[list(words) for words in commands]",
+        "tests/contract/test_redis_server.py"
+        "::test_what_cannot_be_sent_is_an_error_of_whoever_sends_it",
+    ),
 )
