@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ _CALLS_MAX = 2
 #: Starts that go by one call, and bytes of their fields but for the first one's.
 _STARTS_MAX = 1_000
 _START_BYTES_MAX = 8_000_000
+#: Nudges that are remembered, in case that the start comes after them.
+_NUDGED_KEPT = 1_000
 
 
 class LineCut(Exception):
@@ -222,6 +225,8 @@ class StartLines:
         self._nudge = nudge
         #: Executions that are being begun: whatever else is told of them comes behind that.
         self._beginning: dict[str, asyncio.Event] = {}
+        #: Executions that were nudged lately, and were not being begun then.
+        self._nudged: OrderedDict[str, None] = OrderedDict()
         self._replicas: dict[str, _Replica] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -275,6 +280,10 @@ class StartLines:
                 # Started again by who had no answer: the first one may be at it still, or fail.
                 await former.wait()
             await self._begin(start)
+            if start.execution_id in self._nudged:
+                # The call with the nudge has overtaken the one with the start.
+                del self._nudged[start.execution_id]
+                await self._nudge(start.execution_id)
         finally:
             if self._beginning.get(start.execution_id) is begun:
                 del self._beginning[start.execution_id]
@@ -295,6 +304,10 @@ class StartLines:
             replica.wake.set()
 
     async def _look_into(self, execution_id: str) -> None:
+        if execution_id not in self._beginning:
+            self._nudged[execution_id] = None
+            while len(self._nudged) > _NUDGED_KEPT:
+                self._nudged.popitem(last=False)
         await self._until_begun(execution_id)
         await self._nudge(execution_id)
 

@@ -141,6 +141,22 @@ async def test_a_nudge_never_overtakes_the_start(owner: Owner) -> None:
     assert owner.heard[1:] == ["start e", "nudge e", "nudge e"]
 
 
+async def test_a_nudge_that_has_overtaken_the_start_on_its_way_is_made_up_for(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two calls may arrive in another order than that in which they were made."""
+    await owner.lines.exchange("r", News(nudges=["e"]))
+    await settle()
+    await owner.lines.exchange("r", News([start("e")]))
+    await until(lambda: owner.heard == ["nudge e", "start e", "nudge e"])
+    await owner.lines.exchange("r", News([start("e")]))
+    await until(lambda: owner.heard == ["nudge e", "start e", "nudge e", "start e"])
+    monkeypatch.setattr(start_lines, "_NUDGED_KEPT", 3)
+    await owner.lines.exchange("r", News(nudges=[f"e{number}" for number in range(10)]))
+    await settle()
+    assert list(owner.lines._nudged) == ["e7", "e8", "e9"]
+
+
 async def test_what_ends_while_others_are_started_is_heard_of(owner: Owner) -> None:
     line = owner.line()
     first = asyncio.create_task(started_and_awaited(line, "first"))
