@@ -27,6 +27,12 @@ class HandingOutSettings(BaseSettings):
         description="Inputs of all attempts that one execution actor has handed out.",
     )
     batch_attempts_max: int = Field(256, gt=0, description="Attempts handed over in one call.")
+    lease_turn_ms: int = Field(
+        20,
+        ge=0,
+        description="So long an execution actor keeps a task actor that others wait for, while it "
+        "has work for it.",
+    )
     stretch_tasks_max: int = Field(
         128,
         ge=0,

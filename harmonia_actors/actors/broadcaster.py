@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import ray
 
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
+from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.settings import Settings
 
@@ -22,6 +23,7 @@ class Broadcaster:
 
     def __init__(self, settings: Settings) -> None:
         log_to_stderr(settings.log_level)
+        collect_rarely()
         self._settings = settings
         self._broadcast = Broadcast()
 

@@ -16,6 +16,7 @@ from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.logs import log_to_stderr
@@ -34,6 +35,7 @@ class ExecutionActor:
 
     def __init__(self, name: str, settings: Settings) -> None:
         log_to_stderr(settings.log_level)
+        collect_rarely()
         self._name = name
         self._settings = settings
         self._registry = parts.make_registry(settings)

@@ -133,6 +133,7 @@ def dispatch_limits(settings: Settings) -> DispatchLimits:
         batch_bytes_max=settings.batch_bytes_max,
         shared_attempts_max=settings.async_attempts_max,
         cancel_grace_ms=settings.cancel_grace_ms,
+        turn_ms=settings.lease_turn_ms,
     )
 
 

@@ -12,6 +12,7 @@ This module must not know Ray.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -250,6 +251,8 @@ class TaskHost:
                 return None
             if not self._epochs.is_current(order.execution_id, order.epoch):
                 return None
+            # It has run: how long the store takes now does not make it one to be told of at once.
+            self._live_since_s = math.inf
             closing = self._closing_of(live, Report(order.execution_id, outcome))
             if sum(map(_lines_cost, closing)) > _HELD_LINES_BYTES_MAX:
                 # The entry may be read before what is told, and lines that it lacks be given up.

@@ -129,6 +129,7 @@ PARTS = (
             "harmonia_serve.unfetched",
             "harmonia_actors.settings",
             "harmonia_actors.actors.wiring",
+            "harmonia_actors.runtime.collection",
             "harmonia_actors.runtime.logs",
         ),
         ("ray", "httpx"),
