@@ -318,7 +318,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "        if kept_back:\n",
         "        if False:\n",
         f"{_UNIT}/test_broadcast.py::test_whoever_follows_hears_that_events_may_have_been_left_out",
-        f"{_UNIT}/test_event_hub.py::test_an_event_that_was_not_kept_back_is_read_from_the_log",
+        f"{_UNIT}/test_broadcast.py::test_an_event_that_was_not_kept_back_is_read_from_the_log",
     ),
     mutant(
         "line, order",

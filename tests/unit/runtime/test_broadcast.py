@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from harmonia_actors.runtime import event_hub
 from harmonia_actors.runtime.broadcast import LEFT_OUT, Broadcast, BroadcastLimits, UnknownReader
 from harmonia_actors.runtime.shards import ShardedSink, shard_of
-from tests.support.scripted_actors import settle
+from tests.support.scripted_actors import settle, until
+from tests.unit.runtime.event_hub_rig import World, count_reads, seqs
 
 
 async def test_a_reader_gets_what_it_follows_once() -> None:
@@ -87,6 +89,28 @@ async def test_whoever_follows_hears_that_events_may_have_been_left_out() -> Non
     broadcast.follow("r", ["a"])
     broadcast.publish([("b", 1, [b"x"])], 3)
     assert list(await broadcast.pull("r", 0)) == [("a", LEFT_OUT, ())]
+
+
+async def test_an_event_that_was_not_kept_back_is_read_from_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was forgotten before whoever told the broadcaster knew that somebody follows it."""
+    monkeypatch.setattr(event_hub, "_LOOK_S", 3_600.0)
+    monkeypatch.setattr(event_hub, "_SOON_S", 0.01)
+    world = World()
+    await world.log.create()
+    reads = count_reads(world)
+    client = asyncio.ensure_future(world.receive())
+    # Two of the client's own, and the one look after it has been followed.
+    await until(lambda: len(reads) == 3)
+    await settle(20)
+    await world.log.commit(1, last=True, tell=False)
+    world.feed.broadcast.publish([], 1)
+    try:
+        async with asyncio.timeout(20):
+            assert seqs(await client) == [1, 2]
+    finally:
+        await world.hub.close()
 
 
 async def test_a_new_replica_frees_what_was_kept_for_one_that_is_gone() -> None:

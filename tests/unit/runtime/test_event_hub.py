@@ -12,7 +12,6 @@ import pytest
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ExecutionNotFound, ServiceUnavailable
 from harmonia_actors.core.requests import StreamEvent
-from harmonia_actors.runtime import event_hub
 from harmonia_actors.runtime.broadcast import Batch
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.shards import shard_of
@@ -274,22 +273,6 @@ async def test_an_event_that_the_broadcaster_never_heard_of_comes_all_the_same(
     await world.log.commit(1, tell=True)
     await world.log.commit(1, last=True, tell=False)
     assert seqs(await client) == [1, 2, 3, 4, 5]
-
-
-async def test_an_event_that_was_not_kept_back_is_read_from_the_log(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was forgotten before whoever told the broadcaster knew that somebody follows it."""
-    monkeypatch.setattr(event_hub, "_LOOK_S", 3_600.0)
-    reads = count_reads(world)
-    client = asyncio.ensure_future(world.receive())
-    # Two of the client's own, and the one look after it has been followed.
-    await until(lambda: len(reads) == 3)
-    await settle(20)
-    await world.log.commit(1, last=True, tell=False)
-    world.feed.broadcast.publish([], 1)
-    async with asyncio.timeout(20):
-        assert seqs(await client) == [1, 2]
 
 
 async def test_the_broadcaster_may_be_away_or_another_one(world: World) -> None:
