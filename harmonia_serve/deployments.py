@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,6 +86,7 @@ def _make_class(name: str) -> type:
 
         async def __serve_build_asgi_app__(self) -> Any:
             from harmonia_actors.actors.wiring import make_gateway
+            from harmonia_actors.runtime.collection import collect_rarely
             from harmonia_serve import app
             from harmonia_serve.log_redaction import silence_query_strings
             from harmonia_serve.replicas import call_before_replica_ends
@@ -94,6 +94,7 @@ def _make_class(name: str) -> type:
 
             silence_query_strings()
             gateway = make_gateway(self._settings)
+            collect_rarely()
             application = getattr(app, self._builder)(gateway, self._settings)
             bytes_max = self._settings.stream_buffer_bytes_max
             application.add_middleware(BackPressure, bytes_max=bytes_max)
@@ -106,7 +107,7 @@ def _make_class(name: str) -> type:
     return Replica
 
 
-def deploy(settings: Settings, *, progress: Callable[[str], None]) -> None:
+def deploy(settings: Settings) -> None:
     """Start Serve, if it does not run, and the applications; returns when they answer."""
     ingress = choose_ingress(settings)
     serve.start(
@@ -114,10 +115,8 @@ def deploy(settings: Settings, *, progress: Callable[[str], None]) -> None:
         http_options=HTTPOptions(host=ingress.serve_host, port=settings.port),
         logging_config=_logging(settings),
     )
-    progress(", ".join(surface.name for surface in surfaces(settings)))
     serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
     _wait_answering(settings)
-    progress("ready")
 
 
 def _target(surface: Surface, settings: Settings) -> serve.RunTarget:

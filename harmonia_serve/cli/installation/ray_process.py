@@ -11,9 +11,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = ["Driver", "main"]
 
 _SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 _HEAD_PROCESSES = ("gcs_server", "raylet")
+_DEPLOYED_S = 60.0
 
 
 def main() -> int:
@@ -87,6 +90,7 @@ class Driver:
         self._report = report
         #: Whether a failed start would leave something on the cluster that is ours alone.
         self._has_begun = False
+        self._serving: Future[None] | None = None
 
     @property
     def leaves_running(self) -> bool:
@@ -106,6 +110,8 @@ class Driver:
             self._start()
         settings = self._plan.settings
         self._has_begun = not list_actors(settings.namespace)
+        # Most of either start is waiting for processes; a request waits for the actors it needs.
+        self._serving = _begun(lambda: deploy(settings))
         with self._step("starting the actors", "actors"):
             install(settings, progress=self._progress)
         first_key = ensure_first_key(settings, anew=self._plan.new_key)
@@ -113,7 +119,7 @@ class Driver:
             self._report(reports.FirstKey(first_key))
         url = service_url(settings.host, settings.port)
         with self._step("starting the service", f"REST, WebSocket and SSE on {url}"):
-            deploy(settings, progress=self._progress)
+            self._serving.result()
         self._report(reports.Ready(url))
 
     def _check_components(self) -> None:
@@ -154,6 +160,9 @@ class Driver:
         A Harmonia that was there before it is left alone.
         """
         if self._plan.address and self._has_begun:
+            if self._serving is not None:
+                # What is half deployed cannot be removed.
+                wait([self._serving], _DEPLOYED_S)
             try:
                 self.end()
             except Exception:
@@ -226,6 +235,22 @@ class Driver:
         yield
         text = done if detail is None else f"{done} {detail()}"
         self._report(reports.Done(text, round((time.monotonic() - started) * 1000)))
+
+
+def _begun(work: Callable[[], None]) -> Future[None]:
+    """Work that goes on beside this; it keeps nobody from ending."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _resources() -> str:

@@ -121,7 +121,7 @@ def actors(service: RunningService, kind: str) -> list[psutil.Process]:
 
 def starting(service: RunningService) -> int | None:
     """How many execution actors are starting; None if that is not known."""
-    pools = service.api.get("/health").json().get("pools", {})
+    pools = service.api.get("/service").json().get("pools", {})
     found: int | None = pools.get("execution_actors_starting")
     return found
 
