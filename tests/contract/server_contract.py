@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from persistence.log import LOG_START
 from persistence.store import Store
 from tests.contract.builders import DEADLINE_S, LEASE_MS, ODD_NAMES
 
@@ -51,19 +53,22 @@ class TokenContract:
 
 
 class ServerContract:
-    @pytest.mark.parametrize("way", ["script", "command", "commands"])
+    @pytest.mark.parametrize("way", ["script", "command", "commands", "atomic", "waiting"])
     async def test_whoever_is_told_to_end_ends_in_whatever_moment_that_is(
         self, store: Store, way: str
     ):
+        ways: dict[str, Callable[[], Awaitable[object]]] = {
+            "script": lambda: store.renew_owner("o", lease_ms=LEASE_MS),
+            "command": store.time_ms,
+            "commands": lambda: store.read_outputs([("e", "one"), ("e", "two")]),
+            "atomic": lambda: store.page("nothing", offset=0, limit=1),
+            "waiting": lambda: store.read_log(after=LOG_START, limit=1, wait_ms=1),
+        }
+
         async def for_ever() -> None:
             while True:
                 await asyncio.sleep(0)
-                if way == "script":
-                    await store.renew_owner("o", lease_ms=LEASE_MS)
-                elif way == "command":
-                    await store.time_ms()
-                else:
-                    await store.read_outputs([("e", "one"), ("e", "two")])
+                await ways[way]()
 
         went_on = []
         for ticks in range(_TICKS):

@@ -9,6 +9,7 @@ __all__ = ["RUNNING_MUTANTS"]
 _CORE = "tests/unit/core"
 _UNIT = "tests/unit/runtime"
 _SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
+_KEPT_SEEDS = "tests/simulation/test_seeds.py::test_seeds_that_once_found_something"
 
 _EXECUTION = "harmonia_actors/core/execution.py"
 _ATTEMPTS = "harmonia_actors/core/attempts.py"
@@ -51,7 +52,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         _CURRENT,
         "if task in self.handed_out:",
         f"{_CORE}/test_execution.py::test_what_is_told_of_a_former_attempt_changes_nothing",
-        _SIMULATION,
+        _KEPT_SEEDS,
     ),
     mutant(
         "outcome",
