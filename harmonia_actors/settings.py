@@ -162,6 +162,9 @@ class Settings(HandingOutSettings, TellingSettings):
         "event streams, comma-separated, like https://dash.example.com; no wildcards.",
     )
     stream_heartbeat_s: float = Field(15.0, gt=0, description="Time between signs of life.")
+    stream_key_check_s: float = Field(
+        5.0, gt=0, description="Time between looks whether a stream's key is still good."
+    )
     stream_unconfirmed_s_max: float = Field(
         300.0,
         gt=0,

@@ -268,8 +268,9 @@ class Subscription:
         settings, clock = self._settings, self._clock
         expires = clock() + age_s(settings.stream_age_s_max)
         beat = clock() + settings.stream_heartbeat_s
+        check = clock() + settings.stream_key_check_s
         while True:
-            wait_s = max(0.0, min(expires, beat, self._late_at()) - clock())
+            wait_s = max(0.0, min(expires, beat, check, self._late_at()) - clock())
             await asyncio.wait(
                 {sending, leaving}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
             )
@@ -286,8 +287,10 @@ class Subscription:
                 raise SlowReader
             if clock() >= expires:
                 return await self._break_off(sending, sink, Ending.EXPIRED)
-            if clock() >= beat:
+            if clock() >= check:
                 await self._confirm(caller)
+                check = clock() + settings.stream_key_check_s
+            if clock() >= beat:
                 if not self._turn.locked():
                     async with self._turn:
                         await self._tell_position(sink)

@@ -39,7 +39,11 @@ _BOOT_S = 240.0
 _END_S = 60.0
 #: Streams look at their key with each sign of life: often, so that tests need not wait for it. All
 #: that can be logged is logged, so that secrets are looked for in all of it.
-_ENVIRONMENT = {"HARMONIA_STREAM_HEARTBEAT_S": "2", "HARMONIA_LOG_LEVEL": "DEBUG"}
+_ENVIRONMENT = {
+    "HARMONIA_STREAM_HEARTBEAT_S": "2",
+    "HARMONIA_STREAM_KEY_CHECK_S": "2",
+    "HARMONIA_LOG_LEVEL": "DEBUG",
+}
 _NO_SETTINGS: Mapping[str, str] = {}
 
 

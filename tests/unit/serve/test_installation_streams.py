@@ -29,7 +29,12 @@ WF_1 = "wf-123e4567-e89b-12d3-a456-426614174001"
 WF_2 = "wf-123e4567-e89b-12d3-a456-426614174002"
 EXEC_1 = "exec-123e4567-e89b-12d3-a456-426614174001"
 EXEC_2 = "exec-123e4567-e89b-12d3-a456-426614174002"
-QUICK = Settings(stream_heartbeat_s=0.05, stream_send_timeout_s=0.3, streams_per_replica_max=3)
+QUICK = Settings(
+    stream_heartbeat_s=0.05,
+    stream_key_check_s=0.05,
+    stream_send_timeout_s=0.3,
+    streams_per_replica_max=3,
+)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from tests.unit.serve.gateway import MemoryGateway
 UNKNOWN = "exec-123e4567-e89b-12d3-a456-426614174000"
 QUICK = Settings(
     stream_heartbeat_s=0.05,
+    stream_key_check_s=0.05,
     stream_send_timeout_s=0.3,
     streams_per_replica_max=3,
     stream_messages_max=5,
@@ -290,7 +291,7 @@ async def test_a_stream_outlives_an_outage_of_what_knows_its_key(
 async def test_a_stream_whose_key_cannot_be_confirmed_for_long_ends(
     gateway: MemoryGateway, serve: Serve, execution_id: str, key: str
 ) -> None:
-    short = Settings(stream_heartbeat_s=0.05, stream_unconfirmed_s_max=0.2)
+    short = Settings(stream_heartbeat_s=0.05, stream_key_check_s=0.05, stream_unconfirmed_s_max=0.2)
     async with (
         serve(build_app(gateway, short)) as served,
         sse_client(key) as client,
