@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.2
 _KILL_WAIT_S = 1.0
-#: A broadcaster that nobody follows is told so often all the same.
+#: So long a broadcaster that nobody follows is told nothing; then it is asked anew.
 _UNWANTED_S = 10.0
 #: What a call ends with, or the search for whom to call, while an actor cannot be reached.
 _OUT_OF_REACH = (RayError, OSError, ValueError)
@@ -108,7 +108,7 @@ class RayLeases:
     """Leases from the pool actor; patient while it is being restarted."""
 
     def __init__(self, pool: ActorRef, holder: str, *, again_s: float = _AGAIN_S) -> None:
-        """`again_s` is the wait before the pool is asked again, at first."""
+        """`again_s` is the wait before a pool that cannot be reached is asked or told again."""
         self._pool = pool
         self._holder = holder
         self._again_s = again_s

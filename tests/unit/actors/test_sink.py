@@ -74,13 +74,19 @@ async def test_what_is_too_large_to_wait_leaves_room_for_others() -> None:
     assert broadcaster.broadcast.published == 1 + 3
 
 
-async def test_while_nobody_follows_anything_the_broadcaster_is_not_told() -> None:
+async def an_unwanted_one() -> tuple[Broadcaster, RaySink]:
+    """A broadcaster that nobody follows, and a sink that has learned so by its first event."""
     broadcaster = Broadcaster()
     broadcaster.broadcast.unfollow("reader", ["exec-of-others"])
     broadcaster.goes_on.set()
     sink = RaySink(cast(ActorRef, broadcaster), kept_back_max=10, kept_back_bytes_max=100)
     sink.publish("exec-1", 1, [b"one"])
     await settle()
+    return broadcaster, sink
+
+
+async def test_while_nobody_follows_anything_the_broadcaster_is_not_told() -> None:
+    broadcaster, sink = await an_unwanted_one()
     for index in range(1_000):
         sink.publish("exec-1", 2 + index, [b"x" * 9])
         await settle()
@@ -98,12 +104,7 @@ async def test_while_nobody_follows_anything_the_broadcaster_is_not_told() -> No
 
 
 async def test_a_batch_that_is_too_large_to_be_kept_back_is_not() -> None:
-    broadcaster = Broadcaster()
-    broadcaster.broadcast.unfollow("reader", ["exec-of-others"])
-    broadcaster.goes_on.set()
-    sink = RaySink(cast(ActorRef, broadcaster), kept_back_max=10, kept_back_bytes_max=100)
-    sink.publish("exec-1", 1, [b"one"])
-    await settle()
+    broadcaster, sink = await an_unwanted_one()
     sink.publish("exec-1", 2, [b"x" * 101])
     sink.publish("exec-1", 3, [b"y"])
     broadcaster.broadcast.follow("reader", ["exec-1"])
