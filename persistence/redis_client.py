@@ -128,8 +128,13 @@ class RedisClient:
 
     async def commands(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         """Several commands in one round trip; `atomic`: nothing of others comes between."""
-        replies = await (self._send_now(commands, atomic=True) if atomic else self._send(commands))
-        return [_given(reply) for reply in replies]
+        if not atomic:
+            return [_given(reply) for reply in await self._send(commands)]
+        # It goes with what others send, like all else: what is queued runs as one on the server.
+        *queued, replies = await self._send([("MULTI",), *commands, ("EXEC",)])
+        for reply in queued:
+            _given(reply)
+        return [_given(self._translate(reply)) for reply in _given(replies)]
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """One script in one round trip (three if the server has to be given it first)."""
@@ -164,9 +169,9 @@ class RedisClient:
         left = iter(replies)
         return [list(islice(left, len(commands))) for commands in calls]
 
-    async def _send_now(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+    async def _send_now(self, commands: Sequence[Command]) -> list[Any]:
         async with self._translated():
-            pipeline = self._redis.pipeline(transaction=atomic)
+            pipeline = self._redis.pipeline(transaction=False)
             for words in commands:
                 pipeline.execute_command(*words)
             replies = await pipeline.execute(raise_on_error=False)

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 _WANT_MAX = 256
 #: Attempts told to be waiting, at most, per queue.
 _TOLD_WAITING_MAX = 100
+#: What a call to a task actor costs, about, in seconds of both sides: work that takes no longer is
+#: not shared out.
+_WORTH_A_CALL_S = 0.002
 #: Pause after a request for task actors that failed.
 _AGAIN_S = 0.2
 
@@ -52,6 +55,9 @@ class Dispatcher:
         self._clock = clock
         self._limits = limits
         self._queues: dict[QueueKey, AttemptQueue] = {}
+        #: Queues that have got something since they were last looked at, soon to be.
+        self._touched: dict[QueueKey, None] = {}
+        self._is_due = False
         self._at: dict[AttemptId, Held] = {}
         self._ended: dict[AttemptId, asyncio.Event] = {}
         self._turns = Turns()
@@ -62,8 +68,7 @@ class Dispatcher:
     # The port ----------------------------------------------------------------------------------
 
     def start(self, orders: Sequence[AttemptOrder]) -> None:
-        """Queue attempts and give out what can be given out."""
-        touched: dict[QueueKey, AttemptQueue] = {}
+        """Queue attempts; they are given out together with those of others that start just now."""
         for order in orders:
             queue = self._queues.get(order.key)
             if queue is None:
@@ -71,9 +76,10 @@ class Dispatcher:
             if order.id not in queue.waiting and order.id not in self._at:
                 queue.waiting[order.id] = order
                 queue.order.append(order.id)
-            touched[order.key] = queue
-        for queue in touched.values():
-            self._pump(queue)
+            self._touched[order.key] = None
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._pump_touched)
 
     def stop(self, attempt: AttemptId, reason: StopReason) -> None:
         """Take an attempt back, or stop it where it runs."""
@@ -182,6 +188,16 @@ class Dispatcher:
 
     # Giving out --------------------------------------------------------------------------------
 
+    def _pump_touched(self) -> None:
+        # Executions whose commits land together start what follows in one turn of the loop, and
+        # each call to a task actor costs more than what it carries.
+        self._is_due = False
+        touched, self._touched = self._touched, {}
+        for key in touched:
+            queue = self._queues.get(key)
+            if queue is not None and not self._closed:
+                self._pump(queue)
+
     def _pump(self, queue: AttemptQueue) -> None:
         for held in list(queue.held):
             if not queue.waiting:
@@ -197,12 +213,12 @@ class Dispatcher:
         limits = self._limits
         if held.key.shared:
             room = limits.shared_attempts_max - len(held.given)
-            budget_s = float("inf")
+            budget_s, share = float("inf"), room
         else:
             room = limits.batch_attempts_max if not held.batches else 0
             budget_s = limits.batch_target_ms / 1000
-            # Nobody gets more than an even share of what is left.
-            room = min(room, -(-len(queue.waiting) // max(1, len(queue.held))))
+            # Nobody gets more than an even share of what is left, if that is worth a call.
+            share = -(-len(queue.waiting) // max(1, len(queue.held)))
         chunk: list[AttemptOrder] = []
         spent_s, spent_bytes = 0.0, 0
         while queue.order and len(chunk) < room:
@@ -212,7 +228,8 @@ class Dispatcher:
                 continue
             expected_s = self._durations.expected_of_all(order, otherwise=budget_s)
             spent_bytes += size_of(order)
-            if chunk and spent_s + expected_s > budget_s:
+            at_most_s = budget_s if len(chunk) < share else _WORTH_A_CALL_S
+            if chunk and spent_s + expected_s > at_most_s:
                 break
             if chunk and spent_bytes > limits.batch_bytes_max:
                 break

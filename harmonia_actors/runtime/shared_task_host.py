@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 _BLOCKED_S = 1.0
 _STOPPED_EARLY_MAX = 10_000
+#: So much longer reports wait to be told for each attempt that lives, and so long at most.
+_FLUSH_PER_LIVE_S = 0.000_02
+_FLUSH_MOST_S = 0.02
 
 #: The name of the thread that tells when an action blocks the loop.
 WATCHING = "harmonia-watching"
@@ -224,8 +227,12 @@ class SharedTaskHost:
         owner = self._owner_of.get(report.execution_id, "")
         self._unsent.setdefault(owner, []).append(report)
         if self._flush is None:
-            delay_s = min(2, self._limits.start_report_ms) / 1000
-            self._flush = self._loop.call_later(delay_s, self._send_all)
+            self._flush = self._loop.call_later(self._flush_after_s(), self._send_all)
+
+    def _flush_after_s(self) -> float:
+        """The more attempts live, the more reports go by one call, and the longer they wait."""
+        dense_s = min(len(self._live) * _FLUSH_PER_LIVE_S, _FLUSH_MOST_S)
+        return max(dense_s, min(2, self._limits.start_report_ms) / 1000)
 
     def _send_all(self) -> None:
         self._flush = None

@@ -369,6 +369,11 @@ class ExecutionService(WorkflowService):
         workflow = await self._workflow(head.execution_id, snapshot)
         shown_tasks = workflow.tasks[: self.settings.status_tasks_max]
         rows = [(task.name, _row(snapshot, task.index)) for task in shown_tasks]
+        # What is asked of the store at the same moment goes in one round trip.
+        output, task_status = await asyncio.gather(
+            self._execution_output(head, outputs=outputs),
+            self._task_views(head.execution_id, rows, outputs=outputs),
+        )
         document: JsonObject = {
             "execution_id": head.execution_id,
             "workflow_id": head.workflow_id,
@@ -379,8 +384,8 @@ class ExecutionService(WorkflowService):
             "input": jsontext.decode(snapshot.fields["input"]),
             "execution_options": jsontext.decode(snapshot.fields["options"]),
             "error": head.error,
-            "output": await self._execution_output(head, outputs=outputs),
-            "task_status": await self._task_views(head.execution_id, rows, outputs=outputs),
+            "output": output,
+            "task_status": task_status,
             # So that whoever wants the events so far knows when there are no more.
             "last_seq": snapshot.seq - head.log_events,
             "last_id": Place(snapshot.seq - head.log_events, head.log_part).text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from harmonia_actors.components.workspace import Workspace
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.files import WorkspaceFiles
+from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from persistence.blobs import FileBlobs
@@ -44,6 +45,28 @@ async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench)
     assert host.census("exec-1", 1, "me")[0] == []
     ended = {text for _, text in bench.told()} | {shown(report) for report in reports}
     assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
+
+
+async def test_many_that_live_at_once_are_told_of_by_few_calls(bench: Bench) -> None:
+    calls: list[int] = []
+
+    def send(owner: str, reports: Sequence[Report]) -> None:
+        calls.append(len(reports))
+
+    @bench.component.action
+    async def wait_a_little(number: int) -> None:
+        await asyncio.sleep(number * 0.0001)
+
+    host = SharedTaskHost(bench.runner(), TaskHostLimits(), send)
+    wait = {"component": "bench", "action": "wait_a_little"}
+    made = [
+        replace(order(number), **wait, input=jsontext.encode({"number": number}))
+        for number in range(1000)
+    ]
+    unsent, _ = await host.run("me", made)
+    # A start may be told again with its end. A call each 2 ms would be fifty and more.
+    assert sum(calls) + len(unsent) >= 2000
+    assert len(calls) < 40
 
 
 class BlockingBlobs(FileBlobs):
