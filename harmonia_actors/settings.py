@@ -349,7 +349,10 @@ class Settings(HandingOutSettings, TellingSettings):
     )
     execution_actors_min: int = Field(2, ge=1, description="Execution actors kept warm.")
     execution_actors_max: int = Field(
-        8, ge=1, description="Ceiling of execution actors; beyond it they host several executions."
+        0,
+        ge=0,
+        description="Ceiling of execution actors; beyond it they host several executions. 0: two "
+        "per CPU that there is when Harmonia starts, at least 4 and at most 100.",
     )
     execution_actors_spare: int = Field(
         1,
@@ -469,7 +472,7 @@ class Settings(HandingOutSettings, TellingSettings):
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Settings:
-        if self.execution_actors_min > self.execution_actors_max:
+        if 0 < self.execution_actors_max < self.execution_actors_min:
             raise ValueError(
                 f"execution_actors_min is {self.execution_actors_min}, above execution_actors_max "
                 f"({self.execution_actors_max}); lower the one or raise the other"

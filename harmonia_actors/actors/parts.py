@@ -22,7 +22,7 @@ from harmonia_actors.runtime.remote_components import load_registry
 from harmonia_actors.runtime.service.schema_checks import SchemaChecks
 from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.runtime.silence import Patience
-from harmonia_actors.runtime.sizing import SizingLimits
+from harmonia_actors.runtime.sizing import SizingLimits, owners_max
 from harmonia_actors.runtime.supervision import SupervisionTimes
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from harmonia_actors.settings import Settings
@@ -112,7 +112,7 @@ def ordering_limits(settings: Settings) -> OrderingLimits:
 def host_limits(settings: Settings) -> HostLimits:
     """Bounds of an execution actor."""
     return HostLimits(
-        owners_max=settings.execution_actors_max,
+        owners_max=_owners_max(settings),
         lease_ms=settings.lease_ms,
         executions_max=settings.executions_per_actor_max,
         output_cache_bytes=settings.output_cache_bytes,
@@ -156,11 +156,15 @@ def pool_times(settings: Settings) -> PoolTimes:
     return PoolTimes(patience=patience(settings))
 
 
+def _owners_max(settings: Settings) -> int:
+    return owners_max(settings.execution_actors_max, settings.execution_actors_min)
+
+
 def sizing_limits(settings: Settings) -> SizingLimits:
     """How many execution actors there may be."""
     return SizingLimits(
         least=settings.execution_actors_min,
-        most=settings.execution_actors_max,
+        most=_owners_max(settings),
         spare=settings.execution_actors_spare,
     )
 

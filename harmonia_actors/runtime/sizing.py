@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["LeaseWatch", "OwnerView", "SizingLimits", "SizingPlan", "plan_owners"]
+__all__ = ["LeaseWatch", "OwnerView", "SizingLimits", "SizingPlan", "owners_max", "plan_owners"]
+
+#: Where the ceiling is left to us: the more owners there are, the less goes together.
+_PER_CPU = 2
+_LEAST_CEILING = 4
+_MOST_CEILING = 100
+
+
+def owners_max(ceiling: int, least: int, cpus: float = 0.0) -> int:
+    """The ceiling that is configured; for 0 one by the CPUs, not below the floor `least`."""
+    by_cpus = min(max(_LEAST_CEILING, int(_PER_CPU * cpus)), _MOST_CEILING)
+    return ceiling or max(by_cpus, least)
 
 
 @dataclass(frozen=True, slots=True)

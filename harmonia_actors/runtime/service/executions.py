@@ -38,6 +38,7 @@ from harmonia_actors.runtime.service.endings import ended_reply, has_ended
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
 from harmonia_actors.runtime.service.workflows import KnownWorkflow, WorkflowService
+from harmonia_actors.runtime.sizing import owners_max
 from persistence.errors import (
     AlreadyExists,
     DefinitionMissing,
@@ -290,15 +291,15 @@ class ExecutionService(WorkflowService):
             sole=creation.index,
             holds=holds,
         )
-        owners_max = self.settings.execution_actors_max
-        live_max = self.settings.executions_live_max
-        load_max = self.settings.executions_per_actor_max
+        settings = self.settings
+        ceiling = owners_max(settings.execution_actors_max, settings.execution_actors_min)
+        live_max, load_max = settings.executions_live_max, settings.executions_per_actor_max
 
         async def create() -> str:
             while True:
                 try:
                     return await self.store.create_execution(
-                        new, owners_max=owners_max, live_max=live_max, load_max=load_max
+                        new, owners_max=ceiling, live_max=live_max, load_max=load_max
                     )
                 except LimitReached:
                     raise RateLimitExceeded(

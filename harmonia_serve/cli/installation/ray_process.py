@@ -102,6 +102,7 @@ class Driver:
         self._check_components()
         from harmonia_actors.actors.names import list_actors
         from harmonia_actors.actors.wiring import ensure_first_key, install
+        from harmonia_actors.runtime.sizing import owners_max
         from harmonia_serve.deployments import deploy
 
         if self._plan.address:
@@ -109,6 +110,9 @@ class Driver:
         else:
             self._start()
         settings = self._plan.settings
+        # Once for all that follows: whoever gives executions to actors must agree on it.
+        most = owners_max(settings.execution_actors_max, settings.execution_actors_min, _cpus())
+        settings = self._plan.with_settings(execution_actors_max=most).settings
         self._has_begun = not list_actors(settings.namespace)
         # Most of either start is waiting for processes; a request waits for the actors it needs.
         self._serving = _begun(lambda: deploy(settings))
@@ -251,6 +255,12 @@ def _begun(work: Callable[[], None]) -> Future[None]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def _cpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
 
 
 def _resources() -> str:

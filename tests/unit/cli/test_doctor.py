@@ -42,7 +42,7 @@ def test_everything_is_looked_at(harmonia: Harmonia) -> None:
         ("HARMONIA_REDIS_URL", "redis://:zq[xv@h:1/0", "settings", "percent-encoded"),
         ("HARMONIA_INGRESS", "nginx", "settings", "HARMONIA_INGRESS"),
         ("HARMONIA_NODE_TYPES", "[{", "settings", "HARMONIA_NODE_TYPES"),
-        ("HARMONIA_EXECUTION_ACTORS_MIN", "99", "settings", "execution_actors_max"),
+        ("HARMONIA_EXECUTION_ACTORS_MAX", "1", "settings", "execution_actors_min"),
     ],
 )
 def test_a_setting_that_up_would_refuse_is_a_finding_like_others(

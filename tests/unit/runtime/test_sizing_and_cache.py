@@ -13,11 +13,29 @@ from harmonia_actors.runtime.sizing import (
     OwnerView,
     SizingLimits,
     SizingPlan,
+    owners_max,
     plan_owners,
 )
 from tests.support.scripted_actors import order
 
 LIMITS = SizingLimits(least=2, most=5, spare=1, idle_s=60)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "least", "cpus", "most"),
+    [
+        (0, 2, 0.0, 4),
+        (0, 2, 2.0, 4),
+        (0, 2, 8.0, 16),
+        (0, 2, 1_000.0, 100),
+        (0, 6, 2.0, 6),
+        (3, 2, 64.0, 3),
+    ],
+)
+def test_the_ceiling_follows_the_cpus_unless_it_is_set(
+    ceiling: int, least: int, cpus: float, most: int
+) -> None:
+    assert owners_max(ceiling, least, cpus) == most
 
 
 def busy(name: str = "b") -> OwnerView:
