@@ -18,12 +18,13 @@ from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.dispatch import Dispatcher
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.runtime.shards import ShardedSink
-from harmonia_actors.runtime.start_lines import News, Start, StartLines
+from harmonia_actors.runtime.start_lines import Ended, News, Start, StartLines
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
@@ -76,7 +77,7 @@ class ExecutionActor:
         """Never returns: whoever waits for it learns of this actor's death at once."""
         await asyncio.Event().wait()
 
-    async def exchange(self, replica: str, news: News) -> Sequence[str]:
+    async def exchange(self, replica: str, news: News) -> Sequence[Ended]:
         """A replica tells its news, and hears which executions that it awaits have ended."""
         await self._nodes.known()
         return await self._lines.exchange(replica, news)
@@ -109,8 +110,8 @@ class ExecutionActor:
     async def _nudge(self, execution_id: str) -> None:
         await self._host.nudge(execution_id)
 
-    async def _wait_ended(self, execution_id: str) -> None:
-        await self._host.wait_ended(execution_id)
+    async def _wait_ended(self, execution_id: str) -> Ending | None:
+        return await self._host.wait_ended(execution_id)
 
     @property
     def _host(self) -> ExecutionHost:

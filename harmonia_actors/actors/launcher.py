@@ -25,10 +25,11 @@ from harmonia_actors.actors.ray_ports import ActorRef
 from harmonia_actors.core.errors import ResourceNotFound, ServiceUnavailable
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.broadcast import Batch, UnknownReader
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.feeds import FeedGone
 from harmonia_actors.runtime.files import FileInfo
 from harmonia_actors.runtime.service.gateway import FilePlace
-from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine
+from harmonia_actors.runtime.start_lines import Ended, LineCut, News, Start, StartLine
 from harmonia_actors.settings import Settings
 
 __all__ = ["RayEventFeed", "RayFileReader", "RayLauncher"]
@@ -72,9 +73,9 @@ class RayLauncher:
         """Something lies in an inbox."""
         self._owner(owner).nudge(execution_id)
 
-    async def wait_ended(self, owner: str, execution_id: str) -> None:
-        """Return when an execution has ended there, or is not there."""
-        await self._owner(owner).wait_ended(execution_id)
+    async def wait_ended(self, owner: str, execution_id: str) -> Ending | None:
+        """Return when an execution has ended there, or is not there; how, if that is known."""
+        return await self._owner(owner).wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         """What the cluster has and may add, at most two seconds old."""
@@ -124,10 +125,10 @@ class RayLauncher:
         return known
 
     def _line_to(self, owner: ActorRef) -> StartLine:
-        async def exchange(news: News) -> Sequence[str]:
+        async def exchange(news: News) -> Sequence[Ended]:
             try:
                 actor = await owner.get()
-                ended: Sequence[str] = await actor.exchange.remote(self._replica, news)
+                ended: Sequence[Ended] = await actor.exchange.remote(self._replica, news)
             except (RayError, OSError, ValueError) as error:
                 owner.forget()
                 raise LineCut(str(error)) from error

@@ -156,6 +156,15 @@ def pool_times(settings: Settings) -> PoolTimes:
     return PoolTimes(patience=patience(settings))
 
 
+def with_owners_max(settings: Settings, cpus: float) -> Settings:
+    """The settings with the ceiling of execution actors that a cluster with so many CPUs gets.
+
+    Set once for all processes of an installation: who gives executions to actors must agree on it.
+    """
+    ceiling = owners_max(settings.execution_actors_max, settings.execution_actors_min, cpus)
+    return settings.model_copy(update={"execution_actors_max": ceiling})
+
+
 def _owners_max(settings: Settings) -> int:
     return owners_max(settings.execution_actors_max, settings.execution_actors_min)
 

@@ -19,6 +19,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.execution import Decision, Execution
 from harmonia_actors.core.records import encode_head, encode_row
 from harmonia_actors.runtime.automatic import automatic_checkpoint
+from harmonia_actors.runtime.ending import Ending, Written
 from harmonia_actors.runtime.in_flight import Backlog, InFlight
 from harmonia_actors.runtime.indexing import execution_indexes
 from harmonia_actors.runtime.mailbox import LinesRoom, Mailbox
@@ -79,14 +80,19 @@ class ExecutionDriver:
         version: int,
         surroundings: Surroundings,
         node_need: NodeNeed | None = None,
+        written: Written | None = None,
     ) -> None:
-        """`node_need`: what uses files has to wait until there is a node that has this."""
+        """`node_need`: what uses files has to wait until there is a node that has this.
+
+        `written` remembers what is committed, for those who wait for the end.
+        """
         self.execution = execution
         self.execution_id = execution.head.execution_id
         self._ordering = ordering
         self._owner = owner
         self._epoch = epoch
         self._version = version
+        self._written = written or Written(is_all=False)
         self._store = surroundings.store
         self._attempts = surroundings.attempts
         self._backlog = Backlog(surroundings.room, self._make, surroundings.attempts.start)
@@ -117,6 +123,11 @@ class ExecutionDriver:
         #: Set when the execution has ended or has another owner.
         self.ended = asyncio.Event()
         self.superseded = False
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it has ended; None if it has not, or if that has to be read from the store."""
+        return self._written.ending
 
     def deliver(self, *stimuli: st.Stimulus, inbox_ids: Sequence[str] = ()) -> None:
         """Take stimuli in; `inbox_ids` are acknowledged by the commit that holds their effect."""
@@ -287,6 +298,7 @@ class ExecutionDriver:
             release=execution.is_final,
         )
         await self._write(commit)
+        self._written.add(commit)
         _log.debug(
             "execution %s: commit %d of epoch %d, %d events up to %d, %d tasks changed",
             *(self.execution_id, self._version, self._epoch),

@@ -16,6 +16,7 @@ from harmonia_actors.core.execution import CoreLimits, Execution
 from harmonia_actors.core.records import decode_head, decode_row
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
+from harmonia_actors.runtime.ending import Written
 from harmonia_actors.runtime.inputs import PlannedWorkflow
 from harmonia_actors.runtime.node_wait import NodeNeed
 from harmonia_actors.runtime.ordering import BlobReader, Ordering, OrderingLimits
@@ -78,6 +79,7 @@ class DriverMaker:
             version=loaded.version,
             surroundings=self.surroundings,
             node_need=need,
+            written=Written(is_all=(loaded.epoch, loaded.version) == (1, 1) and not loaded.rows),
         )
 
     def _node_need(self, planned: PlannedWorkflow) -> NodeNeed | None:

@@ -23,6 +23,7 @@ from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.mailbox import LinesRoom
@@ -127,8 +128,8 @@ class ExecutionHost:
     _giving_on: set[str] = field(default_factory=set)
     #: Executions that somebody waits for before they have come here.
     _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
-    #: Executions that ended here lately.
-    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    #: Executions that ended here lately, and how, as far as that is small.
+    _ended: OrderedDict[str, Ending | None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -218,8 +219,8 @@ class ExecutionHost:
         if driver is not None:
             driver.take_in(await self.store.read_inbox(execution_id))
 
-    async def wait_ended(self, execution_id: str) -> None:
-        """Return when the execution has ended, or is not here.
+    async def wait_ended(self, execution_id: str) -> Ending | None:
+        """Return when the execution has ended, or is not here; how, if that is known here.
 
         The call that starts it may be overtaken by this one: it gets a moment to arrive.
         """
@@ -233,8 +234,10 @@ class ExecutionHost:
             finally:
                 self._arrivals.pop(execution_id, None)
         driver = self._drivers.get(execution_id)
-        if driver is not None:
-            await driver.ended.wait()
+        if driver is None:
+            return self._ended.get(execution_id)
+        await driver.ended.wait()
+        return driver.ending
 
     def tell(self, reports: Sequence[Report]) -> None:
         """Stimuli about attempts, each to the driver of its execution."""
@@ -469,7 +472,7 @@ class ExecutionHost:
                 del self._drivers[driver.execution_id]
             else:
                 self._forget(driver)
-        self._ended[driver.execution_id] = None
+        self._ended[driver.execution_id] = driver.ending
         while len(self._ended) > _ENDED_KEPT:
             self._ended.popitem(last=False)
         if task.cancelled():

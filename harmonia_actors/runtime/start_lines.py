@@ -17,7 +17,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Exchange", "LineCut", "News", "Start", "StartLine", "StartLines"]
+from harmonia_actors.runtime.ending import Ending
+
+__all__ = ["Ended", "Exchange", "LineCut", "News", "Start", "StartLine", "StartLines"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,16 +65,18 @@ class News:
     nudges: Sequence[str] = ()
 
 
+#: An awaited execution that has ended, or is not there; how, if the owner still knows.
+Ended = tuple[str, Ending | None]
 #: Tells news; returns those awaited executions that have ended, empty if none has before another
 #: call came, or for long. Raises LineCut.
-Exchange = Callable[[News], Awaitable[Sequence[str]]]
+Exchange = Callable[[News], Awaitable[Sequence[Ended]]]
 
 
 @dataclass(eq=False, slots=True)
 class _End:
     """What all wait for who wait for an execution's end, and how many they are."""
 
-    heard: asyncio.Future[None]
+    heard: asyncio.Future[Ending | None]
     waiters: int = 0
 
 
@@ -106,8 +110,11 @@ class StartLine:
         self._nudges[execution_id] = None
         self._be_due()
 
-    async def wait_ended(self, execution_id: str) -> None:
-        """Return when an execution has ended there, or is not there, or nobody can say."""
+    async def wait_ended(self, execution_id: str) -> Ending | None:
+        """Return when an execution has ended there, or is not there, or nobody can say.
+
+        How it has ended, if the owner has told.
+        """
         end = self._awaited.get(execution_id)
         if end is None:
             end = _End(asyncio.get_running_loop().create_future())
@@ -116,7 +123,7 @@ class StartLine:
             self._be_due()
         end.waiters += 1
         try:
-            await asyncio.shield(end.heard)
+            return await asyncio.shield(end.heard)
         finally:
             end.waiters -= 1
             if not end.waiters and self._awaited.get(execution_id) is end:
@@ -166,7 +173,7 @@ class StartLine:
         return News(awaited=list(self._awaited)) if self._is_in_doubt else News()
 
     async def _call(self, news: News) -> None:
-        ended: Sequence[str] = ()
+        ended: Sequence[Ended] = ()
         try:
             ended = await self._exchange(news)
             self._is_in_doubt = not ended
@@ -176,18 +183,18 @@ class StartLine:
             # By a defect of ours; who waits must not pay for it.
             _log.exception("an owner could not be told")
             self._let_all_go()
-        for execution_id in ended:
-            self._heard_of(execution_id)
+        for execution_id, ending in ended:
+            self._heard_of(execution_id, ending)
 
     def _let_all_go(self) -> None:
         self._untold.clear()
         for execution_id in list(self._awaited):
             self._heard_of(execution_id)
 
-    def _heard_of(self, execution_id: str) -> None:
+    def _heard_of(self, execution_id: str, ending: Ending | None = None) -> None:
         end = self._awaited.pop(execution_id, None)
         if end is not None and not end.heard.done():
-            end.heard.set_result(None)
+            end.heard.set_result(ending)
 
     def _called(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -200,7 +207,7 @@ class _Replica:
     """What one replica waits for, and its call that waits."""
 
     awaited: dict[str, None] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
     #: Replaced by each call, and set when its wait is over.
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0
@@ -212,12 +219,13 @@ class StartLines:
     def __init__(
         self,
         begin: Callable[[Start], Awaitable[None]],
-        wait_ended: Callable[[str], Awaitable[None]],
+        wait_ended: Callable[[str], Awaitable[Ending | None]],
         nudge: Callable[[str], Awaitable[None]],
     ) -> None:
         """What is done with what replicas tell.
 
-        `begin` takes an execution on; `wait_ended` returns when one has ended or is not here;
+        `begin` takes an execution on; `wait_ended` returns when one has ended or is not here,
+        and how, if that is known;
         `nudge` looks into an inbox.
         """
         self._begin = begin
@@ -230,7 +238,7 @@ class StartLines:
         self._replicas: dict[str, _Replica] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def exchange(self, replica: str, news: News) -> Sequence[str]:
+    async def exchange(self, replica: str, news: News) -> Sequence[Ended]:
         """See `Exchange`. A call ends the wait of the one before on the same line."""
         known = self._known(replica)
         known.wake.set()
@@ -295,12 +303,13 @@ class StartLines:
             await begun.wait()
 
     async def _await(self, execution_id: str, replica: _Replica) -> None:
+        ending: Ending | None = None
         try:
             await self._until_begun(execution_id)
-            await self._wait_ended(execution_id)
+            ending = await self._wait_ended(execution_id)
         finally:
             replica.awaited.pop(execution_id, None)
-            replica.ended.append(execution_id)
+            replica.ended.append((execution_id, ending))
             replica.wake.set()
 
     async def _look_into(self, execution_id: str) -> None:

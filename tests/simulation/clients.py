@@ -20,6 +20,7 @@ from harmonia_actors.core.errors import (
 from harmonia_actors.core.requests import ExecutionReply, Once, PageRequest
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.ports import TaskActorDied
 from harmonia_actors.runtime.service.checkpoints import CheckpointService
 from tests.simulation.network import Network
@@ -65,12 +66,13 @@ class SimulatedLauncher:
         to = self._owners[owner]
         self._send(to.process, to.nudged, execution_id)
 
-    async def wait_ended(self, owner: str, execution_id: str) -> None:
+    async def wait_ended(self, owner: str, execution_id: str) -> Ending | None:
         to = self._owners[owner]
         with contextlib.suppress(TaskActorDied):
-            await self._network.call(
+            return await self._network.call(
                 self._process, to.process, "wait", to.host.wait_ended, execution_id
             )
+        return None
 
     async def capacity(self) -> Capacity:
         return self._capacity

@@ -25,6 +25,7 @@ from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.broadcast import Batch, Broadcast
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo, WorkspaceFiles
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
@@ -224,8 +225,8 @@ class _Launcher:
     async def nudge(self, owner: str, execution_id: str) -> None:
         self.line(owner).nudge(execution_id)
 
-    async def wait_ended(self, owner: str, execution_id: str) -> None:
-        await self.line(owner).wait_ended(execution_id)
+    async def wait_ended(self, owner: str, execution_id: str) -> Ending | None:
+        return await self.line(owner).wait_ended(execution_id)
 
     async def capacity(self) -> Capacity:
         return self.installation.capacity

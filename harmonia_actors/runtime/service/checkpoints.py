@@ -136,7 +136,7 @@ class CheckpointService(EditService):
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
         restored = views.started(head, values, options)
         if parsed.wait:
-            return await self.wait_for(owner, restored)
+            return await self.wait_for(owner, restored, known.digest, fields)
         return ExecutionReply(await self.shown_or(restored), ended=False)
 
     async def _restored_head(

@@ -29,13 +29,14 @@ from harmonia_actors.core.records import (
 from harmonia_actors.core.requests import ExecutionReply, JsonObject, Once, PageRequest
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.core.workflow import Workflow
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.indexing import execution_indexes, executions_index
 from harmonia_actors.runtime.notes import encode_note
 from harmonia_actors.runtime.service import views
 from harmonia_actors.runtime.service.endings import ended_reply, has_ended
 from harmonia_actors.runtime.service.once import Creation, creation_of
 from harmonia_actors.runtime.service.parts import answered, new_id, paged
-from harmonia_actors.runtime.service.statuses import StatusService
+from harmonia_actors.runtime.service.statuses import NOTHING_READ, StatusService
 from harmonia_actors.runtime.service.workflows import KnownWorkflow
 from harmonia_actors.runtime.sizing import owners_max
 from persistence.errors import (
@@ -49,8 +50,9 @@ from persistence.store import InboxEntry, NewExecution, Snapshot
 
 __all__ = ["ExecutionService"]
 
-#: Between looks at an execution whose owner is just changing.
+#: Between looks at an execution whose owner is just changing: so long at first, and at most.
 _OWNERLESS_S = 0.05
+_OWNERLESS_S_MAX = 0.4
 #: Between looks while the store is away.
 _AWAY_S = 0.5
 #: When a client may try again that was refused because too many executions are live.
@@ -104,7 +106,7 @@ class ExecutionService(StatusService):
             return await self.answer_again(await self.made_meanwhile(creation, "execution"))
         document = views.started(head, values, options)
         if parsed.wait:
-            return await self.wait_for(owner, document)
+            return await self.wait_for(owner, document, known.digest, fields)
         return ExecutionReply(document, ended=False)
 
     async def get_execution(self, execution_id: str, *, outputs: bool) -> JsonObject:
@@ -336,38 +338,54 @@ class ExecutionService(StatusService):
         values, options = (jsontext.decode(snapshot.fields[name]) for name in ("input", "options"))
         known = views.started(head, values, options)
         if head.options.wait:
-            return await self.wait_for(snapshot.owner, known)
+            return await self.wait_for(snapshot.owner, known, snapshot.definition, snapshot.fields)
         if head.checkpoint_id:
             known = await self.shown_or(known)
         return ExecutionReply(known, ended=False)
 
-    async def wait_for(self, owner: str, known: JsonObject) -> ExecutionReply:
+    async def wait_for(
+        self, owner: str, known: JsonObject, definition: str, fields: Mapping[str, bytes]
+    ) -> ExecutionReply:
         """Wait, bounded, until an execution has ended; its failure becomes the API's error.
 
-        Also while the store is away: whoever is told to try again starts another one. If it is away
-        to the end, what is known of the execution is the answer.
+        `definition` is its workflow's digest, and `fields` are those it was created with. Also
+        while the store is away: whoever is told to try again starts another one. If it is away to
+        the end, what is known of the execution is the answer.
         """
-        ended: Snapshot | None = None
+        ended: Snapshot | Ending | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.sync_wait_s_max):
                 ended = await self._ended(known["execution_id"], owner)
+        if isinstance(ended, Ending):
+            snapshot = ended.snapshot(definition, fields)
+            return ended_reply(await self.shown_or(known, snapshot, ended.outputs))
         return ended_reply(await self.shown_or(known, ended))
 
-    async def shown_or(self, known: JsonObject, snapshot: Snapshot | None = None) -> JsonObject:
-        """An execution's status, by what was read if it was; what is known if the store is away."""
+    async def shown_or(
+        self,
+        known: JsonObject,
+        snapshot: Snapshot | None = None,
+        bodies: Mapping[str, bytes] = NOTHING_READ,
+    ) -> JsonObject:
+        """An execution's status, by what was read if it was; what is known if the store is away.
+
+        `bodies` are outputs of its own that need not be read.
+        """
         try:
             if snapshot is not None:
-                return await self.status_document(snapshot, outputs=True)
+                return await self.status_document(snapshot, outputs=True, bodies=bodies)
             return await self.get_execution(known["execution_id"], outputs=True)
         except ServiceUnavailable:
             return known
 
-    async def _ended(self, execution_id: str, owner: str) -> Snapshot | None:
+    async def _ended(self, execution_id: str, owner: str) -> Snapshot | Ending | None:
         """Wait until an execution has ended. All of it, if its first owner lived until then."""
-        rows = True
+        rows, wait_s = True, _OWNERLESS_S
         while True:
             if owner:
-                await self.parts.launcher.wait_ended(owner, execution_id)
+                ending = await self.parts.launcher.wait_ended(owner, execution_id)
+                if ending is not None:
+                    return ending
             try:
                 snapshot = await self._snapshot(execution_id, rows=rows)
             except ServiceUnavailable:
@@ -376,4 +394,5 @@ class ExecutionService(StatusService):
             if decode_head(snapshot.fields["head"]).status.is_final:
                 return snapshot if rows else None
             owner, rows = snapshot.owner, False
-            await asyncio.sleep(_OWNERLESS_S)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _OWNERLESS_S_MAX)

@@ -15,6 +15,7 @@ from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.requests import JsonObject, PageRequest
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.sizes import holds_no_more
+from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.ordering import BlobReader
 from harmonia_actors.runtime.ports import Clock
 from harmonia_actors.runtime.service.once import Creation, find_made
@@ -56,8 +57,8 @@ class Launcher(Protocol):
         """Tell an owner that something lies in an inbox."""
         ...
 
-    async def wait_ended(self, owner: str, execution_id: str) -> None:
-        """Return when an execution has ended there, or is not there."""
+    async def wait_ended(self, owner: str, execution_id: str) -> Ending | None:
+        """Return when an execution has ended there, or is not there; how, if that is known."""
         ...
 
     async def capacity(self) -> Capacity:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from harmonia_actors.core import jsontext
@@ -18,22 +19,30 @@ from harmonia_actors.runtime.service.workflows import WorkflowService
 from persistence.errors import DefinitionMissing, Missing, StoreUnavailable
 from persistence.store import Snapshot
 
-__all__ = ["StatusService"]
+__all__ = ["NOTHING_READ", "StatusService"]
+
+#: Outputs that need not be read, where there are none.
+NOTHING_READ: Mapping[str, bytes] = MappingProxyType({})
 
 
 class StatusService(WorkflowService):
     """Reads executions and puts together what is shown of them."""
 
-    async def status_document(self, snapshot: Snapshot, *, outputs: bool) -> JsonObject:
-        """The document of GET /executions/{id}."""
+    async def status_document(
+        self, snapshot: Snapshot, *, outputs: bool, bodies: Mapping[str, bytes] = NOTHING_READ
+    ) -> JsonObject:
+        """The document of GET /executions/{id}.
+
+        `bodies` are outputs of its own that need not be read.
+        """
         head = decode_head(snapshot.fields["head"])
         workflow = await self._workflow(head.execution_id, snapshot)
         shown_tasks = workflow.tasks[: self.settings.status_tasks_max]
         rows = [(task.name, _row(snapshot, task.index)) for task in shown_tasks]
         # What is asked of the store at the same moment goes in one round trip.
         output, task_status = await asyncio.gather(
-            self._execution_output(head, outputs=outputs),
-            self._task_views(head.execution_id, rows, outputs=outputs),
+            self._execution_output(head, outputs=outputs, bodies=bodies),
+            self._task_views(head.execution_id, rows, outputs=outputs, bodies=bodies),
         )
         document: JsonObject = {
             "execution_id": head.execution_id,
@@ -69,15 +78,18 @@ class StatusService(WorkflowService):
             raise ExecutionNotFound(execution_id) from None
 
     async def _task_views(
-        self, execution_id: str, rows: Sequence[tuple[str, TaskRow | None]], *, outputs: bool
+        self,
+        execution_id: str,
+        rows: Sequence[tuple[str, TaskRow | None]],
+        *,
+        outputs: bool,
+        bodies: Mapping[str, bytes] = NOTHING_READ,
     ) -> dict[str, JsonObject]:
         if not outputs:
             return {name: views.task_view(row) for name, row in rows}
         budget = self.settings.response_outputs_bytes_max
         whole, described = views.shown_outputs(rows, budget)
-        keys = [(reference.execution_id, reference.key) for reference in whole.values()]
-        bodies = await answered(lambda: self.store.read_outputs(keys)) if keys else []
-        values = views.decode_outputs(list(whole), bodies)
+        values = views.decode_outputs(list(whole), await self._bodies(whole.values(), bodies))
         shown = {}
         for name, row in rows:
             output = None
@@ -88,22 +100,34 @@ class StatusService(WorkflowService):
             shown[name] = views.task_view(row, output)
         return shown
 
-    async def _execution_output(self, head: Head, *, outputs: bool) -> Any:
+    async def _bodies(
+        self, references: Collection[OutputReference], known: Mapping[str, bytes]
+    ) -> Sequence[bytes | None]:
+        """Inline outputs, one by one; `known` are those of the execution itself, if any."""
+        if all(reference.key in known for reference in references):
+            return [known[reference.key] for reference in references]
+        keys = [(reference.execution_id, reference.key) for reference in references]
+        return await answered(lambda: self.store.read_outputs(keys))
+
+    async def _execution_output(
+        self, head: Head, *, outputs: bool, bodies: Mapping[str, bytes] = NOTHING_READ
+    ) -> Any:
         reference = head.output
         if reference is None or not outputs:
             return None
         if reference.url or reference.size > self.settings.response_outputs_bytes_max:
             return views.descriptor(head.execution_id, None, reference)
-        return jsontext.decode(await self._output_body(reference))
+        return jsontext.decode(await self._output_body(reference, bodies))
 
-    async def _output_body(self, reference: OutputReference) -> bytes:
+    async def _output_body(
+        self, reference: OutputReference, known: Mapping[str, bytes] = NOTHING_READ
+    ) -> bytes:
         url = reference.url
         body = None
         if url is not None:
             body = await self._blob(url)
         else:
-            keys = [(reference.execution_id, reference.key)]
-            body = (await answered(lambda: self.store.read_outputs(keys)))[0]
+            body = (await self._bodies([reference], known))[0]
         if body is None:
             raise ResourceNotFound("the output is no longer kept", {"key": reference.key})
         return body

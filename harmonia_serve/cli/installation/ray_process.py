@@ -101,18 +101,15 @@ class Driver:
         """Start or join the cluster, start Harmonia's actors and applications."""
         self._check_components()
         from harmonia_actors.actors.names import list_actors
+        from harmonia_actors.actors.parts import with_owners_max
         from harmonia_actors.actors.wiring import ensure_first_key, install
-        from harmonia_actors.runtime.sizing import owners_max
         from harmonia_serve.deployments import deploy
 
         if self._plan.address:
             self._join()
         else:
             self._start()
-        settings = self._plan.settings
-        # Once for all that follows: whoever gives executions to actors must agree on it.
-        most = owners_max(settings.execution_actors_max, settings.execution_actors_min, _cpus())
-        settings = self._plan.with_settings(execution_actors_max=most).settings
+        settings = with_owners_max(self._plan.settings, _cpus())
         self._has_begun = not list_actors(settings.namespace)
         # Most of either start is waiting for processes; a request waits for the actors it needs.
         self._serving = _begun(lambda: deploy(settings))

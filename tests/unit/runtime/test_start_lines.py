@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from harmonia_actors.runtime import start_lines
-from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine, StartLines
+from harmonia_actors.runtime.ending import Ending
+from harmonia_actors.runtime.start_lines import Ended, LineCut, News, Start, StartLine, StartLines
 from tests.support.scripted_actors import settle, until
 
 
@@ -20,6 +21,8 @@ class Owner:
     def __init__(self) -> None:
         self.begun: list[Start] = []
         self.ends: dict[str, asyncio.Event] = {}
+        #: How executions have ended, of those of which that is known.
+        self.endings: dict[str, Ending] = {}
         self.lines = StartLines(self._begin, self._wait_ended, self._nudge)
         self.calls: list[tuple[list[str], list[str]]] = []
         self.heard: list[str] = []
@@ -43,8 +46,9 @@ class Owner:
     async def _nudge(self, execution_id: str) -> None:
         self.heard.append(f"nudge {execution_id}")
 
-    async def _wait_ended(self, execution_id: str) -> None:
+    async def _wait_ended(self, execution_id: str) -> Ending | None:
         await self.end_of(execution_id).wait()
+        return self.endings.get(execution_id)
 
     def end_of(self, execution_id: str) -> asyncio.Event:
         return self.ends.setdefault(execution_id, asyncio.Event())
@@ -52,7 +56,7 @@ class Owner:
     def line(self, replica: str = "r") -> StartLine:
         """A replica's end."""
 
-        async def exchange(news: News) -> Sequence[str]:
+        async def exchange(news: News) -> Sequence[Ended]:
             self.calls.append(([start.execution_id for start in news.starts], list(news.awaited)))
             self.under_way += 1
             try:
@@ -72,8 +76,19 @@ def start(execution_id: str) -> Start:
     return Start(execution_id, "d", {"head": b"1"})
 
 
-def waiting(line: StartLine, *execution_ids: str) -> list[asyncio.Task[None]]:
+def waiting(line: StartLine, *execution_ids: str) -> list[asyncio.Task[Ending | None]]:
     return [asyncio.create_task(line.wait_ended(each)) for each in execution_ids]
+
+
+async def test_how_an_execution_has_ended_is_told_to_all_who_wait() -> None:
+    owner = Owner()
+    line = owner.line()
+    owner.endings["e"] = Ending(3, 2, 1, b"head", {"0": b"row"}, {"0:1": b"1"})
+    line.start(start("e"))
+    waiters = waiting(line, "e", "e")
+    await settle()
+    owner.end_of("e").set()
+    assert await asyncio.gather(*waiters) == [owner.endings["e"]] * 2
 
 
 async def started_and_awaited(line: StartLine, execution_id: str) -> None:

@@ -35,7 +35,9 @@ async def test_whoever_waits_waits_on_while_the_store_is_away(
     monkeypatch.setattr(executions, "_AWAY_S", 0.001)
     store = Away()
     world = await make_world(store)
-    workflow_id = await world.workflow({"a": {"action": "hold"}})
+    # One of which its owner tells all would need no store.
+    large = {"action": "hold", "input": {"value": "x" * 10_000}}
+    workflow_id = await world.workflow({"a": large})
     waiting = asyncio.ensure_future(world.gateway.execute(workflow_id, {}, {"async": False}))
     await until(lambda: world.gates.began)
     store.reads_left_out = 5
