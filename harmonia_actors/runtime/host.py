@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import stimuli as st
@@ -21,6 +20,7 @@ from harmonia_actors.core.execution import CoreLimits, Decision
 from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.failing_by_head import fail_by_head
@@ -115,7 +115,6 @@ class ExecutionHost:
     call_others: Callable[[], Awaitable[None]] = _nobody
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
-    _background: set[asyncio.Task[None]] = field(default_factory=set)
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
     #: Whether it was asked to take what waits since it last asked the store for it.
@@ -132,6 +131,7 @@ class ExecutionHost:
 
     def __post_init__(self) -> None:
         limits = self.limits
+        self._background = BackgroundTasks(_log_unexpected)
         room = InFlight(
             attempts_max=limits.attempts_in_flight_max, bytes_max=limits.in_flight_bytes_max
         )
@@ -314,10 +314,10 @@ class ExecutionHost:
 
     async def close(self) -> None:
         """Stop driving. What is stored stays as it is; another owner can go on."""
-        running = [*self._running.values(), *self._background]
+        running = list(self._running.values())
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, self._background.close(), return_exceptions=True)
 
     # -------------------------------------------------------------------------------------------
 
@@ -366,7 +366,7 @@ class ExecutionHost:
         self._running[driver] = task
         task.add_done_callback(lambda done: self._driver_ended(driver, given, done))
         if loaded.crashes:
-            self._spawn(self._calm_later(driver, given, loaded.crashes_lately))
+            self._background.spawn(self._calm_later(driver, given, loaded.crashes_lately))
 
     # Suspects ----------------------------------------------------------------------------------
 
@@ -375,7 +375,7 @@ class ExecutionHost:
         _log.error("execution %s: its driver failed", given.execution_id, exc_info=error)
         self._giving_on.add(given.execution_id)
         wait_s = self.limits.broken_s * 4**given.crashes
-        self._spawn(self._give_on(given, wait_s=wait_s, blame=True))
+        self._background.spawn(self._give_on(given, wait_s=wait_s, blame=True))
 
     async def _give_on(self, given: _Given, *, wait_s: float, blame: bool) -> None:
         """Let another owner have an execution, or this one again if nobody else wants it."""
@@ -476,20 +476,14 @@ class ExecutionHost:
             return
         error = task.exception()
         if error is None:
-            self._spawn(self._pick_up_quietly())
+            self._background.spawn(self._pick_up_quietly())
         else:
             self._broke(given, error)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._spawned_ended)
-
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("host: %r", task.exception(), exc_info=task.exception())
 
     async def _pick_up_quietly(self) -> None:
         with self._survived("executions that wait could not be taken"):
             await self.pick_up()
+
+
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("host: %r", error, exc_info=error)

@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.pool_effects import (
     CreateActor,
@@ -172,7 +173,7 @@ class PoolHost:
         #: By holder, what he has given back lately.
         self._heard: dict[str, OrderedDict[str, None]] = {}
         self._watched: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(_log_unexpected)
 
     async def begin(self) -> None:
         """Find the task actors that there are and start what is missing of the floor."""
@@ -284,10 +285,7 @@ class PoolHost:
 
     async def close(self) -> None:
         """Follow nobody any more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     # -------------------------------------------------------------------------------------------
 
@@ -302,7 +300,7 @@ class PoolHost:
                 for name, actor, answer in left:
                     self._adopt(pool, name, actor, answer)
                 self._made = pool
-                self._spawn(self._tick_for_ever(pool))
+                self._background.spawn(self._tick_for_ever(pool))
                 self._perform(pool.tick(self._clock.now_ms()))
             return self._made
 
@@ -315,7 +313,7 @@ class PoolHost:
                 asked.append((name, actor, question))
             else:
                 # Nobody waits for it any more, and it has run nothing.
-                self._spawn(self._end(actor, name))
+                self._background.spawn(self._end(actor, name))
         if asked:
             await asyncio.wait([q for _, _, q in asked], timeout=self._times.adopt_s)
         found = []
@@ -335,13 +333,13 @@ class PoolHost:
             pool.adopt(name, QueueKey(), "", _UNKNOWN_HOLDER, now_ms)
         else:
             self._has_answered(pool, name, *answer)
-        self._spawn(self._live(name, actor))
+        self._background.spawn(self._live(name, actor))
 
     def _has_answered(self, pool: SlotPool, name: str, node_id: str, key: QueueKey) -> None:
         known = self._known[name]
         if known.is_left and not known.node_id:
             pool.adopt(name, key, node_id, _UNKNOWN_HOLDER, self._clock.now_ms())
-            self._spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
+            self._background.spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
         known.node_id = node_id
 
     async def _tick_for_ever(self, pool: SlotPool) -> None:
@@ -377,7 +375,7 @@ class PoolHost:
                 case KillActor(name):
                     known = self._known.pop(name, None)
                     if known is not None:
-                        self._spawn(self._end(known.actor, name))
+                        self._background.spawn(self._end(known.actor, name))
                 case Grant(ticket, names):
                     granted = [
                         (n, self._known[n].node_id, self._known[n].actor.handle) for n in names
@@ -386,7 +384,7 @@ class PoolHost:
                 case Refuse(ticket, reason):
                     self._answer(ticket, ((), reason))
                 case Recall(holder, key, count):
-                    self._spawn(self._recall(holder, key, count))
+                    self._background.spawn(self._recall(holder, key, count))
 
     def _create(self, name: str, key: QueueKey) -> Sequence[Effect]:
         try:
@@ -395,7 +393,7 @@ class PoolHost:
             _log.warning("task actor %s could not be created: %s", name, error)
             return [] if self._made is None else self._made.actor_died(name, self._clock.now_ms())
         self._known[name] = _Known(actor)
-        self._spawn(self._live(name, actor))
+        self._background.spawn(self._live(name, actor))
         return []
 
     async def _live(self, name: str, actor: PooledActor) -> None:
@@ -447,7 +445,7 @@ class PoolHost:
     def _watch_holder(self, holder: str) -> None:
         if holder not in self._watched:
             self._watched.add(holder)
-            self._spawn(self._holder_life(holder))
+            self._background.spawn(self._holder_life(holder))
 
     async def _holder_life(self, holder: str) -> None:
         """When a holder dies, its actors first finish what they run, then are free."""
@@ -459,7 +457,7 @@ class PoolHost:
         if self._made is None:
             return
         for name in self._made.held_by(holder):
-            self._spawn(self._free_when_settled(holder, name))
+            self._background.spawn(self._free_when_settled(holder, name))
         self._asked.pop(holder, None)
         self._heard.pop(holder, None)
         for asked_by, answer in list(self._answers.values()):
@@ -482,12 +480,6 @@ class PoolHost:
     async def _ask(self, call: Callable[[], Awaitable[_T]], what: str) -> _T:
         return await ask(call, self._times.patience, what)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_ended)
 
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("task pool: %r", task.exception(), exc_info=task.exception())
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("task pool: %r", error, exc_info=error)
