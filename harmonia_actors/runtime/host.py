@@ -32,6 +32,7 @@ from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
+from harmonia_actors.runtime.pauses import Pauses
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
@@ -132,6 +133,9 @@ class ExecutionHost:
     def __post_init__(self) -> None:
         limits = self.limits
         self._background = BackgroundTasks(_log_unexpected)
+        # A third of the lease at most: a renewal may fail, and be late, and there is another one.
+        self._renewals = Pauses(f"{self.owner}/lease", limits.lease_ms / 3000)
+        self._looks = Pauses(f"{self.owner}/look", limits.lease_ms / 3000)
         room = InFlight(
             attempts_max=limits.attempts_in_flight_max, bytes_max=limits.in_flight_bytes_max
         )
@@ -257,7 +261,7 @@ class ExecutionHost:
         it is an owner no more, and must end.
         """
         while True:
-            await asyncio.sleep(self.limits.lease_ms / 3000)
+            await asyncio.sleep(self._renewals.next_s())
             with self._survived("the lease could not be renewed"):
                 lease_ms = self.limits.lease_ms
                 if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
@@ -275,7 +279,7 @@ class ExecutionHost:
                 await self._claim_untold()
             with self._survived("executions that wait could not be taken"):
                 await self.pick_up()
-            await asyncio.sleep(self.limits.lease_ms / 3000)
+            await asyncio.sleep(self._looks.next_s())
 
     async def _claim_untold(self) -> None:
         """Executions that are this owner's in the store, but of which it was never told."""
