@@ -15,7 +15,7 @@ from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
 from harmonia_actors.core.resources import Capacity
-from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.clock import SteadyClock, StoreClock, SystemClock
 from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.host import ExecutionHost
@@ -122,18 +122,19 @@ class ExecutionActor:
     def _make_host(self) -> ExecutionHost:
         settings = self._settings
         namespace = settings.namespace
-        clock = SystemClock()
+        store, clock = parts.connect_store(settings), SystemClock()
+        store_clock = StoreClock(clock, store.time_ms, SteadyClock)
         census = RayCensus(self._pool, self._name, parts.census_times(settings))
         self._dispatcher = Dispatcher(
             leases=self._leases,
             tell=self._tell,
-            clock=clock,
+            clock=clock.steady(),
             limits=parts.dispatch_limits(settings),
         )
         census.dispatcher = self._dispatcher
         return ExecutionHost(
             owner=self._name,
-            store=parts.connect_store(settings),
+            store=store,
             blobs=parts.make_blobs(settings),
             registry=self._registry,
             attempts=self._dispatcher,
@@ -143,13 +144,14 @@ class ExecutionActor:
                     for shard in range(settings.broadcasters)
                 ]
             ),
-            clock=clock,
+            clock=store_clock,
             limits=parts.host_limits(settings),
             core_limits=parts.core_limits(settings),
             ordering_limits=parts.ordering_limits(settings),
             take_census=census.take,
             nodes=self._nodes,
             call_others=self._call_others,
+            learn_time=store_clock.learn,
         )
 
     async def _call_others(self) -> None:

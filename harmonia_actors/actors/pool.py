@@ -106,7 +106,7 @@ class TaskPool:
         self._host = PoolHost(
             _RayPoolCluster(settings),
             parts.pool_sizes(settings),
-            SystemClock(),
+            SystemClock().steady(),
             parts.pool_times(settings),
         )
         begin_by_itself()

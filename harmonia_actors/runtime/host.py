@@ -93,7 +93,7 @@ class _Given:
 
 
 async def _nobody() -> None:
-    """There are no others."""
+    """There is nobody to ask or to tell."""
 
 
 @dataclass
@@ -114,6 +114,8 @@ class ExecutionHost:
     nodes: Nodes = field(default_factory=AnyNode)
     #: Tells other owners that an execution waits; lost calls are made up for by looking around.
     call_others: Callable[[], Awaitable[None]] = _nobody
+    #: Sets `clock` by the store's. Executions that are here already keep the time that they have.
+    learn_time: Callable[[], Awaitable[None]] = _nobody
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _claiming: set[str] = field(default_factory=set)
@@ -252,6 +254,7 @@ class ExecutionHost:
 
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it."""
+        await self.learn_time()
         await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
 
     async def keep_lease(self) -> None:
@@ -267,6 +270,7 @@ class ExecutionHost:
                 if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
+                await self.learn_time()
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""

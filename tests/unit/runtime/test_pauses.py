@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as s
 
 from harmonia_actors.runtime.pauses import SPREAD, Pauses
 from persistence.memory_store import MemoryStore
-from tests.simulation.virtual_loop import VirtualLoop, run_virtually
+from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
 from tests.support.local import LocalInstallation
 
 MOST_S = 2.0
@@ -63,7 +62,7 @@ def test_neither_looks_nor_renewals_of_two_owners_stay_in_step(tmp_path: Path) -
         store = Watched(loop)
         async with LocalInstallation(store, tmp_path) as installation:
             lease_ms = next(iter(installation.hosts.values())).limits.lease_ms
-            await asyncio.sleep(lease_ms / 1000 * 10)
+            await pass_time(lease_ms / 1000 * 10)
             return lease_ms, store.asked
 
     lease_ms, asked = run_virtually(run)
