@@ -14,6 +14,7 @@ from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
+from harmonia_actors.actors.stale import StaleTeller
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.clock import SteadyClock, StoreClock, SystemClock
 from harmonia_actors.runtime.collection import collect_rarely
@@ -28,6 +29,9 @@ from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
 
+#: An actor that ends gets so long to tell what of it was refused.
+_LAST_WORDS_S = 1.0
+
 
 @ray.remote
 class ExecutionActor:
@@ -41,6 +45,7 @@ class ExecutionActor:
         self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._supervisor = ActorRef(supervisor_name(settings.namespace), settings.namespace)
+        self._stale = StaleTeller(settings.namespace)
         self._leases = RayLeases(self._pool, name)
         self._nodes = WorkspaceNodes(
             self._leases,
@@ -70,6 +75,7 @@ class ExecutionActor:
     async def _serve_as_owner(self) -> None:
         """Keep the lease; an actor that has lost it ends, with all that it still had in mind."""
         await self._host.keep_lease()
+        await asyncio.to_thread(self._stale.flush, _LAST_WORDS_S)
         os._exit(1)
 
     async def watch(self) -> None:
@@ -152,6 +158,7 @@ class ExecutionActor:
             nodes=self._nodes,
             call_others=self._call_others,
             learn_time=store_clock.learn,
+            note_stale=self._stale,
         )
 
     async def _call_others(self) -> None:

@@ -29,6 +29,7 @@ from harmonia_actors.runtime.ordering import Ordering
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, InboxEntry, Store
 
@@ -66,6 +67,7 @@ class Surroundings:
     #: Log lines wait so long for something else to be committed with.
     lines_wait_s: float = 0.25
     lines_room: LinesRoom = field(default_factory=LinesRoom)
+    note_stale: NoteStale = unnoted
 
 
 class ExecutionDriver:
@@ -98,6 +100,7 @@ class ExecutionDriver:
         self._sink = surroundings.sink
         # Whatever clocks are set while it lives, what it waits for comes in its time.
         self._clock = surroundings.clock.steady()
+        self._note_stale = surroundings.note_stale
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
         self._mail = Mailbox(surroundings.lines_room)
@@ -216,6 +219,7 @@ class ExecutionDriver:
                 await self._step()
         except StaleOwner:
             self.superseded = True
+            self._note_stale("commits_refused", 1)
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
             for timer in (self._timer, self._lines_due):
@@ -224,6 +228,7 @@ class ExecutionDriver:
             if count := self.execution.stale_reports:
                 # Late, doubled or forged: of attempts that are not, or not any more, the current.
                 _log.info("execution %s: %d reports did not count", self.execution_id, count)
+                self._note_stale("reports_ignored", count)
             self.close()
 
     def close(self) -> None:

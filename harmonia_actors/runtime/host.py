@@ -34,6 +34,7 @@ from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.pauses import Pauses
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
 
@@ -116,6 +117,7 @@ class ExecutionHost:
     call_others: Callable[[], Awaitable[None]] = _nobody
     #: Sets `clock` by the store's. Executions that are here already keep the time that they have.
     learn_time: Callable[[], Awaitable[None]] = _nobody
+    note_stale: NoteStale = unnoted
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _claiming: set[str] = field(default_factory=set)
@@ -152,6 +154,7 @@ class ExecutionHost:
                 self.nodes,
                 limits.lines_wait_ms / 1000,
                 LinesRoom(limits.lines_waiting_bytes_max),
+                self.note_stale,
             ),
             blobs=self.blobs,
             registry=self.registry,

@@ -112,6 +112,7 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     assert rig.driver.superseded
     assert rig.driver.ended.is_set()
     assert rig.story == story, "something was done or told without a commit"
+    assert rig.stale == {"commits_refused": 1}
 
 
 async def test_a_driver_that_lost_count_gives_up_its_execution(rigs: list[Rig]) -> None:
@@ -145,6 +146,7 @@ async def test_how_many_reports_did_not_count_is_said_at_the_end(
         rig.done("a")
         await rig.running
     assert "2 reports did not count" in caplog.text
+    assert rig.stale == {"reports_ignored": 2}
 
 
 # Clocks that disagree ----------------------------------------------------------------------------
