@@ -241,8 +241,9 @@ async def _unheard(method: Callable[..., Awaitable[Any]], arguments: tuple[Any, 
         return
 
 
-def _lease_on(owner: SimulatedOwner, process: Process) -> SimulatedLease:
-    return SimulatedLease(SimulatedPort(process.inhabitant, owner.parts.network, owner.process))
+def _lease_on(owner: SimulatedOwner, process: Process, granted_to: str = "") -> SimulatedLease:
+    port = SimulatedPort(process.inhabitant, owner.parts.network, owner.process)
+    return SimulatedLease(port, granted_to)
 
 
 class _Hands:
@@ -304,11 +305,11 @@ class _Leases:
                 await pass_time(_AGAIN_S)
             else:
                 assert not reason, f"{key} was refused: {reason}"
-                return [_lease_on(owner, process) for _, _, process in granted]
+                return [_lease_on(owner, process, request) for _, _, process in granted]
 
     def release(self, leases: Sequence[SimulatedLease]) -> None:
-        names, request = [lease.actor.name for lease in leases], str(next(self._requests))
-        self._tell(lambda pool: pool.host.release, self._owner.name, names, request)
+        given = [(lease.actor.name, lease.granted_to) for lease in leases]
+        self._tell(lambda pool: pool.host.release, self._owner.name, given)
 
     def lost(self, lease: SimulatedLease) -> None:
         self._tell(lambda pool: pool.host.lost, lease.actor.name)
