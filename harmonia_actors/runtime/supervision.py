@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harmonia_actors.runtime.background import BackgroundTasks
-from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask
+from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask, foreseen
 from harmonia_actors.runtime.sizing import LeaseWatch, OwnerView, SizingLimits, plan_owners
 from persistence.errors import StoreError
 from persistence.store import OwnerLoad, Store
@@ -228,14 +228,14 @@ class Supervision:
         blame = False
         try:
             # Also while the store is away: it serves as soon as it can be registered.
-            await ask(actor.ready, self._times.patience, what)
+            await ask(foreseen(actor.ready), self._times.patience, what)
             _log.info("%s serves", what)
             self._starting.discard(name)
             self._unheard.discard(name)
             if (await self.counts())["serving"] >= self._limits.least:
                 self._warm.set()
             actor.pick_up()
-            await ask(actor.watch, self._times.patience, what)
+            await ask(foreseen(actor.watch), self._times.patience, what)
         except Gone as error:
             _log.warning("%s has died: %s", what, error)
             try:
