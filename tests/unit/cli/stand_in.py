@@ -26,7 +26,6 @@ from harmonia_serve.cli.installation import reports
 from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import service_url
 
-
 _BUSY_S = 1.5
 
 
