@@ -202,7 +202,7 @@ class MemoryStore(MemoryLog):
         """See `Store.claim_next`."""
         checks.check_name("owner", owner)
         if self._suspects and self._roster.may_take_a_suspect(owner):
-            suspect = self._oldest(self._suspects)
+            suspect = min(self._by_number(self._suspects), key=StoredExecution.turn)
             loaded = self._claim(suspect, owner)
             self._roster.isolate(owner, suspect.execution_id)
             return loaded

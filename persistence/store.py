@@ -321,10 +321,11 @@ class Store(Retention, EventLog, Inbox, Protocol):
 
         The oldest is the one created first. The owner may if it has no load, or if there are at
         least `owners_max` live owners. Suspects (`orphan`) go before all others, but only to an
-        owner without load, which then gets nothing else until `calm`. Owners without load that are
-        beyond `owners_max` live ones, not counting those that have a suspect alone, are kept for
-        suspects. None if there is nothing to take or it may not; an owner that is not registered,
-        or not any more, never may. A repeat after a lost reply takes the next one: what the lost
+        owner without load, which then gets nothing else until `calm`; those that have met fewer
+        crashes lately come first, because they are alone for less time. Owners without load that
+        are beyond `owners_max` live ones, not counting those that have a suspect alone, are kept
+        for suspects. None if there is nothing to take or it may not; an owner that is not
+        registered, or not any more, never may. A repeat after a lost reply takes the next one: what the lost
         reply named is in `owned_executions`.
         """
         ...

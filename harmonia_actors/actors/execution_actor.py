@@ -14,8 +14,9 @@ from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
 from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
 from harmonia_actors.actors.recovery import RayCensus
+from harmonia_actors.actors.stale import StaleTeller
 from harmonia_actors.core.resources import Capacity
-from harmonia_actors.runtime.clock import SystemClock
+from harmonia_actors.runtime.clock import SteadyClock, StoreClock, SystemClock
 from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.ending import Ending
@@ -28,6 +29,9 @@ from harmonia_actors.runtime.start_lines import Ended, News, Start, StartLines
 from harmonia_actors.settings import Settings
 
 __all__ = ["ExecutionActor"]
+
+#: An actor that ends gets so long to tell what of it was refused.
+_LAST_WORDS_S = 1.0
 
 
 @ray.remote
@@ -42,6 +46,7 @@ class ExecutionActor:
         self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._supervisor = ActorRef(supervisor_name(settings.namespace), settings.namespace)
+        self._stale = StaleTeller(settings.namespace)
         self._leases = RayLeases(self._pool, name)
         self._nodes = WorkspaceNodes(
             self._leases,
@@ -71,6 +76,7 @@ class ExecutionActor:
     async def _serve_as_owner(self) -> None:
         """Keep the lease; an actor that has lost it ends, with all that it still had in mind."""
         await self._host.keep_lease()
+        await asyncio.to_thread(self._stale.flush, _LAST_WORDS_S)
         os._exit(1)
 
     async def watch(self) -> None:
@@ -123,18 +129,19 @@ class ExecutionActor:
     def _make_host(self) -> ExecutionHost:
         settings = self._settings
         namespace = settings.namespace
-        clock = SystemClock()
+        store, clock = parts.connect_store(settings), SystemClock()
+        store_clock = StoreClock(clock, store.time_ms, SteadyClock)
         census = RayCensus(self._pool, self._name, parts.census_times(settings))
         self._dispatcher = Dispatcher(
             leases=self._leases,
             tell=self._tell,
-            clock=clock,
+            clock=clock.steady(),
             limits=parts.dispatch_limits(settings),
         )
         census.dispatcher = self._dispatcher
         return ExecutionHost(
             owner=self._name,
-            store=parts.connect_store(settings),
+            store=store,
             blobs=parts.make_blobs(settings),
             registry=self._registry,
             attempts=self._dispatcher,
@@ -144,13 +151,15 @@ class ExecutionActor:
                     for shard in range(settings.broadcasters)
                 ]
             ),
-            clock=clock,
+            clock=store_clock,
             limits=parts.host_limits(settings),
             core_limits=parts.core_limits(settings),
             ordering_limits=parts.ordering_limits(settings),
             take_census=census.take,
             nodes=self._nodes,
             call_others=self._call_others,
+            learn_time=store_clock.learn,
+            note_stale=self._stale,
         )
 
     async def _call_others(self) -> None:

@@ -93,7 +93,10 @@ class RayLauncher:
         return self._capacity[1]
 
     async def counts(self) -> dict[str, float]:
-        """Sizes of the pools, and of all broadcasters together; what is silent is left out."""
+        """Sizes of the pools, and of all broadcasters together; what is silent is left out.
+
+        And what came from those who were succeeded, which the supervisor adds up for all.
+        """
         asked = [
             ("task_actors", self._pool),
             ("execution_actors", self._supervisor),
@@ -102,7 +105,12 @@ class RayLauncher:
         answers = await asyncio.gather(*(self._counts_of(reference) for _, reference in asked))
         found: Counter[str] = Counter()
         for (prefix, _), counts in zip(asked, answers, strict=True):
-            found.update({f"{prefix}_{name}": value for name, value in counts.items()})
+            found.update(
+                {
+                    name if name.startswith("stale_") else f"{prefix}_{name}": value
+                    for name, value in counts.items()
+                }
+            )
         return dict(found)
 
     # -------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class TaskPool:
         self._host = PoolHost(
             _RayPoolCluster(settings),
             parts.pool_sizes(settings),
-            SystemClock(),
+            SystemClock().steady(),
             parts.pool_times(settings),
         )
         begin_by_itself()
@@ -127,9 +127,9 @@ class TaskPool:
         """A holder does not want any more what he has asked for."""
         await self._host.withdraw(holder, request)
 
-    async def release(self, holder: str, names: Sequence[str], request: str) -> None:
-        """A holder gives actors back."""
-        await self._host.release(holder, names, request)
+    async def release(self, holder: str, given: Sequence[tuple[str, str]]) -> None:
+        """A holder gives actors back, each named with the question that it was granted to."""
+        await self._host.release(holder, given)
 
     async def lost(self, name: str) -> None:
         """Somebody could not reach an actor: should it live on unseen, it is ended."""

@@ -82,6 +82,8 @@ class RayLease:
     """The right to use a task actor."""
 
     actor: RayTaskActor
+    #: The question that it was granted to; "" if a dead owner had it, for whom the pool frees it.
+    granted_to: str = ""
 
 
 class ActorRef:
@@ -138,14 +140,14 @@ class RayLeases:
             if reason:
                 raise Unplaceable(reason)
             return [
-                RayLease(RayTaskActor(name, node_id, handle, self._holder))
+                RayLease(RayTaskActor(name, node_id, handle, self._holder), request)
                 for name, node_id, handle in granted
             ]
 
     def release(self, leases: Sequence[RayLease]) -> None:
         """Give actors back."""
-        names, request = [lease.actor.name for lease in leases], str(next(self._requests))
-        self._tell(lambda pool: pool.release.remote(self._holder, names, request))
+        given = [(lease.actor.name, lease.granted_to) for lease in leases]
+        self._tell(lambda pool: pool.release.remote(self._holder, given))
 
     def lost(self, lease: RayLease) -> None:
         """The actor has died; the pool watches it, too."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from harmonia_actors.actors.self_start import begin_by_itself
 from harmonia_actors.runtime.janitor import Janitor
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.silence import NotFound
+from harmonia_actors.runtime.stale import STALE, Stale
 from harmonia_actors.runtime.supervision import Supervision
 from harmonia_actors.settings import Settings
 
@@ -108,6 +110,7 @@ class Supervisor:
         log_to_stderr(settings.log_level)
         self._settings = settings
         self._store = parts.connect_store(settings)
+        self._stale: Counter[Stale] = Counter(dict.fromkeys(STALE, 0))
         self._cleaning: asyncio.Task[None] | None = None
         self._supervision = Supervision(
             _RayOwnerCluster(settings),
@@ -134,8 +137,13 @@ class Supervisor:
             self._cleaning = asyncio.get_running_loop().create_task(self._keep_clean())
 
     async def counts(self) -> dict[str, int]:
-        """How many execution actors serve, start, and are hung."""
-        return await self._supervision.counts()
+        """How many execution actors serve, start, and are hung; and what did not count."""
+        stale = {f"stale_{what}": count for what, count in self._stale.items()}
+        return {**await self._supervision.counts(), **stale}
+
+    async def note_stale(self, counts: Mapping[Stale, int]) -> None:
+        """So much came from those who were succeeded, or too late."""
+        self._stale.update(counts)
 
     async def _keep_clean(self) -> None:
         # Nothing of this is urgent, and a start is busy enough.

@@ -15,6 +15,7 @@ import ray
 from harmonia_actors.actors import parts
 from harmonia_actors.actors.names import find_actor
 from harmonia_actors.actors.outcomes import OutcomeKeeper
+from harmonia_actors.actors.stale import StaleTeller
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.clock import SystemClock
@@ -93,7 +94,8 @@ class TaskActor:
         preload.start()
         keep = OutcomeKeeper(lambda: parts.connect_store(settings), settings.stretch_store_ms)
         limits = parts.task_host_limits(settings)
-        self._host = TaskHost(runner, limits, mailbox.send, keep=keep)
+        stale = StaleTeller(settings.namespace)
+        self._host = TaskHost(runner, limits, mailbox.send, keep=keep, note_stale=stale)
 
     @ray.method(concurrency_group="control")
     def ready(self) -> tuple[str, QueueKey]:
@@ -161,7 +163,8 @@ class SharedTaskActor:
         # Made on the first call: only then is there a running loop.
         if self._made is None:
             limits = parts.task_host_limits(self._settings)
-            self._made = SharedTaskHost(self._runner, limits, self._mailbox.send)
+            stale = StaleTeller(self._settings.namespace)
+            self._made = SharedTaskHost(self._runner, limits, self._mailbox.send, note_stale=stale)
             self._is_made.set()
         return self._made
 

@@ -136,10 +136,15 @@ class AttemptRules(ExecutionState):
             self._end(task, TaskStatus.FAILED)
             self._bind_to_fail(self._error_of_task(task, failure), at_ms)
             return
-        luck = f"{self.head.execution_id}/{task}/{row.attempt}"
-        row.retry_at_ms = at_ms + delay_ms(policy, failures=row.failures, luck=luck)
+        row.retry_at_ms = at_ms + self._retry_delay_ms(task, row.attempt)
         self._next_attempt(task, TaskStatus.RETRYING)
         self._timers.push(row.retry_at_ms, TimerKind.RETRY, task, row.attempt)
+
+    def _retry_delay_ms(self, task: int, failed: int) -> int:
+        """How long the next attempt has to wait after the one that failed."""
+        luck = f"{self.head.execution_id}/{task}/{failed}"
+        failures = self.rows[task].failures
+        return delay_ms(self.retry_policy(task), failures=failures, luck=luck)
 
     def _attempt_lost(self, task: int, at_ms: int, reason: str) -> None:
         row = self.rows[task]

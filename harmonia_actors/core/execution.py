@@ -79,8 +79,7 @@ class Execution(AttemptRules):
             return self._finish_draft()
         # The next owner must be able to see that this one was there.
         self._draft.head_changed = True
-        if self.head.deadline_ms is not None:
-            self._timers.push(self.head.deadline_ms, TimerKind.DEADLINE)
+        self._resume_deadline(at_ms, untouched=untouched)
         if self.head.status is not ExecutionStatus.PENDING:
             self._resume_settled(settled)
             self._resume_attempts(adopted, at_ms)
@@ -154,13 +153,16 @@ class Execution(AttemptRules):
         if self.head.status is not ExecutionStatus.PENDING:
             return
         self._begin_execution(at_ms)
-        timeout_ms = self.head.options.timeout_ms or self.workflow.timeout_ms
-        if timeout_ms is not None:
-            self.head.deadline_ms = at_ms + timeout_ms
+        if self._timeout_ms is not None:
+            self.head.deadline_ms = at_ms + self._timeout_ms
             self._timers.push(self.head.deadline_ms, TimerKind.DEADLINE)
         for index, row in enumerate(self.rows):
             if self.waiting_on[index] == 0 and row.status is TaskStatus.PENDING:
                 self._hand_out(index)
+
+    @property
+    def _timeout_ms(self) -> int | None:
+        return self.head.options.timeout_ms or self.workflow.timeout_ms
 
     def _begin_execution(self, at_ms: int) -> None:
         self._become(ExecutionStatus.RUNNING, at_ms)
@@ -199,8 +201,7 @@ class Execution(AttemptRules):
         if self.is_final or self.head.status is ExecutionStatus.CANCELLING:
             return
         if self.head.error is None:
-            timeout_ms = self.head.options.timeout_ms or self.workflow.timeout_ms or 0
-            self.head.error = timeout_error(timeout_ms)
+            self.head.error = timeout_error(self._timeout_ms or 0)
         self._draft.head_changed = True
         self._stop_everything(StopReason.CANCELLED, at_ms)
 
@@ -237,7 +238,8 @@ class Execution(AttemptRules):
         completed = self.head.completed_tasks - last.completed_tasks
         if completed == 0:
             return
-        due_ms = None if policy.every_ms is None else last.at_ms + policy.every_ms
+        # Should the last one bear a time to come: no longer than the interval from here.
+        due_ms = None if policy.every_ms is None else min(last.at_ms, at_ms) + policy.every_ms
         is_due = policy.every_completions is not None and completed >= policy.every_completions
         if is_due or (due_ms is not None and due_ms <= at_ms):
             total = self.head.completed_tasks
@@ -287,6 +289,16 @@ class Execution(AttemptRules):
         return self.head.workflow_id, self.workflow.name, duration_ms
 
     # Another owner -----------------------------------------------------------------------------
+    #
+    # The clock that times were taken from may have been put back since: nothing is waited for
+    # longer than if the wait began here.
+
+    def _resume_deadline(self, at_ms: int, *, untouched: bool) -> None:
+        if self.head.deadline_ms is not None:
+            longest = at_ms + (self._timeout_ms or 0)
+            # Whoever created it as one that runs has another clock, and has not begun it.
+            self.head.deadline_ms = longest if untouched else min(self.head.deadline_ms, longest)
+            self._timers.push(self.head.deadline_ms, TimerKind.DEADLINE)
 
     def _resume_settled(self, reports: Sequence[st.AttemptStimulus]) -> None:
         for report in reports:
@@ -320,7 +332,7 @@ class Execution(AttemptRules):
             # It was handed out, but the report of its start went to the former owner.
             self._begin(index, at_ms)
         elif timeout_ms and row.started_ms is not None:
-            due = row.started_ms + timeout_ms
+            due = min(row.started_ms, at_ms) + timeout_ms
             self._timers.push(due, TimerKind.TASK_TIMEOUT, index, row.attempt)
         if self.head.status is ExecutionStatus.CANCELLING:
             self._stop(index, StopReason.CANCELLED)
@@ -329,6 +341,10 @@ class Execution(AttemptRules):
         if not self.accepts_starts:
             self._drop(index, at_ms)
         elif row.status is TaskStatus.RETRYING and row.retry_at_ms is not None:
+            longest = at_ms + self._retry_delay_ms(index, row.attempt - 1)
+            if row.retry_at_ms > longest:
+                row.retry_at_ms = longest
+                self._draft.changed[index] = None
             self._timers.push(row.retry_at_ms, TimerKind.RETRY, index, row.attempt)
         elif self.waiting_on[index] == 0:
             if not untouched:

@@ -17,6 +17,7 @@ from typing import Any
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
+from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.in_flight import size_of
@@ -62,7 +63,7 @@ class Dispatcher:
         self._ended: dict[AttemptId, asyncio.Event] = {}
         self._turns = Turns()
         self._durations = Durations()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(_log_unexpected)
         self._closed = False
 
     # The port ----------------------------------------------------------------------------------
@@ -177,10 +178,7 @@ class Dispatcher:
     async def close(self) -> None:
         """Hand out nothing more, and wait for nothing more."""
         self._closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     def idle(self) -> bool:
         """True if nothing waits and nothing runs."""
@@ -490,14 +488,11 @@ class Dispatcher:
         if self._closed:
             coroutine.close()
             return
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_ended)
+        self._background.spawn(coroutine)
 
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("dispatcher: %r", task.exception(), exc_info=task.exception())
+
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("dispatcher: %r", error, exc_info=error)
 
 
 def _why_dead(error: Exception) -> str:

@@ -30,6 +30,7 @@ from harmonia_actors.runtime.ordering import Ordering
 from harmonia_actors.runtime.orders import AttemptOrder, Report
 from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from persistence.errors import StaleOwner, StoreUnavailable, VersionConflict
 from persistence.store import Commit, InboxEntry, Store
 
@@ -47,6 +48,8 @@ _OUTCOMES = (
     *(st.AttemptSucceeded, st.AttemptFailed, st.AttemptLost),
     *(st.AttemptStopped, st.AttemptReturned),
 )
+#: A report is hardly longer under way, and clocks that are kept right differ by less.
+_BELIEVED_MS = 1_000
 #: Waits between tries while the store is away.
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 2.0
@@ -65,6 +68,7 @@ class Surroundings:
     #: Log lines wait so long for something else to be committed with.
     lines_wait_s: float = 0.25
     lines_room: LinesRoom = field(default_factory=LinesRoom)
+    note_stale: NoteStale = unnoted
 
 
 class ExecutionDriver:
@@ -100,7 +104,9 @@ class ExecutionDriver:
         self._node_wait = NodeWait(execution, surroundings.nodes, node_need)
         self._node_search: asyncio.Task[None] | None = None
         self._sink = surroundings.sink
-        self._clock = surroundings.clock
+        # Whatever clocks are set while it lives, what it waits for comes in its time.
+        self._clock = surroundings.clock.steady()
+        self._note_stale = surroundings.note_stale
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
         self._mail = Mailbox(surroundings.lines_room)
@@ -134,7 +140,7 @@ class ExecutionDriver:
         if inbox_ids and self._inbox_taken.issuperset(inbox_ids):
             return
         self._inbox_taken.update(inbox_ids)
-        self._mail.put(map(self._not_from_the_future, stimuli), inbox_ids)
+        self._mail.put(map(self._by_our_clock, stimuli), inbox_ids)
         if inbox_ids or not all(isinstance(each, st.LinesReported) for each in stimuli):
             self._wake.set()
         elif self._lines_due is None:
@@ -180,7 +186,7 @@ class ExecutionDriver:
     def _put_reports(self, reports: Sequence[Report]) -> None:
         entry_ids = [report.entry_id for report in reports if report.entry_id]
         self._inbox_taken.update(entry_ids)
-        self._mail.put([self._not_from_the_future(each.stimulus) for each in reports], entry_ids)
+        self._mail.put([self._by_our_clock(each.stimulus) for each in reports], entry_ids)
         self._wake.set()
 
     def resume(
@@ -193,17 +199,21 @@ class ExecutionDriver:
         """What is outstanding after another owner; `settled` are outcomes by inbox entry."""
         self._inbox_taken.update(settled)
         self._inbox_done += settled
-        reports = [self._not_from_the_future(each) for of in settled.values() for each in of]
+        reports = [self._by_our_clock(each) for of in settled.values() for each in of]
         now_ms = self._clock.now_ms()
         return self.execution.resume(now_ms, adopted, untouched=untouched, settled=reports)
 
-    def _not_from_the_future(self, stimulus: _S) -> _S:
-        """Reports bear the time of another machine, whose clock may be ahead of ours.
+    def _by_our_clock(self, stimulus: _S) -> _S:
+        """Reports bear the time of another machine, whose clock may be anywhere.
 
-        A retry or a timeout that counts from there would have to wait for ours to come so far.
+        A timeout counts from there, and would come at once, or hours late: only what can hardly be
+        wrong is believed, and all else has happened now. A retry always counts from now.
         """
         now_ms = self._clock.now_ms()
-        if stimulus.at_ms <= now_ms or isinstance(stimulus, st.TimerFired):
+        is_likely = now_ms - _BELIEVED_MS <= stimulus.at_ms <= now_ms
+        if isinstance(stimulus, st.TimerFired) or (
+            is_likely and not isinstance(stimulus, st.AttemptFailed)
+        ):
             return stimulus
         return replace(stimulus, at_ms=now_ms)
 
@@ -220,6 +230,7 @@ class ExecutionDriver:
                 await self._step()
         except StaleOwner:
             self.superseded = True
+            self._note_stale("commits_refused", 1)
             _log.info("execution %s has another owner now", self.execution_id)
         finally:
             for timer in (self._timer, self._lines_due):
@@ -228,6 +239,7 @@ class ExecutionDriver:
             if count := self.execution.stale_reports:
                 # Late, doubled or forged: of attempts that are not, or not any more, the current.
                 _log.info("execution %s: %d reports did not count", self.execution_id, count)
+                self._note_stale("reports_ignored", count)
             self.close()
 
     def close(self) -> None:

@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import stimuli as st
@@ -21,6 +20,7 @@ from harmonia_actors.core.execution import CoreLimits, Decision
 from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.ending import Ending
@@ -33,7 +33,9 @@ from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.patience import patiently
+from harmonia_actors.runtime.pauses import Pauses
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
 
@@ -93,7 +95,7 @@ class _Given:
 
 
 async def _nobody() -> None:
-    """There are no others."""
+    """There is nobody to ask or to tell."""
 
 
 @dataclass
@@ -114,9 +116,11 @@ class ExecutionHost:
     nodes: Nodes = field(default_factory=AnyNode)
     #: Tells other owners that an execution waits; lost calls are made up for by looking around.
     call_others: Callable[[], Awaitable[None]] = _nobody
+    #: Sets `clock` by the store's. Executions that are here already keep the time that they have.
+    learn_time: Callable[[], Awaitable[None]] = _nobody
+    note_stale: NoteStale = unnoted
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
-    _background: set[asyncio.Task[None]] = field(default_factory=set)
     _claiming: set[str] = field(default_factory=set)
     _picking: bool = False
     #: Whether it was asked to take what waits since it last asked the store for it.
@@ -133,6 +137,10 @@ class ExecutionHost:
 
     def __post_init__(self) -> None:
         limits = self.limits
+        self._background = BackgroundTasks(_log_unexpected)
+        # A third of the lease at most: a renewal may fail, and be late, and there is another one.
+        self._renewals = Pauses(f"{self.owner}/lease", limits.lease_ms / 3000)
+        self._looks = Pauses(f"{self.owner}/look", limits.lease_ms / 3000)
         room = InFlight(
             attempts_max=limits.attempts_in_flight_max, bytes_max=limits.in_flight_bytes_max
         )
@@ -147,6 +155,7 @@ class ExecutionHost:
                 self.nodes,
                 limits.lines_wait_ms / 1000,
                 LinesRoom(limits.lines_waiting_bytes_max),
+                self.note_stale,
             ),
             blobs=self.blobs,
             registry=self.registry,
@@ -251,6 +260,7 @@ class ExecutionHost:
 
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it."""
+        await self.learn_time()
         await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
 
     async def keep_lease(self) -> None:
@@ -260,12 +270,13 @@ class ExecutionHost:
         it is an owner no more, and must end.
         """
         while True:
-            await asyncio.sleep(self.limits.lease_ms / 3000)
+            await asyncio.sleep(self._renewals.next_s())
             with self._survived("the lease could not be renewed"):
                 lease_ms = self.limits.lease_ms
                 if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
+                await self.learn_time()
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""
@@ -278,7 +289,7 @@ class ExecutionHost:
                 await self._claim_untold()
             with self._survived("executions that wait could not be taken"):
                 await self.pick_up()
-            await asyncio.sleep(self.limits.lease_ms / 3000)
+            await asyncio.sleep(self._looks.next_s())
 
     async def _claim_untold(self) -> None:
         """Executions that are this owner's in the store, but of which it was never told."""
@@ -317,10 +328,10 @@ class ExecutionHost:
 
     async def close(self) -> None:
         """Stop driving. What is stored stays as it is; another owner can go on."""
-        running = [*self._running.values(), *self._background]
+        running = list(self._running.values())
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, self._background.close(), return_exceptions=True)
 
     # -------------------------------------------------------------------------------------------
 
@@ -369,7 +380,7 @@ class ExecutionHost:
         self._running[driver] = task
         task.add_done_callback(lambda done: self._driver_ended(driver, given, done))
         if loaded.crashes:
-            self._spawn(self._calm_later(driver, given, loaded.crashes_lately))
+            self._background.spawn(self._calm_later(driver, given, loaded.crashes_lately))
 
     # Suspects ----------------------------------------------------------------------------------
 
@@ -378,7 +389,7 @@ class ExecutionHost:
         _log.error("execution %s: its driver failed", given.execution_id, exc_info=error)
         self._giving_on.add(given.execution_id)
         wait_s = self.limits.broken_s * 4**given.crashes
-        self._spawn(self._give_on(given, wait_s=wait_s, blame=True))
+        self._background.spawn(self._give_on(given, wait_s=wait_s, blame=True))
 
     async def _give_on(self, given: _Given, *, wait_s: float, blame: bool) -> None:
         """Let another owner have an execution, or this one again if nobody else wants it."""
@@ -479,20 +490,14 @@ class ExecutionHost:
             return
         error = task.exception()
         if error is None:
-            self._spawn(self._pick_up_quietly())
+            self._background.spawn(self._pick_up_quietly())
         else:
             self._broke(given, error)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._spawned_ended)
-
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("host: %r", task.exception(), exc_info=task.exception())
 
     async def _pick_up_quietly(self) -> None:
         with self._survived("executions that wait could not be taken"):
             await self.pick_up()
+
+
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("host: %r", error, exc_info=error)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from harmonia_actors.core.resources import Capacity
+from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.orders import QueueKey
 from harmonia_actors.runtime.pool_effects import (
     CreateActor,
@@ -26,9 +27,10 @@ from harmonia_actors.runtime.pool_effects import (
     Recall,
     Refuse,
 )
+from harmonia_actors.runtime.pool_loans import Granted, Loans, Questions
 from harmonia_actors.runtime.pool_sizes import PoolSizes
 from harmonia_actors.runtime.ports import Clock
-from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask
+from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask, foreseen
 from harmonia_actors.runtime.slots import SlotPool
 
 __all__ = ["Granted", "HolderLost", "PoolCluster", "PoolHost", "PoolTimes", "PooledActor"]
@@ -36,13 +38,8 @@ __all__ = ["Granted", "HolderLost", "PoolCluster", "PoolHost", "PoolTimes", "Poo
 _log = logging.getLogger(__name__)
 
 _UNKNOWN_HOLDER = "?"
-#: Questions of one holder that may be asked again, besides those that wait.
-_ASKED_KEPT = 100
 
 _T = TypeVar("_T")
-
-#: (name, node id, handle) of each task actor that is granted, or the reason why never.
-Granted = tuple[Sequence[tuple[str, str, Any]], str]
 
 _WITHDRAWN: Granted = ((), "it is not wanted any more")
 
@@ -124,32 +121,6 @@ class _Known:
     is_left: bool = False
 
 
-class _Asked:
-    """Questions of one holder: all that wait, and those that were answered last."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Future[Granted]] = {}
-        self._answered: OrderedDict[str, asyncio.Future[Granted]] = OrderedDict()
-
-    def find(self, request: str) -> asyncio.Future[Granted] | None:
-        """The answer to a question, or what will be the answer; None if it is not known."""
-        return self._waiting.get(request) or self._answered.get(request)
-
-    def add(self, request: str, answer: asyncio.Future[Granted]) -> None:
-        """Remember a question."""
-        if answer.done():
-            self._has_answer(request, answer)
-        else:
-            self._waiting[request] = answer
-            answer.add_done_callback(lambda answer: self._has_answer(request, answer))
-
-    def _has_answer(self, request: str, answer: asyncio.Future[Granted]) -> None:
-        self._waiting.pop(request, None)
-        self._answered[request] = answer
-        while len(self._answered) > _ASKED_KEPT:
-            self._answered.popitem(last=False)
-
-
 class PoolHost:
     """All task actors of an installation."""
 
@@ -166,13 +137,12 @@ class PoolHost:
         #: Set as soon as no actor of the floor is still starting.
         self._warm = asyncio.Event()
         self._known: dict[str, _Known] = {}
-        self._answers: dict[int, tuple[str, asyncio.Future[Granted]]] = {}
+        self._answers: dict[int, tuple[str, str, asyncio.Future[Granted]]] = {}
         #: By holder, the questions that he may ask again.
-        self._asked: dict[str, _Asked] = {}
-        #: By holder, what he has given back lately.
-        self._heard: dict[str, OrderedDict[str, None]] = {}
+        self._asked: dict[str, Questions] = {}
+        self._loans = Loans()
         self._watched: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(_log_unexpected)
 
     async def begin(self) -> None:
         """Find the task actors that there are and start what is missing of the floor."""
@@ -193,19 +163,26 @@ class PoolHost:
         self._watch_holder(holder)
         if not request:
             return await self._ask_for(pool, holder, key, want)
-        asked = self._asked.setdefault(holder, _Asked())
+        asked = self._asked.setdefault(holder, Questions())
         answer = asked.find(request)
+        if answer is None and (had := self._loans.granted_to(holder, request)):
+            # It is remembered no more, but nobody else may have them.
+            return self._shown(had), ""
         if answer is None:
-            answer = self._ask_for(pool, holder, key, want)
+            answer = self._ask_for(pool, holder, key, want, request)
             asked.add(request, answer)
         return await asyncio.shield(answer)
 
+    def _shown(self, names: Sequence[str]) -> list[tuple[str, str, Any]]:
+        known = [(name, self._known[name]) for name in names]
+        return [(name, each.node_id, each.actor.handle) for name, each in known]
+
     def _ask_for(
-        self, pool: SlotPool, holder: str, key: QueueKey, want: int
+        self, pool: SlotPool, holder: str, key: QueueKey, want: int, request: str = ""
     ) -> asyncio.Future[Granted]:
         ticket, effects = pool.ask(holder, key, want, self._clock.now_ms())
         answer: asyncio.Future[Granted] = asyncio.get_running_loop().create_future()
-        self._answers[ticket] = (holder, answer)
+        self._answers[ticket] = (holder, request, answer)
 
         def forget(_: asyncio.Future[Granted]) -> None:
             self._answers.pop(ticket, None)
@@ -215,21 +192,16 @@ class PoolHost:
         self._perform(effects)
         return answer
 
-    async def release(self, holder: str, names: Sequence[str], request: str = "") -> None:
-        """A holder gives actors back.
+    async def release(self, holder: str, given: Sequence[tuple[str, str]]) -> None:
+        """A holder gives actors back, each named with the question that it was granted to.
 
-        `request` names the call, so that it can be repeated if it is not known to have been heard:
-        by the second time an actor may be his again.
+        So it can be repeated for as long as it is not known to have been heard, and to whatever
+        pool there is then: by that time an actor may be his again, by another question.
         """
         pool = await self._pool()
-        heard = self._heard.setdefault(holder, OrderedDict())
-        if request in heard:
-            return
-        if request:
-            heard[request] = None
-            while len(heard) > _ASKED_KEPT:
-                heard.popitem(last=False)
-        self._perform(pool.give_back(holder, list(names), self._clock.now_ms()))
+        names = [name for name, request in given if self._loans.end(name, holder, request)]
+        if names:
+            self._perform(pool.give_back(holder, names, self._clock.now_ms()))
 
     async def withdraw(self, holder: str, request: str) -> None:
         """A holder does not want any more what he has asked for, whether it was granted or not.
@@ -238,19 +210,18 @@ class PoolHost:
         """
         pool = await self._pool()
         self._watch_holder(holder)
-        asked = self._asked.setdefault(holder, _Asked())
+        asked = self._asked.setdefault(holder, Questions())
         answer = asked.find(request)
         if answer is None:
             answer = asyncio.get_running_loop().create_future()
             answer.set_result(_WITHDRAWN)
             asked.add(request, answer)
         elif not answer.done():
-            for ticket in [t for t, (_, each) in self._answers.items() if each is answer]:
+            for ticket in [t for t, (_, _, each) in self._answers.items() if each is answer]:
                 pool.withdraw(ticket)
                 self._answer(ticket, _WITHDRAWN)
         elif answer.exception() is None:
-            names = [name for name, _, _ in answer.result()[0]]
-            await self.release(holder, names, f"what {request} was granted")
+            await self.release(holder, [(name, request) for name, _, _ in answer.result()[0]])
 
     async def lost(self, name: str) -> None:
         """Somebody could not reach an actor: should it live on unseen, it is ended.
@@ -284,10 +255,7 @@ class PoolHost:
 
     async def close(self) -> None:
         """Follow nobody any more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     # -------------------------------------------------------------------------------------------
 
@@ -302,7 +270,7 @@ class PoolHost:
                 for name, actor, answer in left:
                     self._adopt(pool, name, actor, answer)
                 self._made = pool
-                self._spawn(self._tick_for_ever(pool))
+                self._background.spawn(self._tick_for_ever(pool))
                 self._perform(pool.tick(self._clock.now_ms()))
             return self._made
 
@@ -315,7 +283,7 @@ class PoolHost:
                 asked.append((name, actor, question))
             else:
                 # Nobody waits for it any more, and it has run nothing.
-                self._spawn(self._end(actor, name))
+                self._background.spawn(self._end(actor, name))
         if asked:
             await asyncio.wait([q for _, _, q in asked], timeout=self._times.adopt_s)
         found = []
@@ -335,13 +303,13 @@ class PoolHost:
             pool.adopt(name, QueueKey(), "", _UNKNOWN_HOLDER, now_ms)
         else:
             self._has_answered(pool, name, *answer)
-        self._spawn(self._live(name, actor))
+        self._background.spawn(self._live(name, actor))
 
     def _has_answered(self, pool: SlotPool, name: str, node_id: str, key: QueueKey) -> None:
         known = self._known[name]
         if known.is_left and not known.node_id:
             pool.adopt(name, key, node_id, _UNKNOWN_HOLDER, self._clock.now_ms())
-            self._spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
+            self._background.spawn(self._free_when_settled(_UNKNOWN_HOLDER, name))
         known.node_id = node_id
 
     async def _tick_for_ever(self, pool: SlotPool) -> None:
@@ -375,18 +343,18 @@ class PoolHost:
                 case CreateActor(name, key):
                     to_do.extend(self._create(name, key))
                 case KillActor(name):
+                    self._loans.forget_actor(name)
                     known = self._known.pop(name, None)
                     if known is not None:
-                        self._spawn(self._end(known.actor, name))
+                        self._background.spawn(self._end(known.actor, name))
                 case Grant(ticket, names):
-                    granted = [
-                        (n, self._known[n].node_id, self._known[n].actor.handle) for n in names
-                    ]
-                    self._answer(ticket, (granted, ""))
+                    holder, request, _ = self._answers.get(ticket, ("", "", None))
+                    self._loans.begin(names, holder, request)
+                    self._answer(ticket, (self._shown(names), ""))
                 case Refuse(ticket, reason):
                     self._answer(ticket, ((), reason))
                 case Recall(holder, key, count):
-                    self._spawn(self._recall(holder, key, count))
+                    self._background.spawn(self._recall(holder, key, count))
 
     def _create(self, name: str, key: QueueKey) -> Sequence[Effect]:
         try:
@@ -395,7 +363,7 @@ class PoolHost:
             _log.warning("task actor %s could not be created: %s", name, error)
             return [] if self._made is None else self._made.actor_died(name, self._clock.now_ms())
         self._known[name] = _Known(actor)
-        self._spawn(self._live(name, actor))
+        self._background.spawn(self._live(name, actor))
         return []
 
     async def _live(self, name: str, actor: PooledActor) -> None:
@@ -416,9 +384,14 @@ class PoolHost:
             if name in self._known:
                 _log.warning("task actor %s cannot be reached and is ended: %s", name, error)
             await self._end(actor, name)
+        except Exception:
+            # Of an actor that nobody follows nobody would hear that it has died.
+            _log.exception("task actor %s cannot be followed and is ended", name)
+            await self._end(actor, name)
         self._died(name)
 
     def _died(self, name: str) -> None:
+        self._loans.forget_actor(name)
         known = self._known.pop(name, None)
         if known is not None and self._made is not None:
             self._perform(self._made.actor_died(name, self._clock.now_ms()))
@@ -431,7 +404,7 @@ class PoolHost:
                 _log.error("task actor %s cannot be ended: %s", name, error)
 
     def _answer(self, ticket: int, granted: Granted) -> None:
-        _, answer = self._answers.get(ticket, ("", None))
+        _, _, answer = self._answers.get(ticket, ("", "", None))
         if answer is not None and not answer.done():
             answer.set_result(granted)
 
@@ -447,22 +420,24 @@ class PoolHost:
     def _watch_holder(self, holder: str) -> None:
         if holder not in self._watched:
             self._watched.add(holder)
-            self._spawn(self._holder_life(holder))
+            self._background.spawn(self._holder_life(holder))
 
     async def _holder_life(self, holder: str) -> None:
         """When a holder dies, its actors first finish what they run, then are free."""
         with contextlib.suppress(Gone):
             await ask(
-                lambda: self._cluster.watch_holder(holder), self._for_ever, f"holder {holder}"
+                foreseen(lambda: self._cluster.watch_holder(holder)),
+                self._for_ever,
+                f"holder {holder}",
             )
         self._watched.discard(holder)
         if self._made is None:
             return
         for name in self._made.held_by(holder):
-            self._spawn(self._free_when_settled(holder, name))
+            self._background.spawn(self._free_when_settled(holder, name))
         self._asked.pop(holder, None)
-        self._heard.pop(holder, None)
-        for asked_by, answer in list(self._answers.values()):
+        self._loans.forget_holder(holder)
+        for asked_by, _, answer in list(self._answers.values()):
             if asked_by == holder and not answer.done():
                 answer.set_exception(HolderLost(f"{holder} counts as dead"))
         self._perform(self._made.forget_requests(holder, self._clock.now_ms()))
@@ -480,14 +455,8 @@ class PoolHost:
     # -------------------------------------------------------------------------------------------
 
     async def _ask(self, call: Callable[[], Awaitable[_T]], what: str) -> _T:
-        return await ask(call, self._times.patience, what)
+        return await ask(foreseen(call), self._times.patience, what)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_ended)
 
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("task pool: %r", task.exception(), exc_info=task.exception())
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("task pool: %r", error, exc_info=error)

@@ -37,6 +37,10 @@ class Clock(Protocol):
         """Milliseconds since 1970."""
         ...
 
+    def steady(self) -> Clock:
+        """One that goes on from what this one says now, and that nobody sets."""
+        ...
+
 
 class Attempts(Protocol):
     """Runs attempts somewhere. Each start and each stop is answered by a stimulus in the end."""

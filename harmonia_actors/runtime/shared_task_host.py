@@ -21,6 +21,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.task_host import Epochs, HeldOutcomes, Send, TaskHostLimits
 
 __all__ = ["WATCHING", "SharedTaskHost"]
@@ -46,11 +47,18 @@ class SharedTaskHost:
     """
 
     def __init__(
-        self, runner: AttemptRunner, limits: TaskHostLimits, send: Send, *, watched: bool = True
+        self,
+        runner: AttemptRunner,
+        limits: TaskHostLimits,
+        send: Send,
+        *,
+        watched: bool = True,
+        note_stale: NoteStale = unnoted,
     ) -> None:
         self._runner = runner
         self._limits = limits
         self._send = send
+        self._note_stale = note_stale
         self._live: dict[AttemptId, tuple[LiveAttempt, asyncio.Task[st.AttemptStimulus]]] = {}
         #: Attempts that have not begun, in the order in which they will.
         self._waiting: dict[AttemptId, AttemptOrder] = {}
@@ -78,6 +86,7 @@ class SharedTaskHost:
         for order in orders:
             if not self._epochs.admits(order.execution_id, order.epoch):
                 _log.warning("refused %s: its owner has been superseded", order.id)
+                self._note_stale("orders_refused", 1)
             elif order.id in self._stopped_early:
                 del self._stopped_early[order.id]
             elif order.id not in self._ends:

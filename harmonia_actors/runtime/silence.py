@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Failed", "Gone", "NotFound", "Patience", "Silent", "ask"]
+__all__ = ["Failed", "Gone", "NotFound", "Patience", "Silent", "ask", "foreseen"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,3 +79,22 @@ async def ask(call: Callable[[], Awaitable[_T]], patience: Patience, what: str) 
                 raise
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, patience.again_s_max)
+
+
+def foreseen(call: Callable[[], Awaitable[_T]]) -> Callable[[], Awaitable[_T]]:
+    """The call; any error of it that is none of these says nothing about the life of who is asked.
+
+    He is asked again, as after each that does not: or nobody would hear of his death, and what he
+    had would be in use for ever.
+    """
+
+    async def call_foreseen() -> _T:
+        try:
+            return await call()
+        except (Gone, NotFound, Silent):
+            raise
+        except Exception as error:
+            _log.exception("an answer cannot be understood")
+            raise Failed(repr(error)) from error
+
+    return call_foreseen

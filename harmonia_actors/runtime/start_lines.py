@@ -13,9 +13,10 @@ import contextlib
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from harmonia_actors.runtime.background import BackgroundTasks
 
 from harmonia_actors.runtime.ending import Ending
 
@@ -236,7 +237,7 @@ class StartLines:
         #: Executions that were nudged lately, and were not being begun then.
         self._nudged: OrderedDict[str, None] = OrderedDict()
         self._replicas: dict[str, _Replica] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(_could_not_follow)
 
     async def exchange(self, replica: str, news: News) -> Sequence[Ended]:
         """See `Exchange`. A call ends the wait of the one before on the same line."""
@@ -246,13 +247,13 @@ class StartLines:
         for start in news.starts:
             former = self._beginning.get(start.execution_id)
             begun = self._beginning[start.execution_id] = asyncio.Event()
-            self._spawn(self._run(start, former, begun))
+            self._background.spawn(self._run(start, former, begun))
         fresh = [each for each in news.awaited if each not in known.awaited]
         known.awaited |= dict.fromkeys(fresh)
         for execution_id in fresh:
-            self._spawn(self._await(execution_id, known))
+            self._background.spawn(self._await(execution_id, known))
         for execution_id in news.nudges:
-            self._spawn(self._look_into(execution_id))
+            self._background.spawn(self._look_into(execution_id))
         if known.awaited and not known.ended:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_S):
@@ -266,9 +267,7 @@ class StartLines:
 
     async def close(self) -> None:
         """Take nothing on any more."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     def _known(self, name: str) -> _Replica:
         known = self._replicas.get(name)
@@ -320,13 +319,7 @@ class StartLines:
         await self._until_begun(execution_id)
         await self._nudge(execution_id)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # Whoever looks around finds what is his and was never begun, and what lies in inboxes.
-            _log.warning("what a replica told cannot be followed now: %r", task.exception())
+def _could_not_follow(error: BaseException) -> None:
+    # Whoever looks around finds what is his and was never begun, and what lies in inboxes.
+    _log.warning("what a replica told cannot be followed now: %r", error)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask
+from harmonia_actors.runtime.background import BackgroundTasks
+from harmonia_actors.runtime.silence import Gone, Patience, Silent, ask, foreseen
 from harmonia_actors.runtime.sizing import LeaseWatch, OwnerView, SizingLimits, plan_owners
 from persistence.errors import StoreError
 from persistence.store import OwnerLoad, Store
@@ -93,7 +94,7 @@ class Supervision:
         self._succeeded: set[str] = set()
         self._idle_since_s: dict[str, float] = {}
         self._has_adopted = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(_log_unexpected)
         self._looking: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         #: Set as soon as the floor serves.
@@ -125,10 +126,10 @@ class Supervision:
 
     async def close(self) -> None:
         """Watch nobody any more."""
-        tasks = [*self._tasks, *([self._looking] if self._looking else [])]
-        for task in tasks:
+        looking = [self._looking] if self._looking else []
+        for task in looking:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*looking, self._background.close(), return_exceptions=True)
 
     # -------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class Supervision:
     def _follow(self, name: str, actor: OwnerActor) -> None:
         self._actors[name] = actor
         self._starting.add(name)
-        self._spawn(self._live(name, actor))
+        self._background.spawn(self._live(name, actor))
 
     async def _live(self, name: str, actor: OwnerActor) -> None:
         """Follow an execution actor from its start to its death, and then free what it owned."""
@@ -227,14 +228,14 @@ class Supervision:
         blame = False
         try:
             # Also while the store is away: it serves as soon as it can be registered.
-            await ask(actor.ready, self._times.patience, what)
+            await ask(foreseen(actor.ready), self._times.patience, what)
             _log.info("%s serves", what)
             self._starting.discard(name)
             self._unheard.discard(name)
             if (await self.counts())["serving"] >= self._limits.least:
                 self._warm.set()
             actor.pick_up()
-            await ask(actor.watch, self._times.patience, what)
+            await ask(foreseen(actor.watch), self._times.patience, what)
         except Gone as error:
             _log.warning("%s has died: %s", what, error)
             try:
@@ -297,14 +298,8 @@ class Supervision:
         if await self._store.retire_owner(name):
             actor = self._actors.pop(name, None)
             if actor is not None:
-                self._spawn(self._end(actor, name))
+                self._background.spawn(self._end(actor, name))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_ended)
 
-    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("supervisor: %r", task.exception(), exc_info=task.exception())
+def _log_unexpected(error: BaseException) -> None:
+    _log.error("supervisor: %r", error, exc_info=error)

@@ -25,6 +25,7 @@ from harmonia_actors.runtime.attempt_log import LogLimits
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.notes import encode_outcome
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.stretch import Stretch
 from persistence.store import InboxEntry
 
@@ -169,12 +170,14 @@ class TaskHost:
         send: Send,
         now_s: Callable[[], float] = time.monotonic,
         keep: Keep | None = None,
+        note_stale: NoteStale = unnoted,
     ) -> None:
         """Without `keep`, a stretch ends with its first task."""
         self._runner = runner
         self._limits = limits
         self._send = send
         self._keep = keep
+        self._note_stale = note_stale
         self._stretch = Stretch()
         self._now_s = now_s
         self._lock = threading.Lock()
@@ -227,6 +230,7 @@ class TaskHost:
                     self._waiting.append((order, owner))
                 else:
                     _log.warning("refused %s: its owner has been superseded", order.id)
+                    self._note_stale("orders_refused", 1)
 
     def begin_next(self) -> LiveAttempt | None:
         """The next attempt, which counts as started; None if nothing waits."""

@@ -20,6 +20,13 @@ local function is_suspect(id)
   return tonumber(redis.call('HGET', EXECUTION .. id, 'c') or 0) > 0
 end
 
+-- Those that have met fewer crashes lately come first, then the oldest. A score holds whole numbers
+-- up to 2^53 only: 1,000 crashes, and as many executions as there will ever be.
+local function turn_of_suspect(id, number)
+  local lately = math.min(tonumber(redis.call('HGET', EXECUTION .. id, 'C') or 0), 1000)
+  return string.format('%d', lately * 1e12 + number)
+end
+
 local function is_isolated(id, owner)
   return redis.call('HGET', ISOLATED, owner) == id
 end

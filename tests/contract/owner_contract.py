@@ -197,6 +197,22 @@ class SuspectContract:
         others = [await store.claim_next("o", owners_max=1) for _ in range(3)]
         assert [one and one.execution_id for one in others] == ["e0", "e1", None]
 
+    async def test_suspects_that_have_met_fewer_crashes_come_first(self, store: Store):
+        """They are alone for less time: the others make nobody wait for them."""
+        await suspects(store, "e0", "e1", "e2")
+        for owner in ("o0", "o1"):
+            await store.renew_owner(owner, lease_ms=LEASE_MS)
+            assert await store.claim("e0", owner) is not None
+            assert await store.orphan(owner, limit=10, blame=True) == 1
+        order = []
+        for number in range(3):
+            owner = f"p{number}"
+            await store.renew_owner(owner, lease_ms=LEASE_MS)
+            loaded = await store.claim_next(owner, owners_max=1)
+            assert loaded is not None
+            order.append((loaded.execution_id, loaded.crashes_lately))
+        assert order == [("e1", 1), ("e2", 1), ("e0", 3)]
+
     async def test_a_calm_whose_reply_was_lost_is_answered_again(self, store: Store):
         await suspects(store, "e0", "e1")
         await store.renew_owner("o", lease_ms=LEASE_MS)

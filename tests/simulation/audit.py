@@ -32,6 +32,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError
 from persistence.store import Commit, Loaded, NewExecution, OwnCheckpoint, Snapshot
 from tests.simulation.checkpoint_audit import CheckpointAuditor
+from tests.simulation.clock_audit import ClockAuditor
 from tests.simulation.line_judge import LineJudge
 from tests.simulation.owners import OwnerLimits
 from tests.simulation.store import StoreServer, at_once
@@ -71,8 +72,11 @@ class _Known:
 class Auditor:
     """Sees all; `broken` holds what is wrong."""
 
-    def __init__(self, server: StoreServer, blobs: Any, limits: OwnerLimits) -> None:
+    def __init__(
+        self, server: StoreServer, blobs: Any, limits: OwnerLimits, clocks: ClockAuditor
+    ) -> None:
         self._server = server
+        self._clocks = clocks
         self._blobs = blobs
         self._limits = limits.core
         self._crashes_max = limits.crashes_max
@@ -80,6 +84,9 @@ class Auditor:
         self._begun: set[AttemptId] = set()
         #: Per actor and execution the highest epoch that it was told of.
         self._told: dict[tuple[SimulatedTaskActor, str], int] = {}
+        #: Whose outcomes each actor has left in the inbox. It may go on upon them for a moment
+        #: after it was given up, and they with it: what it runs then is lost like they are.
+        self._kept: set[tuple[SimulatedTaskActor, str, int]] = set()
         self._checkpoints = CheckpointAuditor(server.memory)
         self.broken: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -124,6 +131,8 @@ class Auditor:
         if order.id in self._begun:
             self._report(order.execution_id, f"{order.id} begins to run twice")
         self._begun.add(order.id)
+        for problem in self._clocks.begun(order.id, order.epoch):
+            self._report(order.execution_id, problem)
         self.counts["attempts begun"] += 1
         key = (actor, order.execution_id)
         told = self._told.get(key, 0)
@@ -133,10 +142,15 @@ class Auditor:
                 f"{order.id} of epoch {order.epoch} begins on {actor.name}, which knows {told}",
             )
         self._told[key] = max(told, order.epoch)
-        self._must_be_due(order, "begins")
+        self._must_be_due(order, "begins", actor)
         if (node_id := self._node_of(order)) not in ("", actor.node_id):
             self._report(order.execution_id, f"{order.id} begins on {actor.node_id}, not {node_id}")
         self.counts["attempts begun with files"] += bool(node_id)
+
+    def kept(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
+        """A task actor has left an outcome in the inbox, and goes on with what follows."""
+        self._kept.add((actor, order.execution_id, order.task))
+        self.counts["outcomes kept by task actors"] += 1
 
     def published(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
         """Events are told to subscribers: they must be in the log."""
@@ -239,6 +253,7 @@ class Auditor:
             lines=LineJudge(execution.workflow),
             owners={1: snapshot.owner} if snapshot.owner else {},
         )
+        self._clocks.created(execution_id)
         self._check_outputs(execution_id, execution)
         self._check_history(execution_id, execution, new.events)
         return f"created {execution_id} for {snapshot.owner} at {snapshot.seq}"
@@ -342,6 +357,8 @@ class Auditor:
             known.history = HistoryAuditor(known.workflow, execution.head, inherited=inherited)
         for seq, body in enumerate(bodies, known.seq - len(bodies) + 1):
             known.history.feed(seq, body)
+            for problem in self._clocks.told(execution, body, known.epoch):
+                self._report(execution_id, problem)
             event = read_event(body)
             if isinstance(event, CheckpointCreated):
                 told = self._checkpoints.told(event.checkpoint_id, event.name, execution_id)
@@ -406,18 +423,21 @@ class Auditor:
             if isinstance(report, AttemptSucceeded)
         }
 
-    def _must_be_due(self, order: AttemptOrder, what: str) -> None:
+    def _must_be_due(
+        self, order: AttemptOrder, what: str, actor: SimulatedTaskActor | None = None
+    ) -> None:
         """All that the task depends on is in the store, and so is its attempt."""
         execution_id = order.execution_id
         workflow = self._known[execution_id].workflow
         parents = workflow.graph.parents[order.task]
         names = [str(index) for index in (*parents, order.task)]
         bodies = at_once(self._server.memory.read_rows(execution_id, names))
-        kept = self._kept_outcomes(execution_id) if what == "begins" else set()
+        kept = set() if actor is None else self._kept_outcomes(execution_id)
         for parent in parents:
             body = bodies.get(str(parent))
             row = TaskRow() if body is None else decode_row(body)
-            if row.status is not TaskStatus.COMPLETED and (parent, row.attempt) not in kept:
+            was_kept = (actor, execution_id, parent) in self._kept or (parent, row.attempt) in kept
+            if row.status is not TaskStatus.COMPLETED and not was_kept:
                 self._report(
                     execution_id, f"{order.id} {what} before task {parent} is durably completed"
                 )

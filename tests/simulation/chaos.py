@@ -17,7 +17,8 @@ _AWAY_S = 5.0
 _SLOW_S = 4.0
 _CUT_OFF_S = 8.0
 _STOPPED_S = 12.0
-_JUMP_MS = 60_000
+#: Clocks jump as far as one that was a little off and is set, and as one in a wrong zone.
+_JUMPS_MS = (60_000, 3_600_000)
 
 
 class Victims(Protocol):
@@ -146,12 +147,15 @@ class Chaos:
             *self._living_owners(),
             *world.task_actors(),
             world.single("service"),
+            world.single("pool"),
+            world.single("supervisor"),
             world.machine_process,
         ]
         victim = self._one_of(victims)
         if victim is None:
             return False
-        victim.ahead_ms += int(self._faults.between(-_JUMP_MS, _JUMP_MS))
+        jump_ms = self._faults.one_of(_JUMPS_MS)
+        victim.set_clock(int(self._faults.between(-jump_ms, jump_ms)))
         return True
 
     def _take_store_away(self) -> bool:

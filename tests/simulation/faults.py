@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["CHANCES", "INTERVALS_S", "Faults"]
+__all__ = ["CHANCES", "INTERVALS_S", "OTHERS", "Faults"]
 
 _T = TypeVar("_T")
 
@@ -61,6 +61,9 @@ INTERVALS_S: Mapping[str, float] = {
     "half of all dies": 15.0,
     "everything dies": 20.0,
 }
+
+#: Faults that are there from the beginning of a process on.
+OTHERS = ("clock is off",)
 
 #: What share of all kinds a seed has; few at a time let each other be seen.
 _SHARES_ON = (0.1, 0.3, 0.6)

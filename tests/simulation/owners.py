@@ -14,6 +14,7 @@ from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.census import CensusTaker, CensusTimes
+from harmonia_actors.runtime.clock import SteadyClock, StoreClock
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
 from harmonia_actors.runtime.nodes import WorkspaceNodes
@@ -84,11 +85,15 @@ class SimulatedOwner:
         self.store = DistantStore(parts.server, process)
         limits = parts.limits
         leases = _Leases(self)
+        loop_s = asyncio.get_running_loop().time
+        store_clock = StoreClock(
+            clock, self.store.time_ms, lambda at_ms: SteadyClock(at_ms, loop_s)
+        )
         self._nodes = WorkspaceNodes(leases, self._read_capacity)
         self.dispatcher = Dispatcher(
             leases=leases,
             tell=self._tell,
-            clock=clock,
+            clock=clock.steady(),
             limits=limits.dispatch,
         )
         self.host = ExecutionHost(
@@ -98,7 +103,7 @@ class SimulatedOwner:
             registry=REGISTRY,
             attempts=_Hands(self),
             sink=parts.sink_for(process),
-            clock=clock,
+            clock=store_clock,
             limits=HostLimits(
                 owners_max=limits.owners_max,
                 lease_ms=limits.lease_ms,
@@ -109,6 +114,7 @@ class SimulatedOwner:
             ordering_limits=limits.ordering,
             take_census=self._take_census,
             nodes=self._nodes,
+            learn_time=store_clock.learn,
         )
         times = CensusTimes(Patience(), _CENSUS_S)
         self._taker = CensusTaker(_CensusCluster(self), self.name, times)
@@ -235,8 +241,9 @@ async def _unheard(method: Callable[..., Awaitable[Any]], arguments: tuple[Any, 
         return
 
 
-def _lease_on(owner: SimulatedOwner, process: Process) -> SimulatedLease:
-    return SimulatedLease(SimulatedPort(process.inhabitant, owner.parts.network, owner.process))
+def _lease_on(owner: SimulatedOwner, process: Process, granted_to: str = "") -> SimulatedLease:
+    port = SimulatedPort(process.inhabitant, owner.parts.network, owner.process)
+    return SimulatedLease(port, granted_to)
 
 
 class _Hands:
@@ -298,11 +305,11 @@ class _Leases:
                 await pass_time(_AGAIN_S)
             else:
                 assert not reason, f"{key} was refused: {reason}"
-                return [_lease_on(owner, process) for _, _, process in granted]
+                return [_lease_on(owner, process, request) for _, _, process in granted]
 
     def release(self, leases: Sequence[SimulatedLease]) -> None:
-        names, request = [lease.actor.name for lease in leases], str(next(self._requests))
-        self._tell(lambda pool: pool.host.release, self._owner.name, names, request)
+        given = [(lease.actor.name, lease.granted_to) for lease in leases]
+        self._tell(lambda pool: pool.host.release, self._owner.name, given)
 
     def lost(self, lease: SimulatedLease) -> None:
         self._tell(lambda pool: pool.host.lost, lease.actor.name)

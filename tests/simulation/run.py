@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
 
-from tests.simulation.faults import CHANCES, INTERVALS_S
+from tests.simulation.faults import CHANCES, INTERVALS_S, OTHERS
 from tests.simulation.verdict import Verdict, run_seed
 
 __all__ = ["known_seeds", "main", "shortfalls"]
@@ -40,7 +40,8 @@ def known_seeds() -> list[int]:
 
 def shortfalls(landed: Counter[str], counts: Counter[str]) -> list[str]:
     """Why a run proves too little; empty if it proves something."""
-    found = [f"no '{kind}' has landed" for kind in (*CHANCES, *INTERVALS_S) if not landed[kind]]
+    kinds = (*CHANCES, *INTERVALS_S, *OTHERS)
+    found = [f"no '{kind}' has landed" for kind in kinds if not landed[kind]]
     found += [f"there were no {kind}" for kind in _WORK if not counts[kind]]
     completed = counts["executions completed"]
     if completed < _COMPLETED_SHARE * counts["started"]:

@@ -46,6 +46,8 @@ class Scenario:
     faults_end_s: float
     #: Some tasks use files, and of these some a board, which no node has at first.
     uses_files: bool
+    #: The clocks of processes are an hour apart from the beginning on.
+    clocks_differ: bool
 
 
 def draw_scenario(seed: str) -> Scenario:
@@ -71,6 +73,7 @@ def draw_scenario(seed: str) -> Scenario:
         in_flight_max=luck.choice((1, 3, 100, 100)),
         faults_end_s=luck.choice((5.0, 12.0)),
         uses_files=uses_files,
+        clocks_differ=random.Random(f"{seed}/clocks differ").random() < 0.3,
     )
 
 

@@ -276,3 +276,4 @@ class SimulatedPort:
 @dataclass(frozen=True, eq=False)
 class SimulatedLease:
     actor: SimulatedPort
+    granted_to: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.faults import CHANCES, INTERVALS_S
+from tests.simulation.faults import CHANCES, INTERVALS_S, OTHERS
 from tests.simulation.run import known_seeds, shortfalls
 from tests.simulation.verdict import Verdict, run_seed
 
@@ -51,7 +51,7 @@ def test_a_run_is_the_same_in_another_process() -> None:
 
 
 def test_a_run_in_which_nothing_went_wrong_proves_nothing() -> None:
-    everything = Counter(dict.fromkeys([*CHANCES, *INTERVALS_S], 10))
+    everything = Counter(dict.fromkeys([*CHANCES, *INTERVALS_S, *OTHERS], 10))
     saved = {"automatic checkpoints": 9, "restored from automatic ones": 2}
     work = Counter({"started": 30, "executions completed": 20, "executions failed": 5, **saved})
     assert shortfalls(everything, work) == []

@@ -82,8 +82,7 @@ async def _run(world: World) -> None:
 
 async def _await_end(world: World, working: asyncio.Task[None]) -> None:
     broken = world.auditor.broken
-    ahead_s = sum(abs(process.ahead_ms) for process in world.loop.processes) / 1000
-    deadline_s = world.loop.time() + _RECOVERY_S + ahead_s + world.auditor.suspicion_s()
+    deadline_s = world.loop.time() + _RECOVERY_S + world.auditor.suspicion_s()
     counted: set[str] = set()
     unread_since_s: dict[tuple[str, str], float] = {}
     while not broken:

@@ -48,8 +48,9 @@ class Process:
         #: What would have run meanwhile, in order.
         self._aside: list[asyncio.Handle] = []
         self._mourners: list[Callable[[], None]] = []
-        #: How much its clock is ahead of the others.
+        #: How much its clock is ahead of true time, and by how much it was set forward so far.
         self.ahead_ms = 0
+        self.set_forward_ms = 0
         #: It died because its machine did.
         self.died_with_others = False
         #: What lives in it.
@@ -102,6 +103,11 @@ class Process:
             self._state = _State.DEAD
             for tell in self._mourners:
                 tell()
+
+    def set_clock(self, by_ms: int) -> None:
+        """Forward or back."""
+        self.ahead_ms += by_ms
+        self.set_forward_ms += max(0, by_ms)
 
     def bury(self) -> None:
         """When the run has ended: let what is left be cancelled."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
+from harmonia_actors.runtime.clock import SteadyClock
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptOrder, QueueKey, Report
@@ -31,6 +32,7 @@ from persistence.store import InboxEntry, Store
 from tests.simulation.audit import Auditor
 from tests.simulation.chaos import Chaos
 from tests.simulation.clients import Clients, ServiceReplica, SimulatedLauncher
+from tests.simulation.clock_audit import ClockAuditor
 from tests.simulation.faults import Faults
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
@@ -53,6 +55,8 @@ _INLINE_BYTES_MAX = 300
 _LOG_BYTES_MAX = 6_000
 _BACK_S = (0.1, 1.0)
 BROADCASTERS = 2
+#: Clocks that were never set right, and one in three that was.
+_OFFSETS_MS = (-3_600_000, 0, 3_600_000)
 
 
 class Blobs:
@@ -92,6 +96,9 @@ class _Clock:
     def now_ms(self) -> int:
         return START_MS + int(self._loop.time() * 1000) + self._process.ahead_ms
 
+    def steady(self) -> SteadyClock:
+        return SteadyClock(self.now_ms(), self._loop.time)
+
 
 class _Sink:
     """The port EventSink: tells the broadcaster, as far as the network lets it."""
@@ -124,6 +131,7 @@ class World:
         self.network = Network(loop, self.faults, str(seed))
         self.machine = Machine(self.network, self.faults, str(seed), grows=self.scenario.uses_files)
         self._luck = random.Random(f"{seed}/world")
+        self._clocks = random.Random(f"{seed}/clocks")
         self._hash = hashlib.sha256()
         self.story: list[str] | None = [] if tell else None
         self._names: Counter[str] = Counter()
@@ -136,7 +144,8 @@ class World:
         clock = _Clock(loop, self.machine_process)
         self.server = StoreServer(loop, self.network, self.faults, clock.now_ms)
         self.server.witness = self._witness
-        self.auditor = Auditor(self.server, self.blobs, self.limits)
+        clocks = ClockAuditor(loop.time, lambda: self.machine_process.set_forward_ms / 1000)
+        self.auditor = Auditor(self.server, self.blobs, self.limits, clocks)
         self.chaos = Chaos(self, self.faults, self.network, self.note)
         self.server.when_stopped = self.chaos.stopped
         self.subscribers: list[Subscriber] = []
@@ -177,7 +186,14 @@ class World:
     def process(self, kind: str) -> Process:
         """A new process with a name that no other has."""
         self._names[kind] += 1
-        return Process(self.loop, f"{kind}-{self._names[kind]}")
+        return self._named_process(f"{kind}-{self._names[kind]}")
+
+    def _named_process(self, name: str) -> Process:
+        process = Process(self.loop, name)
+        if self.scenario.clocks_differ:
+            process.ahead_ms = self._clocks.choice(_OFFSETS_MS)
+            self.faults.landed["clock is off"] += process.ahead_ms != 0
+        return process
 
     def single(self, kind: str) -> Process:
         """The one process of this kind, as it is now."""
@@ -209,7 +225,7 @@ class World:
             self.machine.capacity,
         )
         clock = _Clock(self.loop, process)
-        self.pool: SimulatedPool = process.make(SimulatedPool, process, clock, world)
+        self.pool: SimulatedPool = process.make(SimulatedPool, process, clock.steady(), world)
         process.spawn(self.pool.host.begin())
 
     def _make_supervisor(self) -> None:
@@ -271,7 +287,7 @@ class World:
         return owner
 
     def _start_task_actor(self, name: str, key: QueueKey) -> Process:
-        process = self._task_actors[name] = Process(self.loop, name)
+        process = self._task_actors[name] = self._named_process(name)
         surroundings = Surroundings(
             self.network,
             self.faults,
@@ -332,7 +348,7 @@ class World:
             await store.append_inbox(order.execution_id, entry, epoch=order.epoch)
         except StoreError:
             return False
-        self.auditor.counts["outcomes kept by task actors"] += 1
+        self.auditor.kept(actor, order)
         return True
 
     def note(self, what: str) -> None:

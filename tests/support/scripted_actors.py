@@ -40,6 +40,9 @@ class ManualClock:
     def now_ms(self) -> int:
         return self.at_ms
 
+    def steady(self) -> ManualClock:
+        return self
+
 
 def order(
     name: str | int, key: QueueKey | None = None, *, execution: str = "exec-1", attempt: int = 1

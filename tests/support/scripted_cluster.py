@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.runtime.orders import QueueKey
@@ -59,6 +60,8 @@ class ScriptedPooledActor(ScriptedLife):
         self.key = key
         self.node_id = ""
         self.is_settled = False
+        #: What it answers in place of what it should, once it has started.
+        self.odd_answer: Any = None
         self.kills = 0
         self.kill_errors: list[Exception] = []
 
@@ -80,7 +83,7 @@ class ScriptedPooledActor(ScriptedLife):
 
     async def ready(self) -> tuple[str, QueueKey]:
         await self.wait("node_id")
-        return self.node_id, self.key
+        return self.odd_answer or (self.node_id, self.key)
 
     async def watch(self) -> None:
         await self.wait("")

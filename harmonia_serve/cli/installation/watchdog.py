@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -55,8 +56,19 @@ class _StartFailed(CommandFailed):
 class Watchdog:
     """One `up`, from its start to its end."""
 
-    def __init__(self, plan: Plan, show: reports.Show, *, ray_process: str = RAY_PROCESS) -> None:
-        """`ray_process` is the module that brings up Ray and the service, as `ray_process` does."""
+    def __init__(
+        self,
+        plan: Plan,
+        show: reports.Show,
+        *,
+        ray_process: str = RAY_PROCESS,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`ray_process` is the module that brings up Ray and the service, as `ray_process` does.
+
+        `now_s` is what the silence of its start is measured by.
+        """
+        self._now_s = now_s
         self._plan = plan
         self._ray_process = ray_process
         self._data_dir: Path = plan.settings.data_dir
@@ -167,14 +179,16 @@ class Watchdog:
         self._child = Child(
             self._ray_process, order, self._data_dir, self._environ, cwd=self._data_dir
         )
-        heard_s = time.monotonic()
+        heard_s = self._now_s()
         while True:
             self._pause()
             # What Ray starts waits for the store: it has to come back first.
-            self._look_at_store()
+            if self._look_at_store():
+                # It may have had a long log to read, and nobody could do anything meanwhile.
+                heard_s = self._now_s()
             found = self._child.read(_LOOK_S)
             for report in found:
-                heard_s = time.monotonic()
+                heard_s = self._now_s()
                 if isinstance(report, reports.Ready):
                     self._become_ready(report.url)
                     return
@@ -188,7 +202,7 @@ class Watchdog:
             # Ray's driver would notice late, and be silent until then.
             if ended := self._ended_heads():
                 raise _start_without(ended[0], self._data_dir)
-            if time.monotonic() - heard_s > self._plan.settings.up_start_s_max:
+            if self._now_s() - heard_s > self._plan.settings.up_start_s_max:
                 raise _StartFailed(
                     "nothing has happened for "
                     f"{self._plan.settings.up_start_s_max:.0f} s; the end of the log:\n"
@@ -268,15 +282,17 @@ class Watchdog:
                 for report in self._child.read(_LOOK_S):
                     self._take(report)
 
-    def _look_at_store(self) -> None:
+    def _look_at_store(self) -> bool:
+        """Start it again if it has ended; whether it had."""
         store = self._store
         if store is None or store.alive():
-            return
+            return False
         self._count_restart("the store ended")
         self._note("the store ended unexpectedly; starting it again with the same data", True)
         self._start_store(store)
         if self._url:
             self._write_running()
+        return True
 
     def _trouble_with_ray(self) -> str:
         """What is wrong with Ray or the service that only a restart can mend; "" if nothing."""

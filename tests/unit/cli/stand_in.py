@@ -3,7 +3,8 @@
 It serves `/health`, has one child that it calls its raylet, and ends when its input is closed,
 as the real one does; with STAND_IN_DEAF it does not notice that, with STAND_IN_SLOW it is never
 ready. STAND_IN_FAILS names starts, from 0, that fail as Ray does on a machine under load; in those
-that STAND_IN_ENDS_STORE names the store ends, and it waits for it as actors do. In those that
+that STAND_IN_ENDS_STORE names the store ends, and it waits for it as actors do, and is then busy
+for longer than the watchdog listens at a time. In those that
 STAND_IN_LOSES_RAYLET names its raylet ends, before it is told of or afterwards, and it does not
 notice. Told to take down a Harmonia on a cluster, it writes down which.
 """
@@ -24,6 +25,8 @@ import redis
 from harmonia_serve.cli.installation import reports
 from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import service_url
+
+_BUSY_S = 1.5
 
 
 class Health(BaseHTTPRequestHandler):
@@ -84,6 +87,7 @@ def main() -> None:
         sys.exit(1)
     if str(number) in os.environ.get("STAND_IN_ENDS_STORE", "").split(","):
         await_store_anew(settings.redis_url.get_secret_value())
+        threading.Event().wait(_BUSY_S)
     if "STAND_IN_SLOW" in os.environ:
         signal.pause()
     if not (settings.data_dir / "connection.json").exists():

@@ -206,6 +206,17 @@ def test_a_store_that_dies_while_ray_starts_comes_back_at_once(data_dir: Path, s
     assert up.wait() == 0
 
 
+def test_the_time_that_the_store_takes_to_come_back_is_no_silence_of_ray(data_dir: Path) -> None:
+    """It may have a long log to read, and all that Ray starts waits for it."""
+    up = Up(data_dir, STAND_IN_ENDS_STORE="0", WATCH_STORE_TAKES="100000")
+    up.until_ready()
+    notes = [note["text"] for note in up.all("Note")]
+    assert any("store ended" in text for text in notes)
+    assert not any("trying once more" in text for text in notes)
+    up.process.terminate()
+    assert up.wait() == 0
+
+
 @pytest.mark.parametrize("start", ["0", "1"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_raylet_that_dies_while_ray_starts_is_not_waited_for(

@@ -220,6 +220,14 @@ def test_the_time_goes_on_under_another_owner() -> None:
     assert asked(story) == ["checkpoint 11 keep 5"], "behind the starts that were not told"
 
 
+def test_a_clock_that_was_put_back_delays_it_by_no_more_than_its_interval() -> None:
+    story = timed(1_000)
+    story.succeeded("t0")
+    story.at_ms -= 900_000
+    story.restart(*list(WIDE)[1:])
+    assert story.ordered() == ["timer +1000"]
+
+
 def test_after_the_end_nothing_is_carried_out_again() -> None:
     story = story_of(every(1), {"a": "", "b": ""})
     story.succeeded("a")

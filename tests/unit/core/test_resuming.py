@@ -11,6 +11,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.outputs import merge_sinks
+from harmonia_actors.core.state import timeout_error
 from tests.support.executions import Story, failed, output, workflow_of
 
 # Another owner -----------------------------------------------------------------------------------
@@ -126,6 +127,49 @@ def test_the_deadline_is_kept() -> None:
     story.at_ms += 4_000
     story.restart("a")
     assert story.ordered() == ["timer +5000"]
+
+
+#: As far as a clock can be put back here without times before 1970.
+BACK_MS = 400_000
+
+
+def test_a_clock_that_was_put_back_makes_no_retry_wait_longer_than_from_now() -> None:
+    policy = {"max_retries": 2, "retry_interval": 9, "backoff": 2}
+    story = Story(workflow_of({"a": {"retry_policy": policy}}))
+    story.start()
+    story.failed("a")
+    story.at_ms -= BACK_MS
+    story.restart()
+    assert story.ordered() == ["timer +9000"]
+    assert list(story.last.changed) == [0], "what is shown is what is waited for"
+    story.wait(9_000)
+    story.failed("a")
+    story.at_ms -= BACK_MS
+    story.restart()
+    assert story.ordered() == ["timer +18000"]
+
+
+def test_a_clock_that_was_put_back_makes_no_deadline_or_timeout_come_late() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}), options=ExecutionOptions(timeout_ms=9_000))
+    story.start()
+    story.started("a")
+    story.at_ms -= BACK_MS
+    story.restart("a")
+    assert story.ordered() == ["timer +5000"]
+    story.wait(5_000)
+    assert story.ordered() == ["stop a 1 timeout", "timer +4000"]
+    story.wait(4_000)
+    assert story.execution.head.error == timeout_error(9_000)
+
+
+@pytest.mark.parametrize("off_ms", [-BACK_MS, BACK_MS])
+def test_the_timeout_of_a_restored_execution_counts_from_when_it_is_driven(off_ms: int) -> None:
+    """Whoever stored it as one that runs has another clock."""
+    story = Story(workflow_of({"a": ""}), options=ExecutionOptions(timeout_ms=9_000))
+    story.start()
+    story.at_ms += off_ms
+    story.restart(untouched=True)
+    assert "timer +9000" in story.ordered()
 
 
 def test_after_a_failure_only_what_runs_goes_on() -> None:

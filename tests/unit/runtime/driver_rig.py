@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from harmonia_actors.runtime.ordering import Ordering, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from harmonia_actors.runtime.output_cache import OutputCache
 from harmonia_actors.runtime.ports import Nodes
+from harmonia_actors.runtime.stale import Stale
 from persistence.errors import Missing, StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit, NewExecution
@@ -116,6 +118,7 @@ class Rig:
         self.orders: dict[str, AttemptOrder] = {}
         self.stops: list[tuple[str, StopReason]] = []
         self.forgotten: list[str] = []
+        self.stale: Counter[Stale] = Counter()
         self.workflow = workflow_of(tasks, **fields)
         self.joined = frozenset(range(len(self.workflow.tasks)) if joined else ())
         self.given = {"n": 7}
@@ -175,7 +178,10 @@ class Rig:
             owner=owner,
             epoch=epoch,
             version=version,
-            surroundings=Surroundings(self.store, self, self, self.clock, self.room, self.nodes),
+            surroundings=Surroundings(
+                *(self.store, self, self, self.clock, self.room, self.nodes),
+                note_stale=lambda what, count: self.stale.update({what: count}),
+            ),
             node_need=self.node_need,
         )
 

@@ -112,6 +112,7 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     assert rig.driver.superseded
     assert rig.driver.ended.is_set()
     assert rig.story == story, "something was done or told without a commit"
+    assert rig.stale == {"commits_refused": 1}
 
 
 async def test_a_driver_that_lost_count_gives_up_its_execution(rigs: list[Rig]) -> None:
@@ -145,20 +146,41 @@ async def test_how_many_reports_did_not_count_is_said_at_the_end(
         rig.done("a")
         await rig.running
     assert "2 reports did not count" in caplog.text
+    assert rig.stale == {"reports_ignored": 2}
 
 
 # Clocks that disagree ----------------------------------------------------------------------------
 
 
-async def test_a_report_from_the_future_counts_as_made_now(rigs: list[Rig]) -> None:
-    """The retry that follows it would otherwise wait for as long as that clock is ahead."""
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize("off_ms", [-HOUR_MS, -500, HOUR_MS])
+async def test_a_retry_counts_from_when_the_failure_was_heard_of(
+    rigs: list[Rig], off_ms: int
+) -> None:
+    """By the clock of whoever tells of it, it would come at once, or an hour late."""
     rig = await a_rig(rigs, {"a": {"retry_policy": {"max_retries": 1, "retry_interval": 5}}})
     rig.begin()
     await until(lambda: rig.orders)
-    hour_ms = 3_600_000
-    rig.driver.deliver(st.AttemptFailed(0, 1, START_MS + hour_ms, failed()))
+    rig.driver.deliver(st.AttemptFailed(0, 1, START_MS + off_ms, failed()))
     await until(lambda: rig.driver.execution.rows[0].retry_at_ms)
     assert rig.driver.execution.rows[0].retry_at_ms == START_MS + 5_000
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "counts_from"), [(-HOUR_MS, 0), (-2_000, 0), (-300, -300), (0, 0), (HOUR_MS, 0)]
+)
+async def test_a_start_is_dated_by_whoever_tells_of_it_unless_his_clock_must_be_wrong(
+    rigs: list[Rig], off_ms: int, counts_from: int
+) -> None:
+    """The timeout counts from there: it must neither come at once nor an hour late."""
+    rig = await a_rig(rigs, {"a": {"timeout": 60}})
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.driver.deliver(st.AttemptStarted(0, 1, START_MS + off_ms))
+    await until(lambda: rig.driver.execution.rows[0].started_ms)
+    assert rig.driver.execution.rows[0].started_ms == START_MS + counts_from
 
 
 # The inbox ---------------------------------------------------------------------------------------

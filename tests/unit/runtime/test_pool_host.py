@@ -73,19 +73,19 @@ async def test_a_question_whose_answer_was_lost_is_answered_with_the_same_actors
     waiting = [asyncio.ensure_future(pool.acquire("x", DEFAULT, 1, "3")) for _ in range(2)]
     await settle()
     assert (await counts(pool))["requests"] == 1
-    await pool.release("x", [name for name, _, _ in second[0]])
+    await pool.release("x", given(second, "2"))
     assert [await each for each in waiting] == [second, second]
     assert await counts(pool) == {"leased": 2, "idle": 1}
 
 
-async def test_what_is_given_back_twice_by_the_same_call_is_given_back_once(world: World) -> None:
+async def test_what_is_given_back_twice_is_given_back_once(world: World) -> None:
     pool = await world.warm_pool()
-    ((name, _, _),), _ = await pool.acquire("x", DEFAULT, 1)
-    await pool.release("x", [name], "1")
-    assert (await pool.acquire("x", DEFAULT, 1))[0][0][0] == name
-    await pool.release("x", [name], "1")
+    ((name, _, _),), _ = await pool.acquire("x", DEFAULT, 1, "1")
+    await pool.release("x", [(name, "1")])
+    assert (await pool.acquire("x", DEFAULT, 1, "2"))[0][0][0] == name
+    await pool.release("x", [(name, "1")])
     assert (await counts(pool))["leased"] == 1, "it is his again"
-    await pool.release("x", [name], "2")
+    await pool.release("x", [(name, "2")])
     assert "leased" not in await counts(pool)
 
 
@@ -97,7 +97,7 @@ async def test_what_is_not_wanted_any_more_is_not_granted(world: World) -> None:
     for _ in range(2):
         await pool.withdraw("x", "2")
     assert (await later)[0] == ()
-    await pool.release("x", [name for name, _, _ in held[0]])
+    await pool.release("x", given(held, "1"))
     assert await counts(pool) == {"idle": 3}
 
 
@@ -133,7 +133,7 @@ async def test_what_was_answered_long_ago_is_forgotten_while_an_older_question_w
     await until_counts(pool, requests=1, starting=1, idle=3)
     for number in range(150):
         granted, _ = await pool.acquire("x", DEFAULT, 1, f"asked {number}")
-        await pool.release("x", [name for name, _, _ in granted], f"given back {number}")
+        await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
     await pool.acquire("x", DEFAULT, 1, "asked 149")
     assert "leased" not in await counts(pool), "its answer is known still"
     await pool.acquire("x", DEFAULT, 1, "asked 0")
@@ -163,6 +163,10 @@ async def test_what_a_dead_holder_withdraws_is_not_there(world: World) -> None:
         await later
     await pool.withdraw("x", "2")
     await until_counts(pool, leased=2, idle=1)
+
+
+def given(granted: Granted, request: str = "") -> list[tuple[str, str]]:
+    return [(name, request) for name, _, _ in granted[0]]
 
 
 async def counts(pool: PoolHost) -> dict[str, int]:
@@ -200,7 +204,7 @@ async def test_actors_are_granted_and_given_back(world: World) -> None:
     later = waits(pool, "y")
     await until(lambda: world.cluster.recalls)
     assert world.cluster.recalls == [("x", 1)]
-    await pool.release("x", [granted[0][0]])
+    await pool.release("x", [(granted[0][0], "")])
     assert (await later)[0] == [granted[0]]
 
 
@@ -222,7 +226,7 @@ async def test_a_holder_that_cannot_be_reached_keeps_its_requests_and_its_actors
         await settle()
     await until_counts(pool, leased=2, idle=1, requests=1)
     assert not later.done()
-    await pool.release("x", [name for name, _, _ in held[0]])
+    await pool.release("x", given(held))
     assert (await later)[1] == ""
 
 
@@ -396,3 +400,64 @@ async def test_limits_follow_the_cluster(world: World) -> None:
     world.cluster.has = Capacity({"a": {"CPU": 2.0}, "b": {"CPU": 3.0}})
     await until(lambda: len(world.cluster.created) == 6)
     assert (await pool.capacity()).total_cpus() == 5
+
+
+async def test_a_release_that_is_repeated_late_frees_nothing_that_was_granted_since(
+    world: World,
+) -> None:
+    """However much was given back meanwhile: its holder may repeat it for as long as he likes."""
+    pool = await world.warm_pool()
+    first, _ = await pool.acquire("x", DEFAULT, 2, "first")
+    late = [(name, "first") for name, _, _ in first]
+    await pool.release("x", late)
+    for number in range(150):
+        granted, _ = await pool.acquire("x", DEFAULT, 1, f"asked {number}")
+        await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
+    await pool.acquire("x", DEFAULT, 2, "again")
+    await pool.release("x", late)
+    assert (await counts(pool))["leased"] == 2, "they are his again"
+
+
+async def test_a_release_that_an_earlier_pool_has_heard_frees_nothing_in_a_later_one(
+    world: World,
+) -> None:
+    pool = await world.warm_pool()
+    ((name, _, _),), _ = await pool.acquire("x", DEFAULT, 1, "1")
+    await pool.release("x", [(name, "1")])
+    await pool.close()
+    for actor in world.cluster.created.values():
+        world.cluster.found.append((actor, True))
+    heir = world.pool(adopt_s=5)
+    await heir.begin()
+    for actor in world.cluster.created.values():
+        await actor.settle()
+    await until_counts(heir, idle=3)
+    await heir.acquire("x", DEFAULT, 2, "2")
+    await heir.release("x", [(name, "1")])
+    assert (await counts(heir))["leased"] == 2
+
+
+async def test_who_goes_on_with_what_was_anothers_cannot_give_back_what_it_was_not_granted(
+    world: World,
+) -> None:
+    """A successor uses what its dead predecessor had, beside what it has of the same actor."""
+    pool = await world.warm_pool()
+    assert pool._made is not None
+    ((name, _, _),), _ = await pool.acquire("x", SHARED, 1, "1")
+    await pool.release("x", [(name, "")])
+    assert pool._made.held_by("x") == [name]
+    await pool.release("x", [(name, "1")])
+    assert pool._made.held_by("x") == []
+
+
+async def test_a_question_that_was_answered_long_ago_has_the_same_answer_while_it_is_held(
+    world: World,
+) -> None:
+    """Or what it was granted would be held by nobody for as long as its holder lives."""
+    pool = await world.warm_pool()
+    first = await pool.acquire("x", DEFAULT, 1, "first")
+    for number in range(150):
+        granted, _ = await pool.acquire("x", DEFAULT, 1, f"asked {number}")
+        await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
+    assert await pool.acquire("x", DEFAULT, 1, "first") == first
+    assert (await counts(pool))["leased"] == 1

@@ -234,7 +234,9 @@ async def test_an_async_outcome_that_is_asked_for_comes_with_its_last_progress(
 
 
 async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
-    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    stale: list[object] = []
+    note = lambda *what: stale.append(what)  # noqa: E731
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send, note_stale=note)
     run = asyncio.ensure_future(host.run("me", [order(0, "hold_async")]))
     await until(bench.began("t0"))
     running, _ = host.census("exec-1", 2, "heir")
@@ -248,6 +250,7 @@ async def test_a_successor_adopts_async_attempts(bench: Bench) -> None:
     reports, _ = await host.run("me", [order(1, "hold_async", epoch=1)])
     assert reports == []
     assert ("exec-1/t1", 1) not in bench.gates.began
+    assert stale == [("orders_refused", 1)]
 
 
 async def test_without_a_name_all_that_is_here_is_waited_for(bench: Bench) -> None:

@@ -252,7 +252,7 @@ async def test_a_long_wait_is_asked_for_again_and_again(
     wait = asyncio.create_task(started_and_awaited(line, "e"))
     await until(lambda: len(owner.calls) > 3)
     assert owner.calls[1:3] == [([], ["e"]), ([], ["e"])]
-    assert len(owner.lines._tasks) == 1, "the owner knew"
+    assert len(owner.lines._background) == 1, "the owner knew"
     assert not wait.done()
     owner.end_of("e").set()
     await wait

@@ -41,6 +41,7 @@ class Bench:
         self.changed = threading.Condition()
         self.threads = ThreadPoolExecutor(4)
         self.hosts: list[TaskHost] = []
+        self.stale: list[tuple[Any, ...]] = []
 
     def close(self) -> None:
         self.threads.shutdown()
@@ -57,7 +58,8 @@ class Bench:
         )
 
     def host(self, limits: TaskHostLimits = SLOW) -> TaskHost:
-        self.hosts.append(TaskHost(self.runner(), limits, self.send))
+        note = lambda *what: self.stale.append(what)  # noqa: E731
+        self.hosts.append(TaskHost(self.runner(), limits, self.send, note_stale=note))
         return self.hosts[-1]
 
     def send(self, owner: str, reports: Sequence[Report]) -> None:
@@ -169,6 +171,7 @@ def test_orders_of_an_owner_that_was_superseded_are_refused(bench: Bench) -> Non
     reports, _ = bench.start(host, order(0, epoch=4), order(1, epoch=5)).result(10)
     assert {r.stimulus.task for r in reports} == {1}
     assert [name for name, _ in bench.gates.began] == ["exec-1/t1"]
+    assert bench.stale == [("orders_refused", 1)]
 
 
 def test_the_census_tells_what_runs_and_what_has_ended(bench: Bench) -> None:
