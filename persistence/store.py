@@ -325,8 +325,8 @@ class Store(Retention, EventLog, Inbox, Protocol):
         crashes lately come first, because they are alone for less time. Owners without load that
         are beyond `owners_max` live ones, not counting those that have a suspect alone, are kept
         for suspects. None if there is nothing to take or it may not; an owner that is not
-        registered, or not any more, never may. A repeat after a lost reply takes the next one: what the lost
-        reply named is in `owned_executions`.
+        registered, or not any more, never may. A repeat after a lost reply takes the next one: what
+        the lost reply named is in `owned_executions`.
         """
         ...
 

@@ -47,6 +47,7 @@ __all__ = [
     "sizing_limits",
     "supervision_times",
     "task_host_limits",
+    "with_owners_max",
 ]
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.runtime.background import BackgroundTasks
+from harmonia_actors.runtime.batching import next_batch
 from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held
 from harmonia_actors.runtime.durations import Durations
-from harmonia_actors.runtime.in_flight import size_of
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
@@ -33,9 +33,6 @@ _log = logging.getLogger(__name__)
 _WANT_MAX = 256
 #: Attempts told to be waiting, at most, per queue.
 _TOLD_WAITING_MAX = 100
-#: What a call to a task actor costs, about, in seconds of both sides: work that takes no longer is
-#: not shared out.
-_WORTH_A_CALL_S = 0.002
 #: Pause after a request for task actors that failed.
 _AGAIN_S = 0.2
 
@@ -200,42 +197,11 @@ class Dispatcher:
         for held in list(queue.held):
             if not queue.waiting:
                 break
-            while chunk := self._chunk(queue, held):
+            while chunk := next_batch(queue, held, self._limits, self._durations):
                 self._give(queue, held, chunk)
         if queue.waiting and not queue.acquiring and not (queue.key.shared and queue.held):
             queue.acquiring = True
             self._spawn(self._acquire(queue))
-
-    def _chunk(self, queue: AttemptQueue, held: Held) -> list[AttemptOrder]:
-        """The next batch for this actor; empty if it has enough."""
-        limits = self._limits
-        if held.key.shared:
-            room = limits.shared_attempts_max - len(held.given)
-            budget_s, share = float("inf"), room
-        else:
-            room = limits.batch_attempts_max if not held.batches else 0
-            budget_s = limits.batch_target_ms / 1000
-            # Nobody gets more than an even share of what is left, if that is worth a call.
-            share = -(-len(queue.waiting) // max(1, len(queue.held)))
-        chunk: list[AttemptOrder] = []
-        spent_s, spent_bytes = 0.0, 0
-        while queue.order and len(chunk) < room:
-            order = queue.waiting.get(queue.order[0])
-            if order is None:
-                queue.order.popleft()
-                continue
-            expected_s = self._durations.expected_of_all(order, otherwise=budget_s)
-            spent_bytes += size_of(order)
-            at_most_s = budget_s if len(chunk) < share else _WORTH_A_CALL_S
-            if chunk and spent_s + expected_s > at_most_s:
-                break
-            if chunk and spent_bytes > limits.batch_bytes_max:
-                break
-            spent_s += expected_s
-            queue.order.popleft()
-            del queue.waiting[order.id]
-            chunk.append(order)
-        return chunk
 
     def _give(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         if held.linger is not None:

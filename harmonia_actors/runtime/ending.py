@@ -7,15 +7,18 @@ This module must not know Ray.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from persistence.store import Commit, Snapshot
 
-__all__ = ["Ending", "Written"]
+__all__ = ["Ending", "LatelyEnded", "Written"]
 
 #: Bytes of heads, rows and outputs beyond which an execution is read from the store.
 _BYTES_MAX = 8_000
+#: Ends that an owner remembers.
+_ENDED_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +67,24 @@ class Written:
         if commit.release:
             seq = commit.first_seq + len(commit.events) - 1
             self.ending = Ending(seq, commit.version, commit.epoch, head, self._rows, self._outputs)
+
+
+class LatelyEnded:
+    """Executions that ended here lately, for those who begin to wait only then."""
+
+    def __init__(self) -> None:
+        self._endings: OrderedDict[str, Ending | None] = OrderedDict()
+
+    def __contains__(self, execution_id: str) -> bool:
+        """Whether it is remembered."""
+        return execution_id in self._endings
+
+    def add(self, execution_id: str, ending: Ending | None) -> None:
+        """One has ended; the oldest is forgotten when there are too many."""
+        self._endings[execution_id] = ending
+        while len(self._endings) > _ENDED_KEPT:
+            self._endings.popitem(last=False)
+
+    def ending_of(self, execution_id: str) -> Ending | None:
+        """How it has ended, if that is remembered."""
+        return self._endings.get(execution_id)

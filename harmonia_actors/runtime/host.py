@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +22,7 @@ from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
-from harmonia_actors.runtime.ending import Ending
+from harmonia_actors.runtime.ending import Ending, LatelyEnded
 from harmonia_actors.runtime.failing_by_head import fail_by_head
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.mailbox import LinesRoom
@@ -43,7 +42,6 @@ __all__ = ["Census", "ExecutionHost", "HostLimits"]
 
 _log = logging.getLogger(__name__)
 
-_ENDED_KEPT = 1_000
 _OWNED_PAGE = 1_000
 _ARRIVAL_S = 1.0
 #: A suspect of many crashes is alone for half an hour at most.
@@ -133,7 +131,7 @@ class ExecutionHost:
     #: Executions that somebody waits for before they have come here.
     _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
     #: Executions that ended here lately, and how, as far as that is small.
-    _ended: OrderedDict[str, Ending | None] = field(default_factory=OrderedDict)
+    _ended: LatelyEnded = field(default_factory=LatelyEnded)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -244,7 +242,7 @@ class ExecutionHost:
                 self._arrivals.pop(execution_id, None)
         driver = self._drivers.get(execution_id)
         if driver is None:
-            return self._ended.get(execution_id)
+            return self._ended.ending_of(execution_id)
         await driver.ended.wait()
         return driver.ending
 
@@ -483,9 +481,7 @@ class ExecutionHost:
                 del self._drivers[driver.execution_id]
             else:
                 self._forget(driver)
-        self._ended[driver.execution_id] = driver.ending
-        while len(self._ended) > _ENDED_KEPT:
-            self._ended.popitem(last=False)
+        self._ended.add(driver.execution_id, driver.ending)
         if task.cancelled():
             return
         error = task.exception()

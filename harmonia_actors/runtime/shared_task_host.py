@@ -24,13 +24,14 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Repor
 from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.task_host import Epochs, HeldOutcomes, Send, TaskHostLimits
 
-__all__ = ["WATCHING", "SharedTaskHost"]
+__all__ = ["WATCHING", "SharedTaskHost", "told_after_s"]
 
 _log = logging.getLogger(__name__)
 
 _BLOCKED_S = 1.0
 _STOPPED_EARLY_MAX = 10_000
-#: So much longer reports wait to be told for each attempt that lives, and so long at most.
+#: Reports wait so long to be told, at least and at most; between, so long for each live attempt.
+_FLUSH_LEAST_S = 0.002
 _FLUSH_PER_LIVE_S = 0.000_02
 _FLUSH_MOST_S = 0.02
 
@@ -38,6 +39,12 @@ _FLUSH_MOST_S = 0.02
 WATCHING = "harmonia-watching"
 
 _T = TypeVar("_T")
+
+
+def told_after_s(live: int, limits: TaskHostLimits) -> float:
+    """How long reports wait for others: the more attempts live, the more are told by one call."""
+    least_s = min(_FLUSH_LEAST_S, limits.start_report_ms / 1000)
+    return max(least_s, min(live * _FLUSH_PER_LIVE_S, _FLUSH_MOST_S))
 
 
 class SharedTaskHost:
@@ -236,12 +243,9 @@ class SharedTaskHost:
         owner = self._owner_of.get(report.execution_id, "")
         self._unsent.setdefault(owner, []).append(report)
         if self._flush is None:
-            self._flush = self._loop.call_later(self._flush_after_s(), self._send_all)
-
-    def _flush_after_s(self) -> float:
-        """The more attempts live, the more reports go by one call, and the longer they wait."""
-        dense_s = min(len(self._live) * _FLUSH_PER_LIVE_S, _FLUSH_MOST_S)
-        return max(dense_s, min(2, self._limits.start_report_ms) / 1000)
+            self._flush = self._loop.call_later(
+                told_after_s(len(self._live), self._limits), self._send_all
+            )
 
     def _send_all(self) -> None:
         self._flush = None

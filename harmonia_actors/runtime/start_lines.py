@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.runtime.background import BackgroundTasks
-
 from harmonia_actors.runtime.ending import Ending
 
 __all__ = ["Ended", "Exchange", "LineCut", "News", "Start", "StartLine", "StartLines"]

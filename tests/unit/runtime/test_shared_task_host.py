@@ -17,7 +17,7 @@ from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.orders import Report
-from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost
+from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost, told_after_s
 from harmonia_actors.runtime.task_host import TaskHostLimits
 from persistence.blobs import FileBlobs
 from tests.support.holding_up import Blocking
@@ -47,27 +47,25 @@ async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench)
     assert ended >= {"Succeeded 0", "Succeeded 1", "Succeeded 2"}
 
 
-async def test_many_that_live_at_once_are_told_of_by_few_calls(bench: Bench) -> None:
+def test_the_more_attempts_live_the_more_reports_go_by_one_call() -> None:
+    waits_s = [told_after_s(live, TaskHostLimits()) for live in (0, 100, 500, 1_000, 100_000)]
+    assert waits_s == pytest.approx([0.002, 0.002, 0.01, 0.02, 0.02])
+    assert told_after_s(100_000, TaskHostLimits(start_report_ms=0)) == 0.02
+    assert told_after_s(0, TaskHostLimits(start_report_ms=0)) == 0
+
+
+async def test_what_is_to_be_told_in_one_moment_goes_by_one_call(bench: Bench) -> None:
     calls: list[int] = []
 
     def send(owner: str, reports: Sequence[Report]) -> None:
         calls.append(len(reports))
 
-    @bench.component.action
-    async def wait_a_little(number: int) -> None:
-        for _ in range(number % 100):
-            await asyncio.sleep(0.001)
-
     host = SharedTaskHost(bench.runner(), TaskHostLimits(), send)
-    wait = {"component": "bench", "action": "wait_a_little"}
-    made = [
-        replace(order(number), **wait, input=jsontext.encode({"number": number}))
-        for number in range(1000)
-    ]
-    unsent, _ = await host.run("me", made)
-    # A start may be told again with its end. A call each 2 ms would be fifty and more.
-    assert sum(calls) + len(unsent) >= 2000
-    assert len(calls) < 40
+    run = asyncio.ensure_future(host.run("me", [order(i, "hold_async") for i in range(9)]))
+    await until(lambda: calls)
+    assert calls == [9]
+    bench.gates.open(*(f"t{number}" for number in range(9)))
+    await run
 
 
 class BlockingBlobs(FileBlobs):
