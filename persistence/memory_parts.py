@@ -215,9 +215,10 @@ class Roster:
             self._owners[owner].emptying = True
             self._owners[owner].isolates = ""
 
-    def loads(self) -> list[OwnerLoad]:
-        """All owners, by name."""
-        live = {name for name, _ in self._live()}
+    def loads(self, lease_ms: int | None) -> list[OwnerLoad]:
+        """All owners, by name; see `Store.owners`."""
+        latest = float("inf") if lease_ms is None else self._now_ms() + lease_ms
+        live = {name for name, entry in self._live() if entry.lease_ms <= latest}
         return [
             OwnerLoad(name, len(entry.executions), name not in live)
             for name, entry in sorted(self._owners.items())

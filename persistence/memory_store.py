@@ -315,9 +315,9 @@ class MemoryStore(MemoryLog):
         """See `Store.retire_owner`."""
         return self._roster.retire(owner)
 
-    async def owners(self) -> list[OwnerLoad]:
+    async def owners(self, *, lease_ms: int | None = None) -> list[OwnerLoad]:
         """See `Store.owners`."""
-        return self._roster.loads()
+        return self._roster.loads(lease_ms)
 
     async def owned_executions(self, owner: str, *, limit: int, offset: int = 0) -> list[str]:
         """See `Store.owned_executions`."""

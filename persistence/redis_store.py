@@ -324,9 +324,9 @@ class RedisStore(RedisLog):
         """See `Store.retire_owner`."""
         return bool(await self._run("retire_owner", owner))
 
-    async def owners(self) -> list[OwnerLoad]:
+    async def owners(self, *, lease_ms: int | None = None) -> list[OwnerLoad]:
         """See `Store.owners`."""
-        reply = await self._run("owners")
+        reply = await self._run("owners", "" if lease_ms is None else lease_ms)
         return sorted(
             (
                 OwnerLoad(reply[at].decode(), reply[at + 1], bool(reply[at + 2]))

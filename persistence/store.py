@@ -325,8 +325,8 @@ class Store(Retention, EventLog, Inbox, Protocol):
         crashes lately come first, because they are alone for less time. Owners without load that
         are beyond `owners_max` live ones, not counting those that have a suspect alone, are kept
         for suspects. None if there is nothing to take or it may not; an owner that is not
-        registered, or not any more, never may. A repeat after a lost reply takes the next one: what
-        the lost reply named is in `owned_executions`.
+        registered, or not any more, never may. A repeat after a lost reply takes the next one:
+        what the lost reply named is in `owned_executions`.
         """
         ...
 
@@ -381,8 +381,12 @@ class Store(Retention, EventLog, Inbox, Protocol):
         """Remove an owner that has no load. False (and nothing done) if it has some."""
         ...
 
-    async def owners(self) -> list[OwnerLoad]:
-        """All registered owners."""
+    async def owners(self, *, lease_ms: int | None = None) -> list[OwnerLoad]:
+        """All registered owners.
+
+        A lease that runs out later than `lease_ms` from now, the longest that is given, is one from
+        before the server's clock was put back: it counts as run out.
+        """
         ...
 
     async def owned_executions(self, owner: str, *, limit: int, offset: int = 0) -> list[str]:

@@ -137,6 +137,7 @@ class ExecutionActor:
             tell=self._tell,
             clock=clock.steady(),
             limits=parts.dispatch_limits(settings),
+            note_stale=self._stale,
         )
         census.dispatcher = self._dispatcher
         return ExecutionHost(

@@ -20,41 +20,49 @@ class StaleTeller:
     """Implements `NoteStale`: from any thread, and whether or not the supervisor is there."""
 
     def __init__(
-        self, namespace: str, find: Callable[[str, str], Any] = find_actor, again_s: float = 1.0
+        self, namespace: str, find: Callable[[str, str], Any] = find_actor, pause_s: float = 1.0
     ) -> None:
+        """`pause_s` lies between two calls to the supervisor, so that much is told by few."""
         self._namespace = namespace
         self._find = find
-        self._again_s = again_s
+        self._pause_s = pause_s
         self._lock = threading.Lock()
         self._untold: Counter[str] = Counter()
-        self._telling: threading.Thread | None = None
+        self._is_telling = False
+        self._all_told = threading.Event()
+        self._all_told.set()
 
     def __call__(self, what: Stale, count: int) -> None:
         """Note it, and tell of it soon."""
         with self._lock:
             self._untold[what] += count
-            if self._telling is None:
+            self._all_told.clear()
+            if not self._is_telling:
+                self._is_telling = True
                 # A thread, because looking for an actor may take as long as Ray likes.
-                self._telling = threading.Thread(target=self._tell, daemon=True)
-                self._telling.start()
+                threading.Thread(target=self._tell, daemon=True).start()
 
     def flush(self, seconds: float) -> None:
         """Wait until all is told, but not for long."""
-        telling = self._telling
-        if telling is not None:
-            telling.join(seconds)
+        self._all_told.wait(seconds)
 
     def _tell(self) -> None:
-        while True:
-            with self._lock:
-                untold, self._untold = self._untold, Counter()
-                if not untold:
-                    self._telling = None
-                    return
+        while untold := self._take():
             try:
                 supervisor = self._find(supervisor_name(self._namespace), self._namespace)
                 supervisor.note_stale.remote(dict(untold))
             except (RayError, ValueError, OSError):
                 with self._lock:
                     self._untold += untold
-                time.sleep(self._again_s)
+            else:
+                with self._lock:
+                    if not self._untold:
+                        self._all_told.set()
+            time.sleep(self._pause_s)
+
+    def _take(self) -> Counter[str]:
+        """All that is untold; if there is nothing, nobody tells any more."""
+        with self._lock:
+            untold, self._untold = self._untold, Counter()
+            self._is_telling = bool(untold)
+            return untold

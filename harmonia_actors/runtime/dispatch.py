@@ -23,6 +23,7 @@ from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
+from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
 __all__ = ["DispatchLimits", "Dispatcher"]
@@ -47,11 +48,13 @@ class Dispatcher:
         tell: Callable[[Sequence[Report]], None],
         clock: Clock,
         limits: DispatchLimits,
+        note_stale: NoteStale = unnoted,
     ) -> None:
         self._leases = leases
         self._tell = tell
         self._clock = clock
         self._limits = limits
+        self._note_stale = note_stale
         self._queues: dict[QueueKey, AttemptQueue] = {}
         #: Queues that have got something since they were last looked at, soon to be.
         self._touched: dict[QueueKey, None] = {}
@@ -115,6 +118,8 @@ class Dispatcher:
             attempt = report.attempt_id
             held = self._at.get(attempt)
             if held is None or not held.expects(report):
+                # Late, doubled or forged: nothing runs here under its name, or has not told that.
+                self._note_stale("reports_ignored", 1)
                 continue
             known.append(report)
             touched[held] = None

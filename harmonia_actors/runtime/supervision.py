@@ -160,7 +160,7 @@ class Supervision:
         self._has_adopted = True
 
     async def _look(self) -> None:
-        owners = await self._store.owners()
+        owners = await self._store.owners(lease_ms=self._times.lease_ms)
         waiting = await self._store.waiting_executions()
         now_s = asyncio.get_running_loop().time()
         self._note_idle(owners, now_s)

@@ -41,6 +41,16 @@ class OwnerContract:
             OwnerLoad("b", 0, expired=False),
         ]
 
+    async def test_a_lease_that_is_longer_than_any_that_is_given_has_run_out(self, store: Store):
+        """It was given before the server's clock was put back."""
+        await store.renew_owner("before", lease_ms=LEASE_MS + 3_600_000)
+        await store.renew_owner("since", lease_ms=LEASE_MS)
+        assert await store.owners(lease_ms=LEASE_MS) == [
+            OwnerLoad("before", 0, expired=True),
+            OwnerLoad("since", 0, expired=False),
+        ]
+        assert not any(one.expired for one in await store.owners())
+
     async def test_only_an_idle_owner_retires(self, store: Store):
         await store.renew_owner("o", lease_ms=LEASE_MS)
         loaded = await claimed(store)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.orders import AttemptOrder, Report
+from harmonia_actors.runtime.stale import Stale
 from tests.support.scripted_actors import (
     ManualClock,
     ScriptedActor,
@@ -23,11 +26,13 @@ class Desk:
         self.leases = ScriptedLeases()
         self.clock = ManualClock()
         self.reports: list[Report] = []
+        self.stale: Counter[Stale] = Counter()
         self.dispatcher = Dispatcher(
             leases=self.leases,
             tell=self.reports.extend,
             clock=self.clock,
             limits=limits or DispatchLimits(),
+            note_stale=lambda what, count: self.stale.update({what: count}),
         )
 
     def told(self) -> list[str]:

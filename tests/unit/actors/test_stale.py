@@ -9,6 +9,8 @@ from typing import Any
 
 from harmonia_actors.actors.stale import StaleTeller
 
+QUICK_S = 0.001
+
 
 class Supervisor:
     """Adds up what it is told; is not there at first for so many looks."""
@@ -32,7 +34,7 @@ class Supervisor:
 
 def test_what_is_noted_from_many_threads_is_all_told() -> None:
     supervisor = Supervisor()
-    teller = StaleTeller("harmonia", supervisor.find)
+    teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
     threads = [
         threading.Thread(target=lambda: [teller("reports_ignored", 2) for _ in range(100)])
         for _ in range(4)
@@ -49,7 +51,7 @@ def test_what_is_noted_from_many_threads_is_all_told() -> None:
 
 def test_a_supervisor_that_is_away_is_told_once_it_is_back() -> None:
     supervisor = Supervisor(away=3)
-    teller = StaleTeller("harmonia", supervisor.find, again_s=0.001)
+    teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
     teller("orders_refused", 1)
     teller.flush(10)
     assert (supervisor.looks, supervisor.heard) == (4, {"orders_refused": 1})
@@ -58,7 +60,7 @@ def test_a_supervisor_that_is_away_is_told_once_it_is_back() -> None:
 def test_whoever_ends_does_not_wait_for_long() -> None:
     supervisor = Supervisor()
     supervisor.waits.clear()
-    teller = StaleTeller("harmonia", supervisor.find)
+    teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
     teller("commits_refused", 1)
     teller.flush(0.01)
     assert not supervisor.heard
@@ -67,7 +69,19 @@ def test_whoever_ends_does_not_wait_for_long() -> None:
     assert supervisor.heard == {"commits_refused": 1}
 
 
+def test_much_is_told_by_few_calls() -> None:
+    supervisor = Supervisor()
+    supervisor.waits.clear()
+    teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
+    for _ in range(1_000):
+        teller("reports_ignored", 1)
+    supervisor.waits.set()
+    teller.flush(10)
+    assert supervisor.heard == {"reports_ignored": 1_000}
+    assert supervisor.looks <= 2
+
+
 def test_nothing_noted_is_nothing_told() -> None:
     supervisor = Supervisor()
-    StaleTeller("harmonia", supervisor.find).flush(0.01)
+    StaleTeller("harmonia", supervisor.find, QUICK_S).flush(0.01)
     assert not supervisor.looks

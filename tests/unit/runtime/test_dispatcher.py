@@ -164,6 +164,7 @@ async def test_outcomes_told_before_the_end_of_a_batch_are_not_told_again(desk: 
 async def test_reports_about_what_is_not_here_are_dropped(desk: Desk) -> None:
     desk.dispatcher.reported([Report("exec-9", st.AttemptStarted(1, 1, 1))])
     assert desk.told() == []
+    assert desk.stale == {"reports_ignored": 1}
 
 
 # Taking back -------------------------------------------------------------------------------------

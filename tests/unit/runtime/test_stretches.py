@@ -344,6 +344,7 @@ async def test_what_comes_back_late_from_a_former_epoch_is_not_the_present_one(d
     returned = st.AttemptReturned(2, 1, 1)
     desk.dispatcher.reported([Report("exec-1", returned, returned_from=(1, 0))])
     assert desk.told() == []
+    assert desk.stale == {"reports_ignored": 1}
     desk.dispatcher.reported([Report("exec-1", returned, returned_from=(2, 0))])
     assert desk.told() == ["AttemptReturned 2 1"]
     actor.end(1)

@@ -30,11 +30,11 @@ class UnsteadyStore(MemoryStore):
     arrives: asyncio.Event | None = None
     on_its_way = 0
 
-    async def owners(self) -> list[OwnerLoad]:
+    async def owners(self, *, lease_ms: int | None = None) -> list[OwnerLoad]:
         self.looks += 1
         if self.away:
             raise StoreUnavailable("the store is away")
-        return await super().owners()
+        return await super().owners(lease_ms=lease_ms)
 
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         if self.away:
@@ -213,6 +213,16 @@ async def test_an_owner_that_cannot_be_reached_is_not_succeeded(world: World) ->
     await until_waiting(world, 2)
 
 
+async def test_an_unforeseen_error_does_not_end_the_following_of_an_owner(world: World) -> None:
+    """Of its death nobody else would hear in time."""
+    _, (one, _) = await world.warm()
+    await one.cut(KeyError("unforeseen"))
+    await until(lambda: not one.errors)
+    assert one.kills == 0
+    await one.die()
+    await until_orphaned(world, one)
+
+
 async def test_an_owner_that_is_given_up_is_ended_before_it_is_succeeded(world: World) -> None:
     ends = Patience(again_s=0.001, again_s_max=0.001, silent_s_max=0.02)
     _, (silent, _) = await world.warm(ends)
@@ -337,6 +347,17 @@ async def test_an_owner_that_lives_but_hangs_is_succeeded_and_replaced(world: Wo
     await hung.die()
     await until(lambda: supervisor._actors.keys() == world.cluster.alive.keys() - {hung.name})
     assert (await supervisor.counts())["hung"] == 0
+
+
+async def test_an_owner_that_hangs_is_succeeded_though_the_stores_clock_is_put_back(
+    world: World,
+) -> None:
+    """By that clock its lease would not run out for another hour."""
+    _, (hung, other) = await world.warm()
+    world.clock.at_ms -= 3_600_000
+    await world.renew(other)
+    await until_orphaned(world, hung)
+    assert (await world.loads())[other.name] == 2
 
 
 async def test_what_an_owner_hung_with_is_suspected_and_what_nobody_saw_end_is_not(
