@@ -127,6 +127,7 @@ class Dispatcher:
                 if queue is not None:
                     self._pump(queue)
             elif held.started and held.waits(self._turns.follows):
+                held.asking_back += 1
                 self._spawn(self._take_back(held))
 
     def recall(self, key: QueueKey, count: int) -> None:
@@ -199,7 +200,7 @@ class Dispatcher:
             room = limits.shared_attempts_max - len(held.given)
             budget_s = float("inf")
         else:
-            room = limits.batch_attempts_max if not held.batches else 0
+            room = 0 if held.batches or held.asking_back else limits.batch_attempts_max
             budget_s = limits.batch_target_ms / 1000
             # Nobody gets more than an even share of what is left.
             room = min(room, -(-len(queue.waiting) // max(1, len(queue.held))))
@@ -401,18 +402,15 @@ class Dispatcher:
         grace_s = self._limits.cancel_grace_ms / 1000
         only_waiting = reason is StopReason.TAKEN_BACK
         ended = self._ended.setdefault(attempt, asyncio.Event())
-        stop = held.lease.actor.stop(attempt, only_waiting=only_waiting)
         try:
             async with asyncio.timeout(grace_s):
-                never_started = await stop
+                never_started = await held.stop(attempt, only_waiting=only_waiting)
                 if never_started and self._at.get(attempt) is held:
                     self._forget_given(held, attempt)
                     self._report_stopped(attempt)
                 if never_started or only_waiting:
                     return
                 await ended.wait()
-        except TaskActorDied:
-            return
         except TimeoutError:
             if self._at.get(attempt) is held and not only_waiting:
                 held.killed_for.add(attempt)
@@ -426,10 +424,8 @@ class Dispatcher:
 
     async def _take_back(self, held: Held) -> None:
         async with held.taking_back:
-            try:
-                attempts = await held.lease.actor.take_back()
-            except TaskActorDied:
-                return
+            attempts = await held.take_back()
+            held.asking_back -= 1
             self._took_back(held, attempts)
 
     def _took_back(self, held: Held, attempts: Sequence[AttemptId]) -> None:

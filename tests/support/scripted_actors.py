@@ -91,12 +91,18 @@ class ScriptedActor:
         self.seconds = 0.001
         #: Whether an attempt that is told to stop does so.
         self.obeys = True
+        #: How many calls to stop or take back fail from here on, although it lives: unheard.
+        self.deaf = 0
+        #: The same for the answers: it has heard.
+        self.dumb = 0
         #: If set, the answer to a take-back arrives only once this is set.
         self.hold_take_back: asyncio.Event | None = None
         self.taken_back = 0
         self._dead = asyncio.Event()
         self._error: Exception | None = None
         self._told: set[AttemptId] = set()
+        #: What was taken back of the last batch.
+        self._gone: list[AttemptId] = []
 
     # For the test ------------------------------------------------------------------------------
 
@@ -133,6 +139,7 @@ class ScriptedActor:
     async def run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
         self._check()
         self.batches.append([each.task for each in orders])
+        self._gone.clear()
         mine = {each.id for each in orders}
         self.waiting.extend(orders)
         if self.shared:
@@ -153,6 +160,7 @@ class ScriptedActor:
 
     async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
         self._check()
+        self._check_line("deaf")
         self.stops.append((attempt[1], only_waiting))
         for waiting in self.waiting:
             if waiting.id == attempt:
@@ -165,9 +173,12 @@ class ScriptedActor:
 
     async def take_back(self) -> Sequence[AttemptId]:
         self._check()
+        self._check_line("deaf")
         self.taken_back += 1
-        attempts = [each.id for each in self.waiting]
+        self._gone += [each.id for each in self.waiting]
+        attempts = list(self._gone)
         self.waiting.clear()
+        self._check_line("dumb")
         if self.hold_take_back is not None:
             await self.hold_take_back.wait()
         return attempts
@@ -197,6 +208,11 @@ class ScriptedActor:
         finally:
             death.cancel()
         self._check()
+
+    def _check_line(self, broken: str) -> None:
+        if left := getattr(self, broken):
+            setattr(self, broken, left - 1)
+            raise TaskActorDied(f"{self.name} cannot be reached")
 
     def _check(self) -> None:
         if self._error is not None:
