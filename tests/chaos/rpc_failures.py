@@ -2,10 +2,11 @@
 
 Ray can lose its own remote calls on purpose, and whoever called only hears that the other side is
 not available. Whether it was called, is called still or has answered, he cannot know: the request
-may have been lost, the answer, or the connection while the server was at work. This starts Harmonia
-once for each of these three ways and each kind of calls, keeps it busy, kills actors so that
-others are made and looked for, and judges as chaos does. It fails if anything is wrong with a single
-execution, or if Ray's own logs say that too few calls were lost: then it has proved nothing.
+may have been lost, the answer, or the connection while the server was at work. This starts
+Harmonia once for each of these three ways and each kind of calls, keeps it busy, kills actors so
+that others are made and looked for, and judges as chaos does. Besides, there are tasks that never
+end by themselves: whoever starts, stops or times out one must be heard. It fails if anything is
+wrong with a single execution, or if Ray's own logs say that too few calls were lost.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from random import Random
 
 from harmonia_serve.cli.installation.ray_environment import ray_directory
+from tests.chaos.endless import start_endless, wrong_with_endless
 from tests.chaos.faults import Faults
 from tests.chaos.judge import Judgement, judge
 from tests.chaos.run import SETTINGS, cause_chaos, shortfalls
@@ -44,10 +46,12 @@ class Calls:
     least: int = 5
 
 
+_OF_ACTORS = "calls of actors"
+
 #: Kinds of calls that Harmonia hangs on. What Ray itself asks again until it is answered may be
 #: lost often; a call of an actor ends with an error, and here that often ends a task actor.
 CALLS = {
-    "calls of actors": Calls(2, ("CoreWorkerService.grpc_client.PushTask",), least=20),
+    _OF_ACTORS: Calls(2, ("CoreWorkerService.grpc_client.PushTask",), least=20),
     "creation of actors": Calls(
         20,
         (
@@ -97,11 +101,17 @@ _FAULTS = [
 ]
 _LOAD = Load(threads=4, live_max=40, longest_s=0.5)
 _END_S = 180.0
+_ENDLESS_END_S = 60.0
 
 
 def environment(calls: Calls, way: str) -> dict[str, str]:
     """What tells all of Ray's processes to lose calls, in one way."""
-    failures = {name: {"num_failures": -1, WAYS[way]: calls.percent} for name in calls.names}
+    failures = {
+        # Ray has the one form for some, and the other for others.
+        prefix + name: {"num_failures": -1, WAYS[way]: calls.percent}
+        for name in calls.names
+        for prefix in ("", "ray::rpc::")
+    }
     return {"RAY_testing_rpc_failure": json.dumps(failures)}
 
 
@@ -121,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.rpc_failures", description=__doc__)
     parser.add_argument("--executions", type=int, default=100, help="executions, for each cell")
+    parser.add_argument("--endless", type=int, default=15, help="endless tasks of each kind")
+    parser.add_argument("--percent", type=int, help="calls that get lost; each kind has its own")
     parser.add_argument("--every", type=float, default=3.0, help="seconds from kill to kill")
     parser.add_argument("--seed", type=int, default=None, help="for the same work and kills")
     parser.add_argument("--calls", nargs="+", choices=CALLS, default=[*CALLS], metavar="KIND")
@@ -144,16 +156,21 @@ def _run(
     """One cell: what is wrong, or why it has proved nothing."""
     begun_s = time.monotonic()
     calls = CALLS[kind]
+    if given.percent is not None:
+        calls = replace(calls, percent=given.percent)
     journal = directory / "journal"
     journal.touch()
     settings = SETTINGS | environment(calls, way)
     with running_service(directory / "data", settings=settings) as service:
         faults = Faults(service, random, settings)
         boot_s = time.monotonic() - begun_s
+        count = given.endless if kind == _OF_ACTORS else 0
+        endless = start_endless(service, directory / "nowhere", count)
         with Starter(service, random, journal, load=_LOAD, most=given.executions) as starter:
             while starter.goes_on:
                 cause_chaos(faults, _FAULTS, random, given.every, starter)
         found = judge(service, starter.accepted, journal, patience_s=_END_S)
+        found.wrong += wrong_with_endless(service, endless, patience_s=_ENDLESS_END_S)
         lost = lost_calls(ray_directory(service.data_dir))
     _say(found, lost, boot_s, time.monotonic() - begun_s, faults, starter)
     problems = found.wrong or shortfalls(found, faults.landed, [])

@@ -178,9 +178,9 @@ class Starter:
         while not self._over.is_set():
             with contextlib.suppress(httpx.TransportError):
                 answer = api.get("/executions", params={"status": "running", "limit": 1})
-                if answer.status_code == httpx.codes.OK:
-                    if answer.json()["total"] < self._load.live_max:
-                        return
+                is_known = answer.status_code == httpx.codes.OK
+                if is_known and answer.json()["total"] < self._load.live_max:
+                    return
             self._over.wait(0.3)
 
     def _send(
