@@ -172,28 +172,25 @@ def _run(
         found = judge(service, starter.accepted, journal, patience_s=_END_S)
         found.wrong += wrong_with_endless(service, endless, patience_s=_ENDLESS_END_S)
         lost = lost_calls(ray_directory(service.data_dir))
-    _say(found, lost, boot_s, time.monotonic() - begun_s, faults, starter)
+    print(
+        f"  {time.monotonic() - begun_s:.0f} s, of them {boot_s:.0f} to start; "
+        f"{_told(found)}; {len(endless)} endless tasks\n"
+        f"  calls lost: {dict(lost)}; kills: {sum(faults.landed.values())}; "
+        f"{starter.sent_again} requests sent again"
+    )
     problems = found.wrong or shortfalls(found, faults.landed, [])
     if sum(lost.values()) < calls.least:
         problems.append(f"only {sum(lost.values())} calls were lost, of {calls.least} at least")
-    print(*(f"  {problem}" for problem in problems), sep="\n", flush=True)
+    for problem in problems:
+        print(f"  {problem}", flush=True)
     return problems
 
 
-def _say(
-    found: Judgement,
-    lost: Counter[str],
-    boot_s: float,
-    took_s: float,
-    faults: Faults,
-    starter: Starter,
-) -> None:
-    print(
-        f"  {took_s:.0f} s, of them {boot_s:.0f} to start; {found.executions} executions "
-        f"({dict(found.statuses)}), {found.tasks} tasks, {found.attempts} attempts, of which "
-        f"{found.rerun} were run again after a loss\n"
-        f"  calls lost: {dict(lost)}; kills: {sum(faults.landed.values())}; "
-        f"{found.audited_events} events audited; {starter.sent_again} requests sent again"
+def _told(found: Judgement) -> str:
+    return (
+        f"{found.executions} executions ({dict(found.statuses)}), {found.tasks} tasks, "
+        f"{found.attempts} attempts, of which {found.rerun} were run again after a loss, "
+        f"{found.audited_events} events audited"
     )
 
 
