@@ -21,7 +21,14 @@ from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.in_flight import size_of
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
+from harmonia_actors.runtime.ports import (
+    Clock,
+    Lease,
+    LeaseSource,
+    TaskActorDied,
+    TaskActorUnreachable,
+    Unplaceable,
+)
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
 __all__ = ["DispatchLimits", "Dispatcher"]
@@ -163,7 +170,7 @@ class Dispatcher:
 
     async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
-            reports = await held.lease.actor.settled([order.id for order in orders])
+            reports = await held.settled(orders, self._limits)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
         except Exception as error:
@@ -238,9 +245,11 @@ class Dispatcher:
 
     async def _run(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         try:
-            reports, seconds = await held.lease.actor.run(chunk)
-            self._durations.learn(ran_of(chunk, reports), seconds)
-            self._take_outcomes(held, reports)
+            # A call that fails says nothing: what became of the batch is asked for.
+            with contextlib.suppress(TaskActorUnreachable):
+                reports, seconds = await held.lease.actor.run(chunk)
+                self._durations.learn(ran_of(chunk, reports), seconds)
+                self._take_outcomes(held, reports)
             await self._ask_for_missing(held, members_of(chunk))
         except Exception as error:
             self._actor_died(queue, held, _why_dead(error))
@@ -265,7 +274,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        reports = await held.lease.actor.settled([order.id for order in missing])
+        reports = await held.settled(missing, self._limits)
         self._take_outcomes(held, reports)
         async with held.taking_back:
             pass

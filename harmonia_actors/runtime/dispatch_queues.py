@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from harmonia_actors.core.stimuli import AttemptReturned
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import Lease, TaskActorDied
+from harmonia_actors.runtime.silence import Patience, ask
 
 __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
 
@@ -20,6 +21,7 @@ __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
 #: it. Whoever has died is known to be dead long before.
 _AGAIN_S = 0.2
 _TRIES_MAX = 25
+_ASK_AGAIN_S_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class DispatchLimits:
     turn_ms: int = 20
     #: Attempts are said to be waiting if there is no task actor for them after this time.
     waiting_after_ms: int = 1_000
+    #: A task actor that lives and cannot be reached for so long, try after try, counts as dead.
+    unreachable_s_max: float = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +96,14 @@ class Held:
             except TaskActorDied:
                 await asyncio.sleep(_AGAIN_S)
         return ()
+
+    async def settled(
+        self, orders: Sequence[AttemptOrder], limits: DispatchLimits
+    ) -> Sequence[Report]:
+        """Outcomes of attempts, once they have ended; asked for until there is an answer."""
+        actor, attempts = self.lease.actor, [each.id for each in orders]
+        patience = Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max)
+        return await ask(lambda: actor.settled(attempts), patience, f"task actor {actor.name}")
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
         """Whether something waits here that could run elsewhere; what follows another cannot."""

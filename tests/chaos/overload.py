@@ -166,8 +166,7 @@ def _offer(sizes: Sizes, offered: Offered, workflow_id: str, *, patient: bool = 
     until(lambda: _live(service) == 0, _END_S, "the end of all")
     offered.seconds = time.monotonic() - begun_s
     offered.peak = sizes.peak
-    time.sleep(_REST_S)
-    offered.rest, offered.store = sizes.now()
+    offered.rest, offered.store = sizes.at_rest()
     return offered
 
 
@@ -263,6 +262,15 @@ class Sizes:
                 else:
                     others += size
         return others, store
+
+    def at_rest(self) -> tuple[int, int]:
+        """The least of some seconds, in which nothing happens."""
+        least = self.now()
+        end_s = time.monotonic() + _REST_S
+        while time.monotonic() < end_s:
+            time.sleep(_SAMPLE_S)
+            least = min(least, self.now())
+        return least
 
     def _look_for_ever(self) -> None:
         while not self._over.wait(_SAMPLE_S):

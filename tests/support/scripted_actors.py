@@ -16,7 +16,7 @@ from typing import Any
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import TaskActorDied, Unplaceable
+from harmonia_actors.runtime.ports import TaskActorDied, TaskActorUnreachable, Unplaceable
 
 __all__ = [
     "ManualClock",
@@ -91,7 +91,7 @@ class ScriptedActor:
         self.seconds = 0.001
         #: Whether an attempt that is told to stop does so.
         self.obeys = True
-        #: How many calls to stop or take back fail from here on, although it lives: unheard.
+        #: How many calls fail from here on, although it lives: unheard.
         self.deaf = 0
         #: The same for the answers: it has heard.
         self.dumb = 0
@@ -138,6 +138,7 @@ class ScriptedActor:
 
     async def run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
         self._check()
+        self._check_line("deaf")
         self.batches.append([each.task for each in orders])
         self._gone.clear()
         mine = {each.id for each in orders}
@@ -147,11 +148,13 @@ class ScriptedActor:
         else:
             while self.waiting:
                 await self._one()
+        self._check_line("dumb")
         found = [r for a, r in self.ended.items() if a in mine and a not in self._told]
         return found, self.seconds * len(orders)
 
     async def settled(self, attempts: Sequence[AttemptId]) -> Sequence[Report]:
         self._check()
+        self._check_line("deaf")
         while any(attempt in self.live for attempt in attempts):
             futures = [self.live[a] for a in attempts if a in self.live]
             await self._unless_dead(futures)
@@ -212,7 +215,7 @@ class ScriptedActor:
     def _check_line(self, broken: str) -> None:
         if left := getattr(self, broken):
             setattr(self, broken, left - 1)
-            raise TaskActorDied(f"{self.name} cannot be reached")
+            raise TaskActorUnreachable(f"{self.name} cannot be reached")
 
     def _check(self) -> None:
         if self._error is not None:

@@ -109,3 +109,35 @@ async def test_nothing_is_given_while_an_answer_may_be_given_again(patient: Desk
     slow.end(2)
     await until(lambda: "AttemptSucceeded 2 1" in patient.told())
     assert slow.batches == [[1, 2], [2]]
+
+
+# What became of a batch --------------------------------------------------------------------------
+
+
+async def test_an_outcome_is_asked_for_if_the_answer_was_lost(patient: Desk) -> None:
+    actor = patient.leases.add()
+    patient.start(order(1))
+    await until(actor.running)
+    actor.dumb = 1
+    actor.end(1)
+    await until(patient.told)
+    assert (patient.told(), patient.leases.dead) == (["AttemptSucceeded 1 1"], [])
+
+
+async def test_what_never_arrived_is_lost_and_its_actor_goes_on(patient: Desk) -> None:
+    actor = patient.leases.add()
+    actor.deaf = 3
+    patient.start(order(1))
+    await until(patient.told)
+    assert (patient.told(), patient.leases.dead) == (["AttemptLost 1 1"], [])
+    patient.start(order(2))
+    await until(actor.running)
+
+
+async def test_who_cannot_be_reached_for_too_long_counts_as_dead() -> None:
+    async with Desk(DispatchLimits(unreachable_s_max=0.01)) as desk:
+        actor = desk.leases.add()
+        actor.deaf = 1_000
+        desk.start(order(1))
+        await until(desk.told)
+        assert (desk.told(), desk.leases.dead) == (["AttemptLost 1 1"], [actor.name])
