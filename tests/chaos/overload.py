@@ -197,7 +197,7 @@ async def _send(
 ) -> float:
     """Offer one. Returns after how many seconds it is to be offered again, 0 if not at all."""
     body = {"workflow_id": workflow_id, "input": {}}
-    key = {"Idempotency-Key": f"{offered.name} {number}"}
+    key = {"Idempotency-Key": f"{offered.name} {number}".replace(" ", "-").replace(",", "")}
     url = f"{service.url}/api/harmonia/executions"
     try:
         async with http.post(url, json=body, headers=key) as answer:
