@@ -99,7 +99,8 @@ _FAULTS = [
     "task pool killed",
     "broadcaster killed",
 ]
-_LOAD = Load(threads=4, live_max=40, longest_s=0.5)
+_LOAD = Load(threads=3, live_max=16, longest_s=0.5)
+_EXECUTIONS_LEAST, _EXECUTIONS_MOST = 20, 1_000
 _END_S = 180.0
 _ENDLESS_END_S = 60.0
 
@@ -130,7 +131,7 @@ def lost_calls(logs: Path) -> Counter[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.rpc_failures", description=__doc__)
-    parser.add_argument("--executions", type=int, default=100, help="executions, for each cell")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each kill comes")
     parser.add_argument("--endless", type=int, default=15, help="endless tasks of each kind")
     parser.add_argument("--percent", type=int, help="calls that get lost; each kind has its own")
     parser.add_argument("--every", type=float, default=3.0, help="seconds from kill to kill")
@@ -166,8 +167,8 @@ def _run(
         boot_s = time.monotonic() - begun_s
         count = given.endless if kind == _OF_ACTORS else 0
         endless = start_endless(service, directory / "nowhere", count)
-        with Starter(service, random, journal, load=_LOAD, most=given.executions) as starter:
-            while starter.goes_on:
+        with Starter(service, random, journal, load=_LOAD, most=_EXECUTIONS_MOST) as starter:
+            for _ in range(given.rounds):
                 cause_chaos(faults, _FAULTS, random, given.every, starter)
         found = judge(service, starter.accepted, journal, patience_s=_END_S)
         found.wrong += wrong_with_endless(service, endless, patience_s=_ENDLESS_END_S)
@@ -178,7 +179,9 @@ def _run(
         f"  calls lost: {dict(lost)}; kills: {sum(faults.landed.values())}; "
         f"{starter.sent_again} requests sent again"
     )
-    problems = found.wrong or shortfalls(found, faults.landed, [])
+    problems = found.wrong or shortfalls(found, faults.landed, _FAULTS)
+    if found.executions < _EXECUTIONS_LEAST:
+        problems.append(f"only {found.executions} executions, of {_EXECUTIONS_LEAST} at least")
     if sum(lost.values()) < calls.least:
         problems.append(f"only {sum(lost.values())} calls were lost, of {calls.least} at least")
     for problem in problems:
