@@ -177,9 +177,13 @@ class Starter:
         """What is started faster than it can run proves no more, and takes for ever to end."""
         while not self._over.is_set():
             with contextlib.suppress(httpx.TransportError):
-                answer = api.get("/executions", params={"status": "running", "limit": 1})
-                is_known = answer.status_code == httpx.codes.OK
-                if is_known and answer.json()["total"] < self._load.live_max:
+                # While nobody drives them, all that are started wait, and none runs.
+                answers = [
+                    api.get("/executions", params={"status": status, "limit": 1})
+                    for status in ("running", "pending")
+                ]
+                is_known = all(each.status_code == httpx.codes.OK for each in answers)
+                if is_known and sum(a.json()["total"] for a in answers) < self._load.live_max:
                     return
             self._over.wait(0.3)
 
