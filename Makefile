@@ -25,8 +25,8 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-browser simulate chaos mutants bench bench-full bench-events \
-  lint format docs lock clean
+.PHONY: help install demo test test-browser simulate chaos rpc-failures mutants bench bench-full \
+  bench-events lint format docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ mutants: $(STAMP) ## Switch off each guard in a copy, and see tests turn red
 
 chaos: $(STAMP) ## Kill and stop real processes under load for CHAOS_S=300 seconds, then judge
 	@$(BIN)/python -m tests.chaos.run --seconds $(CHAOS_S)
+
+rpc-failures: $(STAMP) ## Lose Ray's own calls of each kind in each way, then judge; 15 minutes
+	@$(BIN)/python -m tests.chaos.rpc_failures $(ARGS)
 
 bench: $(STAMP) ## Compare with raw Ray and DBOS, in about ten minutes
 	@$(BIN)/python -m benchmarks.run $(BENCH)

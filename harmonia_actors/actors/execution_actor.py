@@ -93,8 +93,13 @@ class ExecutionActor:
         await self._nodes.known()
         return await self._host.pick_up()
 
+    @ray.method(max_task_retries=-1)
     async def reported(self, reports: Sequence[Report]) -> None:
-        """A task actor tells of attempts."""
+        """A task actor tells of attempts.
+
+        It waits for no answer, so it is Ray that calls again while this actor lives: the timeout of
+        an attempt begins with its start, and what follows it may have to wait for a whole batch.
+        """
         self._dispatcher.reported(reports)
 
     async def recall(self, key: QueueKey, count: int) -> None:

@@ -135,6 +135,7 @@ def dispatch_limits(settings: Settings) -> DispatchLimits:
         shared_attempts_max=settings.async_attempts_max,
         cancel_grace_ms=settings.cancel_grace_ms,
         turn_ms=settings.lease_turn_ms,
+        unreachable_s_max=settings.unreachable_s_max,
     )
 
 

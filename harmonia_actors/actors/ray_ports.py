@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from harmonia_actors.actors.names import find_actor
 from harmonia_actors.runtime.broadcast import Batch
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import TaskActorDied, Unplaceable
+from harmonia_actors.runtime.ports import TaskActorDied, TaskActorUnreachable, Unplaceable
 
 __all__ = ["ActorRef", "RayLease", "RayLeases", "RaySink", "RayTaskActor"]
 
@@ -71,6 +71,8 @@ class RayTaskActor:
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await method.remote(*arguments)
+        except ActorUnavailableError as error:
+            raise TaskActorUnreachable(f"its task actor is silent: {_first_line(error)}") from error
         except (RayError, OSError) as error:
             # Also an actor that ran out of memory, or whose answer cannot be had: whoever hears of
             # its death ends what may still live of it.

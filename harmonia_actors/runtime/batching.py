@@ -25,7 +25,7 @@ def next_batch(
         room = share = limits.shared_attempts_max - len(held.given)
         target_s = float("inf")
     else:
-        room = limits.batch_attempts_max if not held.batches else 0
+        room = 0 if held.batches or held.asking_back else limits.batch_attempts_max
         target_s = limits.batch_target_ms / 1000
         # Nobody gets more than an even share of what is left, if that is worth a call.
         share = -(-len(queue.waiting) // max(1, len(queue.held)))

@@ -22,7 +22,14 @@ from harmonia_actors.runtime.batching import next_batch
 from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import Clock, Lease, LeaseSource, TaskActorDied, Unplaceable
+from harmonia_actors.runtime.ports import (
+    Clock,
+    Lease,
+    LeaseSource,
+    TaskActorDied,
+    TaskActorUnreachable,
+    Unplaceable,
+)
 from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
@@ -136,6 +143,7 @@ class Dispatcher:
                 if queue is not None:
                     self._pump(queue)
             elif held.started and held.waits(self._turns.follows):
+                held.asking_back += 1
                 self._spawn(self._take_back(held))
 
     def recall(self, key: QueueKey, count: int) -> None:
@@ -171,7 +179,7 @@ class Dispatcher:
 
     async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
-            reports = await held.lease.actor.settled([order.id for order in orders])
+            reports = await held.settled(orders, self._limits)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
         except Exception as error:
@@ -223,9 +231,11 @@ class Dispatcher:
 
     async def _run(self, queue: AttemptQueue, held: Held, chunk: list[AttemptOrder]) -> None:
         try:
-            reports, seconds = await held.lease.actor.run(chunk)
-            self._durations.learn(ran_of(chunk, reports), seconds)
-            self._take_outcomes(held, reports)
+            # A call that fails says nothing: what became of the batch is asked for.
+            with contextlib.suppress(TaskActorUnreachable):
+                reports, seconds = await held.lease.actor.run(chunk)
+                self._durations.learn(ran_of(chunk, reports), seconds)
+                self._take_outcomes(held, reports)
             await self._ask_for_missing(held, members_of(chunk))
         except Exception as error:
             self._actor_died(queue, held, _why_dead(error))
@@ -250,7 +260,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        reports = await held.lease.actor.settled([order.id for order in missing])
+        reports = await held.settled(missing, self._limits)
         self._take_outcomes(held, reports)
         async with held.taking_back:
             pass
@@ -387,18 +397,15 @@ class Dispatcher:
         grace_s = self._limits.cancel_grace_ms / 1000
         only_waiting = reason is StopReason.TAKEN_BACK
         ended = self._ended.setdefault(attempt, asyncio.Event())
-        stop = held.lease.actor.stop(attempt, only_waiting=only_waiting)
         try:
             async with asyncio.timeout(grace_s):
-                never_started = await stop
+                never_started = await held.stop(attempt, only_waiting=only_waiting)
                 if never_started and self._at.get(attempt) is held:
                     self._forget_given(held, attempt)
                     self._report_stopped(attempt)
                 if never_started or only_waiting:
                     return
                 await ended.wait()
-        except TaskActorDied:
-            return
         except TimeoutError:
             if self._at.get(attempt) is held and not only_waiting:
                 held.killed_for.add(attempt)
@@ -412,10 +419,8 @@ class Dispatcher:
 
     async def _take_back(self, held: Held) -> None:
         async with held.taking_back:
-            try:
-                attempts = await held.lease.actor.take_back()
-            except TaskActorDied:
-                return
+            attempts = await held.take_back()
+            held.asking_back -= 1
             self._took_back(held, attempts)
 
     def _took_back(self, held: Held, attempts: Sequence[AttemptId]) -> None:

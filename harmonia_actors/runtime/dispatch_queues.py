@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.core.stimuli import AttemptReturned
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import Lease
+from harmonia_actors.runtime.ports import Lease, TaskActorDied
+from harmonia_actors.runtime.silence import Patience, ask
 
 __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
+
+#: A call that has failed is made again after this pause, so many times at most if nothing else ends
+#: it. Whoever has died is known to be dead long before.
+_AGAIN_S = 0.2
+_TRIES_MAX = 25
+_ASK_AGAIN_S_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class DispatchLimits:
     turn_ms: int = 20
     #: Attempts are said to be waiting if there is no task actor for them after this time.
     waiting_after_ms: int = 1_000
+    #: A task actor that lives and cannot be reached for so long, try after try, counts as dead.
+    unreachable_s_max: float = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +58,9 @@ class Held:
     stopping: set[AttemptId] = field(default_factory=set)
     #: Held while attempts are on their way back: until then they are not lost.
     taking_back: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: How often they are being asked for. Meanwhile nothing is given: an answer that was lost is
+    #: given once more, and must not be taken for one about what came later.
+    asking_back: int = 0
     #: Attempts for whose sake the process was ended.
     killed_for: set[AttemptId] = field(default_factory=set)
     batches: int = 0
@@ -61,6 +73,37 @@ class Held:
             return True
         order = self.given[report.attempt_id]
         return report.returned_from == (order.epoch, order.number)
+
+    async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
+        """Tell the actor to stop an attempt until it has heard; True if it had not started.
+
+        A call that fails says nothing: the actor may live, and what runs there may run for ever.
+        """
+        while attempt in self.given:
+            try:
+                return await self.lease.actor.stop(attempt, only_waiting=only_waiting)
+            except TaskActorDied:
+                await asyncio.sleep(_AGAIN_S)
+        return False
+
+    async def take_back(self) -> Sequence[AttemptId]:
+        """What the actor gives back, asked for until it answers; it may have given back before."""
+        for _ in range(_TRIES_MAX):
+            if self.dead or not self.given:
+                break
+            try:
+                return await self.lease.actor.take_back()
+            except TaskActorDied:
+                await asyncio.sleep(_AGAIN_S)
+        return ()
+
+    async def settled(
+        self, orders: Sequence[AttemptOrder], limits: DispatchLimits
+    ) -> Sequence[Report]:
+        """Outcomes of attempts, once they have ended; asked for until there is an answer."""
+        actor, attempts = self.lease.actor, [each.id for each in orders]
+        patience = Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max)
+        return await ask(lambda: actor.settled(attempts), patience, f"task actor {actor.name}")
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
         """Whether something waits here that could run elsewhere; what follows another cannot."""

@@ -12,6 +12,7 @@ from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
+from harmonia_actors.runtime.silence import Silent
 
 __all__ = [
     "Attempts",
@@ -23,6 +24,7 @@ __all__ = [
     "Reports",
     "TaskActorDied",
     "TaskActorPort",
+    "TaskActorUnreachable",
     "Unplaceable",
 ]
 
@@ -68,6 +70,10 @@ class EventSink(Protocol):
 
 class TaskActorDied(Exception):
     """The task actor's process is gone, with all that ran in it."""
+
+
+class TaskActorUnreachable(TaskActorDied, Silent):
+    """A call has failed, and that is all. Whoever cannot wait for an answer takes it for dead."""
 
 
 class Unplaceable(Exception):

@@ -195,6 +195,10 @@ class TaskHost:
         self._unsent: list[Report] = []
         self._unsent_since_s = 0.0
         self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
+        #: Of the last batch, what was stopped before it began and what was taken back: whoever did
+        #: not hear the answer asks again.
+        self._never: set[AttemptId] = set()
+        self._taken_back: list[AttemptId] = []
         #: Of the last batch, what has come back.
         self._returned: dict[AttemptId, Report] = {}
         self._epochs = Epochs()
@@ -224,6 +228,8 @@ class TaskHost:
         """Let a batch wait for its turn, except what a superseded owner has sent."""
         with self._lock:
             self._owner = owner
+            self._never.clear()
+            self._taken_back.clear()
             self._returned.clear()
             for order in orders:
                 if self._epochs.admits(order.execution_id, order.epoch):
@@ -294,6 +300,8 @@ class TaskHost:
         whoever stops one may not know yet.
         """
         with self._lock:
+            if attempt in self._never:
+                return True
             for at, (order, owner) in enumerate(self._waiting):
                 ids = [order.id, *(follower.id for follower in order.then)]
                 if attempt in ids:
@@ -301,9 +309,12 @@ class TaskHost:
                     self._return(follower for follower in order.then if follower.id != attempt)
                     if order.id == attempt:
                         del self._waiting[at]
+                    self._never.add(attempt)
                     return True
             live = self._live if self._live and self._live.order.id == attempt else None
             is_unstarted = any(order.id == attempt for order in self._stretch.rest)
+            if is_unstarted:
+                self._never.add(attempt)
             if attempt[0] == self._stretch.execution_id:
                 self._return_rest(but=attempt)
         if live is not None and not only_waiting:
@@ -311,11 +322,11 @@ class TaskHost:
         return is_unstarted
 
     def take_back(self) -> list[AttemptId]:
-        """Give back all that has not started."""
+        """Give back all that has not started, and once more what was given back of this batch."""
         with self._lock:
-            attempts = [order.id for order, _ in self._waiting]
+            self._taken_back += [order.id for order, _ in self._waiting]
             self._waiting.clear()
-        return attempts
+            return list(self._taken_back)
 
     def census(
         self, execution_id: str, epoch: int, owner: str

@@ -19,7 +19,7 @@ from random import Random
 
 from tests.chaos.faults import HEAVY, LIGHT, Faults
 from tests.chaos.judge import Judgement, judge
-from tests.chaos.work import Starter
+from tests.chaos.work import LOADS, Starter
 from tests.support.ray_environment import prepare_ray_environment
 from tests.support.running import running_service, until
 
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long faults land")
     parser.add_argument("--executions", type=int, default=2_000, help="executions, at most")
+    parser.add_argument("--load", choices=LOADS, default="usual", help="how much is started")
     parser.add_argument("--every", type=float, default=4.0, help="seconds from fault to fault")
     parser.add_argument("--seed", type=int, default=None, help="for the same work and faults")
     parser.add_argument(
@@ -99,7 +100,8 @@ def _run(directory: Path, random: Random, given: argparse.Namespace) -> int:
     with running_service(directory / "data", settings=SETTINGS) as service:
         faults = Faults(service, random, SETTINGS)
         begun_s = time.monotonic()
-        with Starter(service, random, journal, threads=6, most=given.executions) as starter:
+        load = LOADS[given.load]
+        with Starter(service, random, journal, load=load, most=given.executions) as starter:
             while time.monotonic() - begun_s < given.seconds and starter.goes_on:
                 cause_chaos(faults, kinds, random, given.every, starter)
             if _STOPPED in kinds:

@@ -16,14 +16,26 @@ import httpx
 
 from tests.support.running import RunningService
 
-__all__ = ["Accepted", "Starter", "Work", "make_work"]
+__all__ = ["LOADS", "USUAL", "Accepted", "Load", "Starter", "Work", "make_work"]
 
-_LONGEST_S = 0.8
 _CANCELLED_SHARE = 0.05
 #: How long a request is sent again and again, in seconds: longer than any fault keeps us waiting.
 _PATIENCE_S = 180.0
-#: Executions under way, beyond which none is started.
-_LIVE_MAX = 60
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is started: by so many threads, while fewer executions than `live_max` run."""
+
+    threads: int = 6
+    live_max: int = 60
+    tasks_max: int = 14
+    longest_s: float = 0.8
+
+
+USUAL = Load()
+#: `many` is for thousands of executions in minutes: each has little to do.
+LOADS = {"usual": USUAL, "many": Load(threads=10, live_max=120, tasks_max=4, longest_s=0.1)}
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,9 @@ class Accepted:
     is_cancelled: bool
 
 
-def make_work(random: Random, journal: Path) -> Work:
+def make_work(random: Random, journal: Path, load: Load = USUAL) -> Work:
     """A random graph of tasks that add up what they are given and write down what they do."""
-    parents = _graph(random)
+    parents = _graph(random, load.tasks_max)
     values: list[int] = []
     tasks: dict[str, Any] = {}
     with_files: set[int] = set()
@@ -66,7 +78,7 @@ def make_work(random: Random, journal: Path) -> Work:
                 "path": str(journal),
                 "number": number,
                 "given": [f"${{tasks.t{parent}.output}}" for parent in above],
-                "seconds": round(random.random() ** 2 * _LONGEST_S, 3),
+                "seconds": round(random.random() ** 2 * load.longest_s, 3),
                 "fails": fails,
                 **({"files": left} if action == "record_file" else {}),
             },
@@ -76,9 +88,9 @@ def make_work(random: Random, journal: Path) -> Work:
     return Work(tasks, sinks)
 
 
-def _graph(random: Random) -> list[list[int]]:
+def _graph(random: Random, tasks_max: int) -> list[list[int]]:
     """For each task those that it depends on: a chain, a fan that is joined, or anything."""
-    count = random.randint(3, 14)
+    count = random.randint(3, tasks_max)
     match random.choice(("chain", "fan", "any")):
         case "chain":
             return [[index - 1] if index else [] for index in range(count)]
@@ -95,16 +107,17 @@ class Starter:
     """Starts executions all the time, whatever the service answers, until told to stop."""
 
     def __init__(
-        self, service: RunningService, random: Random, journal: Path, *, threads: int, most: int
+        self, service: RunningService, random: Random, journal: Path, *, load: Load, most: int
     ) -> None:
         self._service = service
         self._journal = journal
+        self._load = load
         self._most = most
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._numbers = iter(range(most))
-        self._pool = ThreadPoolExecutor(threads)
-        self._seeds = [random.randrange(2**32) for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(load.threads)
+        self._seeds = [random.randrange(2**32) for _ in range(load.threads)]
         self.begun_s = 0.0
         self.accepted: list[Accepted] = []
         #: Answers and silences that made a request be sent again.
@@ -138,7 +151,7 @@ class Starter:
         with self._service.client(self._service.key) as api:
             for number in self._next_numbers():
                 self._wait_for_room(api)
-                work = make_work(random, self._journal)
+                work = make_work(random, self._journal, self._load)
                 key = f"chaos-{seed}-{number}"
                 workflow = {"name": key, "tasks": work.tasks}
                 made = self._send(api, "/workflows", workflow, key, 201)
@@ -164,8 +177,13 @@ class Starter:
         """What is started faster than it can run proves no more, and takes for ever to end."""
         while not self._over.is_set():
             with contextlib.suppress(httpx.TransportError):
-                answer = api.get("/executions", params={"status": "running", "limit": 1})
-                if answer.status_code == httpx.codes.OK and answer.json()["total"] < _LIVE_MAX:
+                # While nobody drives them, all that are started wait, and none runs.
+                answers = [
+                    api.get("/executions", params={"status": status, "limit": 1})
+                    for status in ("running", "pending")
+                ]
+                is_known = all(each.status_code == httpx.codes.OK for each in answers)
+                if is_known and sum(a.json()["total"] for a in answers) < self._load.live_max:
                     return
             self._over.wait(0.3)
 

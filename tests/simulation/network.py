@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from harmonia_actors.runtime.ports import TaskActorDied
+from harmonia_actors.runtime.ports import TaskActorDied, TaskActorUnreachable
 from harmonia_actors.runtime.silence import Failed, Gone, Silent
 from persistence.errors import StoreError
 from tests.simulation.faults import Faults
@@ -28,7 +28,7 @@ _LATE_S = 3.0
 _TICK_S = 1e-6
 
 
-class Unreachable(TaskActorDied):
+class Unreachable(TaskActorUnreachable):
     """A call has failed; whoever was called may live, and may have heard."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
-from harmonia_actors.runtime.ports import TaskActorDied, Unplaceable
+from harmonia_actors.runtime.ports import TaskActorDied, TaskActorUnreachable, Unplaceable
 
 __all__ = [
     "ManualClock",
@@ -94,12 +94,18 @@ class ScriptedActor:
         self.seconds = 0.001
         #: Whether an attempt that is told to stop does so.
         self.obeys = True
+        #: How many calls fail from here on, although it lives: unheard.
+        self.deaf = 0
+        #: The same for the answers: it has heard.
+        self.dumb = 0
         #: If set, the answer to a take-back arrives only once this is set.
         self.hold_take_back: asyncio.Event | None = None
         self.taken_back = 0
         self._dead = asyncio.Event()
         self._error: Exception | None = None
         self._told: set[AttemptId] = set()
+        #: What was taken back of the last batch.
+        self._gone: list[AttemptId] = []
 
     # For the test ------------------------------------------------------------------------------
 
@@ -135,7 +141,9 @@ class ScriptedActor:
 
     async def run(self, orders: Sequence[AttemptOrder]) -> tuple[Sequence[Report], float]:
         self._check()
+        self._check_line("deaf")
         self.batches.append([each.task for each in orders])
+        self._gone.clear()
         mine = {each.id for each in orders}
         self.waiting.extend(orders)
         if self.shared:
@@ -143,11 +151,13 @@ class ScriptedActor:
         else:
             while self.waiting:
                 await self._one()
+        self._check_line("dumb")
         found = [r for a, r in self.ended.items() if a in mine and a not in self._told]
         return found, self.seconds * len(orders)
 
     async def settled(self, attempts: Sequence[AttemptId]) -> Sequence[Report]:
         self._check()
+        self._check_line("deaf")
         while any(attempt in self.live for attempt in attempts):
             futures = [self.live[a] for a in attempts if a in self.live]
             await self._unless_dead(futures)
@@ -156,6 +166,7 @@ class ScriptedActor:
 
     async def stop(self, attempt: AttemptId, *, only_waiting: bool) -> bool:
         self._check()
+        self._check_line("deaf")
         self.stops.append((attempt[1], only_waiting))
         for waiting in self.waiting:
             if waiting.id == attempt:
@@ -168,9 +179,12 @@ class ScriptedActor:
 
     async def take_back(self) -> Sequence[AttemptId]:
         self._check()
+        self._check_line("deaf")
         self.taken_back += 1
-        attempts = [each.id for each in self.waiting]
+        self._gone += [each.id for each in self.waiting]
+        attempts = list(self._gone)
         self.waiting.clear()
+        self._check_line("dumb")
         if self.hold_take_back is not None:
             await self.hold_take_back.wait()
         return attempts
@@ -200,6 +214,11 @@ class ScriptedActor:
         finally:
             death.cancel()
         self._check()
+
+    def _check_line(self, broken: str) -> None:
+        if left := getattr(self, broken):
+            setattr(self, broken, left - 1)
+            raise TaskActorUnreachable(f"{self.name} cannot be reached")
 
     def _check(self) -> None:
         if self._error is not None:

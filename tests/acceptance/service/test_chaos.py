@@ -10,13 +10,14 @@ import pytest
 from tests.chaos.faults import LIGHT, Faults
 from tests.chaos.judge import judge
 from tests.chaos.run import cause_chaos, shortfalls
-from tests.chaos.work import Starter
+from tests.chaos.work import Load, Starter
 from tests.support.running import RunningService
 
 _STOPPED = "execution actor stopped"
 _KINDS = [kind for kind in LIGHT if kind != _STOPPED]
 _ALL_OF_RAY = "GCS killed"
 _EXECUTIONS_MAX = 400
+_LOAD = Load(threads=2)
 
 
 @pytest.mark.timeout(600)
@@ -27,7 +28,7 @@ def test_executions_come_out_exactly_right_whatever_dies(
     journal = tmp_path / "journal"
     journal.touch()
     faults = Faults(service, random, {})
-    with Starter(service, random, journal, threads=2, most=_EXECUTIONS_MAX) as starter:
+    with Starter(service, random, journal, load=_LOAD, most=_EXECUTIONS_MAX) as starter:
         # It stands still all the while, until all of Ray goes: `test_deaths` has one that wakes.
         assert faults.land(_STOPPED)
         cause_chaos(faults, _KINDS, random, 1.0, starter)

@@ -141,10 +141,27 @@ def test_what_waits_can_be_taken_back_or_stopped_but_not_what_runs(bench: Bench)
     assert host.stop(("exec-1", 2, 1), only_waiting=True)
     assert not host.stop(("exec-1", 0, 1), only_waiting=True)
     assert host.take_back() == [("exec-1", 1, 1), ("exec-1", 3, 1)]
-    assert host.take_back() == []
     bench.gates.open("t0")
     reports, _ = run.result(10)
     assert [shown(report) for report in reports] == ["Started 0", "Succeeded 0"]
+
+
+def test_who_did_not_hear_what_was_stopped_or_taken_back_hears_it_again(bench: Bench) -> None:
+    host = bench.host()
+    run = bench.start(host, *(order(i, "hold") for i in range(3)))
+    bench.wait(bench.began("t0"))
+    assert host.stop(("exec-1", 2, 1), only_waiting=False)
+    assert host.take_back() == [("exec-1", 1, 1)]
+    assert host.stop(("exec-1", 2, 1), only_waiting=False)
+    assert host.take_back() == [("exec-1", 1, 1)]
+    bench.gates.open("t0")
+    run.result(10)
+    again = bench.start(host, order(1, "hold"))
+    bench.wait(bench.began("t1"))
+    assert host.take_back() == []
+    assert not host.stop(("exec-1", 1, 1), only_waiting=True)
+    bench.gates.open("t1")
+    again.result(10)
 
 
 def test_what_runs_is_told_to_stop_and_says_so(bench: Bench) -> None:
