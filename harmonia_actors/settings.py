@@ -271,7 +271,7 @@ class Settings(HandingOutSettings, TellingSettings):
         description="Time an attempt has to stop by itself before its process is killed.",
     )
     start_report_ms: int = Field(
-        5, ge=0, description="A start is told at once if the attempt runs longer than this."
+        20, ge=0, description="A start is told at once if the attempt runs longer than this."
     )
     log_entries_max: int = Field(
         100_000,

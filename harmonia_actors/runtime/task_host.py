@@ -47,7 +47,7 @@ Keep = Callable[[AttemptOrder, InboxEntry], bool]
 class TaskHostLimits:
     """Times and sizes of a task actor."""
 
-    start_report_ms: int = 5
+    start_report_ms: int = 20
     #: Outcomes are told before the batch has ended if they are older than this.
     outcome_report_ms: int = 50
     progress_interval_ms: int = 200

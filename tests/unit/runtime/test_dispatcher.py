@@ -91,31 +91,6 @@ async def test_nobody_gets_more_than_an_even_share(desk: Desk) -> None:
     assert [first.batches[-1], second.batches[-1]] == [[0, 1], [2]], "one is left for the fastest"
 
 
-async def test_what_is_not_worth_a_call_is_not_shared_out(desk: Desk) -> None:
-    first, second = desk.leases.add(), desk.leases.add()
-    first.seconds = second.seconds = 0.0005
-    desk.start(*orders(900, 901))
-    await until(lambda: first.running() and second.running())
-    first.end(first.running()[0])
-    second.end(second.running()[0])
-    await until(desk.dispatcher.idle)
-    await settle()
-    desk.start(*orders(0, 1, 2))
-    await until(first.running)
-    await settle()
-    assert (first.batches[-1], second.batches[-1]) == ([0, 1, 2], [901])
-
-
-async def test_what_executions_start_in_one_moment_goes_by_one_call(desk: Desk) -> None:
-    actor = desk.leases.add(shared=True)
-    desk.start(order(0, SHARED))
-    await until(actor.running)
-    for number in (1, 2, 3):
-        desk.start(order(number, SHARED, execution=f"exec-{number}"))
-    await until(lambda: len(actor.running()) == 4)
-    assert actor.batches == [[0], [1, 2, 3]]
-
-
 async def test_the_same_attempt_is_not_run_twice(desk: Desk) -> None:
     actor = desk.leases.add()
     desk.start(order(1))
