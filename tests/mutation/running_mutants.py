@@ -349,4 +349,41 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         f"{_UNIT}/test_dispatcher.py"
         "::test_a_clock_that_is_set_back_lets_nobody_keep_a_recalled_actor",
     ),
+    mutant(
+        "ending",
+        "an owner tells an end only of what it has written all of",
+        "harmonia_actors/runtime/driver_maker.py",
+        "is_all=(loaded.epoch, loaded.version) == (1, 1) and not loaded.rows",
+        "is_all=True",
+        "tests/unit/service/test_told_by_the_owner.py"
+        "::test_another_owner_than_the_first_one_leaves_it_to_the_store",
+    ),
+    mutant(
+        "loans",
+        "an actor is given back only by who has it by that very question",
+        "harmonia_actors/runtime/pool_loans.py",
+        "if lent is None or not lent[(holder, request)]:",
+        "if lent is None:",
+        f"{_UNIT}/test_pool_host.py"
+        "::test_a_release_that_is_repeated_late_frees_nothing_that_was_granted_since",
+        f"{_UNIT}/test_pool_host.py"
+        "::test_a_release_that_an_earlier_pool_has_heard_frees_nothing_in_a_later_one",
+    ),
+    mutant(
+        "clocks, takeover",
+        "no retry waits longer after a takeover than if it began there",
+        _EXECUTION,
+        "            if row.retry_at_ms > longest:\n",
+        "            if False:\n",
+        f"{_CORE}/test_resuming.py"
+        "::test_a_clock_that_was_put_back_makes_no_retry_wait_longer_than_from_now",
+    ),
+    mutant(
+        "clocks, store's",
+        "all owners go by the store's clock",
+        "harmonia_actors/runtime/clock.py",
+        "            self._known = self._after(at_ms)\n",
+        "            pass\n",
+        f"{_UNIT}/test_clock.py::test_owners_whose_machines_disagree_have_the_same_time",
+    ),
 )
