@@ -61,6 +61,14 @@ SYSTEMS: Final = (
         arguments=("everysec",),
     ),
     Entry(
+        "harmonia-nodes",
+        "Harmonia, three nodes",
+        "harmonia_nodes",
+        "D3",
+        "The same on a Ray cluster of three raylets with one CPU each, all on this machine, which "
+        "has not three cores: what work across nodes costs, not what more nodes give.",
+    ),
+    Entry(
         "ray",
         "raw Ray",
         "raw_ray",

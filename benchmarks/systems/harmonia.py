@@ -34,7 +34,7 @@ _OPEN_REQUESTS_MAX = 2_000
 _SUBMITTED_AT_ONCE = 64
 _LOOK_S = 0.2
 #: The limits that the workloads pass on purpose; nothing about speed or durability.
-_SETTINGS = {
+SETTINGS = {
     "HARMONIA_WORKFLOW_TASKS_MAX": "20000",
     "HARMONIA_RATE_LIMIT_PER_S": "1000000",
     "HARMONIA_LOG_LEVEL": "ERROR",
@@ -46,7 +46,7 @@ class Harmonia:
 
     def __init__(self, fsync: str, settings: Mapping[str, str] | None = None) -> None:
         self._fsync = fsync
-        self._settings = _SETTINGS | dict(settings or {})
+        self._settings = SETTINGS | dict(settings or {})
         self._directory = Path(tempfile.mkdtemp(prefix="bench-harmonia-"))
         self._data_dir = self._directory / "data"
         self._process: subprocess.Popen[str] | None = None
@@ -69,11 +69,14 @@ class Harmonia:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("harmonia up has ended; its log is above")
-        self._url = f"{json.loads(line)['url']}/api/harmonia"
         connection = json.loads((self._data_dir / "connection.json").read_text())
-        self._headers = {"X-API-Key": connection["api_key"]}
-        self._store = redis.Redis.from_url(self._store_url())
+        self._connect(json.loads(line)["url"], connection["api_key"])
         return {"store": self._store.info("server")["redis_version"], "fsync": self._fsync}
+
+    def _connect(self, service: str, api_key: str) -> None:
+        self._url = f"{service}/api/harmonia"
+        self._headers = {"X-API-Key": api_key}
+        self._store = redis.Redis.from_url(self._store_url())
 
     @property
     def url(self) -> str:
