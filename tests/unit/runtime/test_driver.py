@@ -183,6 +183,22 @@ async def test_a_start_is_dated_by_whoever_tells_of_it_unless_his_clock_must_be_
     assert rig.driver.execution.rows[0].started_ms == START_MS + counts_from
 
 
+async def test_nothing_ends_before_it_has_begun_however_late_its_start_is_heard_of(
+    rigs: list[Rig],
+) -> None:
+    """A start that is too old to be believed is dated anew, and its outcome then may seem older."""
+    rig = await a_rig(rigs, {"a": {}})
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.driver.deliver(st.AttemptStarted(0, 1, START_MS - 1_500))
+    rig.driver.deliver(st.AttemptSucceeded(0, 1, START_MS - 500, output("1")))
+    await until(lambda: rig.driver.execution.rows[0].completed_ms)
+    row = rig.driver.execution.rows[0]
+    assert row.started_ms is not None
+    assert row.completed_ms is not None
+    assert row.started_ms <= row.completed_ms
+
+
 # The inbox ---------------------------------------------------------------------------------------
 
 
