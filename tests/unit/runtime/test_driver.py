@@ -115,6 +115,21 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     assert rig.stale == {"commits_refused": 1}
 
 
+async def test_an_end_that_was_not_written_is_no_end(rigs: list[Rig]) -> None:
+    """Who waits for it would be told what another owner may contradict."""
+    for is_succeeded in (False, True):
+        rig = await a_rig(rigs, {"a": ""})
+        rig.begin()
+        await until(lambda rig=rig: rig.orders)
+        if is_succeeded:
+            await rig.store.claim(EXECUTION_ID, "other")
+        rig.done("a")
+        async with asyncio.timeout(10):
+            await rig.running
+        assert rig.driver.superseded == is_succeeded
+        assert (rig.driver.ending is None) == is_succeeded
+
+
 async def test_a_driver_that_lost_count_gives_up_its_execution(rigs: list[Rig]) -> None:
     rig = await a_rig(rigs, {"a": ""})
     execution = Execution(workflow=rig.workflow, head=new_head(rig.workflow))
