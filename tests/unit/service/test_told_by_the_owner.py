@@ -107,7 +107,7 @@ async def test_the_first_owner_does_not_tell_of_what_was_restored_before_it_came
         assert await installation.store.retire_owner(name)
     restored = asyncio.ensure_future(world.gateway.restore(made["checkpoint_id"], WAIT))
     async with asyncio.timeout(10):
-        while not await installation.store.waiting_executions():
+        while not await installation.store.waiting_executions():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     await installation.add_owner("late")
     reply = await restored
