@@ -13,7 +13,7 @@ from harmonia_actors.runtime.event_hub import parse_event
 from persistence.errors import StaleOwner
 from persistence.store import Commit, InboxEntry
 from tests.support.executions import EXECUTION_ID, START_MS, failed, new_head, output
-from tests.support.scripted_actors import settle, until
+from tests.support.scripted_actors import ManualClock, settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
 
@@ -212,6 +212,27 @@ async def test_nothing_ends_before_it_has_begun_however_late_its_start_is_heard_
     assert row.started_ms is not None
     assert row.completed_ms is not None
     assert row.started_ms <= row.completed_ms
+
+
+class ClockThatIsSet(ManualClock):
+    """What goes on evenly from here is another one."""
+
+    def steady(self) -> ManualClock:
+        return ManualClock(self.at_ms)
+
+
+@pytest.mark.parametrize("by_ms", [-HOUR_MS, HOUR_MS])
+async def test_a_driver_keeps_its_time_whatever_clock_is_set(rigs: list[Rig], by_ms: int) -> None:
+    rig = Rig({"a": {"retry_policy": {"max_retries": 1, "retry_interval": 5}}})
+    rig.clock = ClockThatIsSet(START_MS)
+    rigs.append(rig)
+    await rig.create()
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.clock.at_ms += by_ms
+    rig.driver.deliver(st.AttemptFailed(0, 1, START_MS, failed()))
+    await until(lambda: rig.driver.execution.rows[0].retry_at_ms)
+    assert rig.driver.execution.rows[0].retry_at_ms == START_MS + 5_000
 
 
 # The inbox ---------------------------------------------------------------------------------------
