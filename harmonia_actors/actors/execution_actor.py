@@ -76,7 +76,7 @@ class ExecutionActor:
     async def _serve_as_owner(self) -> None:
         """Keep the lease; an actor that has lost it ends, with all that it still had in mind."""
         await self._host.keep_lease()
-        await asyncio.to_thread(self._stale.flush, _LAST_WORDS_S)
+        await self._stale.last_words(_LAST_WORDS_S)
         os._exit(1)
 
     async def watch(self) -> None:

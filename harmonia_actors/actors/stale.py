@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -45,6 +47,12 @@ class StaleTeller:
     def flush(self, seconds: float) -> None:
         """Wait until all is told, but not for long."""
         self._all_told.wait(seconds)
+
+    async def last_words(self, seconds: float) -> None:
+        """The same on the loop of an actor that ends, also if all its threads are in use."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.to_thread(self.flush, seconds)
 
     def _tell(self) -> None:
         while untold := self._take():

@@ -106,6 +106,8 @@ class ExecutionDriver:
         self._sink = surroundings.sink
         # Whatever clocks are set while it lives, what it waits for comes in its time.
         self._clock = surroundings.clock.steady()
+        #: When what was told of attempts that run was last dated anew.
+        self._dated_ms: dict[tuple[int, int], int] = {}
         self._note_stale = surroundings.note_stale
         #: The status that the store's lists show; they are written when it changes.
         self._listed_status = execution.head.status
@@ -210,12 +212,23 @@ class ExecutionDriver:
         wrong is believed, and all else has happened now. A retry always counts from now.
         """
         now_ms = self._clock.now_ms()
-        is_likely = now_ms - _BELIEVED_MS <= stimulus.at_ms <= now_ms
+        is_likely = self._believed_from(stimulus, now_ms) <= stimulus.at_ms <= now_ms
         if isinstance(stimulus, st.TimerFired) or (
             is_likely and not isinstance(stimulus, st.AttemptFailed)
         ):
             return stimulus
+        if isinstance(stimulus, st.MIDWAY):
+            self._dated_ms[(stimulus.task, stimulus.attempt)] = now_ms
         return replace(stimulus, at_ms=now_ms)
+
+    def _believed_from(self, stimulus: st.Stimulus, now_ms: int) -> int:
+        """Nothing of an attempt is older than what came before it: it begins before it ends."""
+        since_ms = now_ms - _BELIEVED_MS
+        if isinstance(stimulus, st.MIDWAY):
+            return max(since_ms, self._dated_ms.get((stimulus.task, stimulus.attempt), 0))
+        if isinstance(stimulus, _OUTCOMES):
+            return max(since_ms, self._dated_ms.pop((stimulus.task, stimulus.attempt), 0))
+        return since_ms
 
     async def run(self, first: Decision | None = None) -> None:
         """Work until the execution ends. `first` is what `resume` decided, if it was resumed."""

@@ -234,10 +234,9 @@ class ExecutionHost:
         if execution_id not in self._drivers and execution_id not in self._ended:
             arrival = self._arrivals.setdefault(execution_id, asyncio.Event())
             try:
-                async with asyncio.timeout(_ARRIVAL_S):
-                    await arrival.wait()
-            except TimeoutError:
-                pass
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ARRIVAL_S):
+                        await arrival.wait()
             finally:
                 self._arrivals.pop(execution_id, None)
         driver = self._drivers.get(execution_id)
@@ -274,7 +273,9 @@ class ExecutionHost:
                 if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
-                await self.learn_time()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(lease_ms / 3000):
+                        await self.learn_time()
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""

@@ -216,6 +216,8 @@ class PoolHost:
             answer = asyncio.get_running_loop().create_future()
             answer.set_result(_WITHDRAWN)
             asked.add(request, answer)
+            had = self._loans.granted_to(holder, request)
+            await self.release(holder, [(name, request) for name in had])
         elif not answer.done():
             for ticket in [t for t, (_, _, each) in self._answers.items() if each is answer]:
                 pool.withdraw(ticket)

@@ -84,9 +84,9 @@ class Auditor:
         self._begun: set[AttemptId] = set()
         #: Per actor and execution the highest epoch that it was told of.
         self._told: dict[tuple[SimulatedTaskActor, str], int] = {}
-        #: Whose outcomes each actor has left in the inbox. It may go on upon them for a moment
-        #: after it was given up, and they with it: what it runs then is lost like they are.
-        self._kept: set[tuple[SimulatedTaskActor, str, int]] = set()
+        #: Whose outcomes each actor has left in the inbox, by epoch. It may go on upon them for a
+        #: moment after it was given up, and they with it: what it runs then is lost like they are.
+        self._kept: set[tuple[SimulatedTaskActor, str, int, int]] = set()
         self._checkpoints = CheckpointAuditor(server.memory)
         self.broken: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -149,7 +149,7 @@ class Auditor:
 
     def kept(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
         """A task actor has left an outcome in the inbox, and goes on with what follows."""
-        self._kept.add((actor, order.execution_id, order.task))
+        self._kept.add((actor, order.execution_id, order.epoch, order.task))
         self.counts["outcomes kept by task actors"] += 1
 
     def published(self, execution_id: str, first_seq: int, bodies: Sequence[bytes]) -> None:
@@ -436,7 +436,8 @@ class Auditor:
         for parent in parents:
             body = bodies.get(str(parent))
             row = TaskRow() if body is None else decode_row(body)
-            was_kept = (actor, execution_id, parent) in self._kept or (parent, row.attempt) in kept
+            by_itself = (actor, execution_id, order.epoch, parent) in self._kept
+            was_kept = by_itself or (parent, row.attempt) in kept
             if row.status is not TaskStatus.COMPLETED and not was_kept:
                 self._report(
                     execution_id, f"{order.id} {what} before task {parent} is durably completed"

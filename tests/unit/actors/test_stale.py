@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +69,20 @@ def test_whoever_ends_does_not_wait_for_long() -> None:
     supervisor.waits.set()
     teller.flush(10)
     assert supervisor.heard == {"commits_refused": 1}
+
+
+async def test_whoever_ends_does_not_wait_for_a_thread_to_wait_in() -> None:
+    """All of them may stand before a store of blobs that does not answer."""
+    supervisor, stuck = Supervisor(), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    standing = loop.run_in_executor(None, stuck.wait, 10)
+    teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
+    teller("commits_refused", 1)
+    await teller.last_words(0.01)
+    assert not standing.done()
+    stuck.set()
+    await standing
 
 
 def test_much_is_told_by_few_calls() -> None:

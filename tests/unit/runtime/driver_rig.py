@@ -15,6 +15,7 @@ from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.records import decode_head, encode_head
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
+from harmonia_actors.runtime.ending import Written
 from harmonia_actors.runtime.event_hub import parse_event
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.inputs import PlannedWorkflow
@@ -183,6 +184,7 @@ class Rig:
                 note_stale=lambda what, count: self.stale.update({what: count}),
             ),
             node_need=self.node_need,
+            written=Written(is_all=(epoch, version) == (1, 1)),
         )
 
     def begin(self) -> None:

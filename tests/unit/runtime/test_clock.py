@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,25 @@ def test_an_owner_learns_the_time_before_it_serves_and_with_each_renewal(tmp_pat
             assert clock.now_ms() == int(loop.time() * 1000)
             await pass_time(host.limits.lease_ms / 1000)
             assert len(learned) >= 3
+
+    run_virtually(run)
+
+
+def test_a_lease_is_renewed_in_time_while_the_store_does_not_say_what_time_it_is(
+    tmp_path: Path,
+) -> None:
+    async def run(loop: VirtualLoop) -> None:
+        store = MemoryStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            host = next(iter(installation.hosts.values()))
+
+            async def learn() -> None:
+                await asyncio.Event().wait()
+
+            host.learn_time = learn
+            for _ in range(10):
+                await pass_time(host.limits.lease_ms / 1000)
+                assert [each.expired for each in await store.owners()] == [False]
 
     run_virtually(run)
 

@@ -13,13 +13,7 @@ from harmonia_actors.core.resources import ResourceRequest
 from harmonia_actors.runtime.dispatch import DispatchLimits
 from harmonia_actors.runtime.orders import AttemptOrder, QueueKey, Report
 from tests.support.desk import Desk
-from tests.support.scripted_actors import (
-    ScriptedActor,
-    ScriptedLease,
-    order,
-    settle,
-    until,
-)
+from tests.support.scripted_actors import ScriptedActor, ScriptedLease, order, settle, until
 
 SHARED = QueueKey(shared=True)
 

@@ -13,7 +13,7 @@ from harmonia_actors.runtime.event_hub import parse_event
 from persistence.errors import StaleOwner
 from persistence.store import Commit, InboxEntry
 from tests.support.executions import EXECUTION_ID, START_MS, failed, new_head, output
-from tests.support.scripted_actors import settle, until
+from tests.support.scripted_actors import ManualClock, settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
 
@@ -115,6 +115,21 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     assert rig.stale == {"commits_refused": 1}
 
 
+async def test_an_end_that_was_not_written_is_no_end(rigs: list[Rig]) -> None:
+    """Who waits for it would be told what another owner may contradict."""
+    for is_succeeded in (False, True):
+        rig = await a_rig(rigs, {"a": ""})
+        rig.begin()
+        await until(lambda rig=rig: rig.orders)
+        if is_succeeded:
+            await rig.store.claim(EXECUTION_ID, "other")
+        rig.done("a")
+        async with asyncio.timeout(10):
+            await rig.running
+        assert rig.driver.superseded == is_succeeded
+        assert (rig.driver.ending is None) == is_succeeded
+
+
 async def test_a_driver_that_lost_count_gives_up_its_execution(rigs: list[Rig]) -> None:
     rig = await a_rig(rigs, {"a": ""})
     execution = Execution(workflow=rig.workflow, head=new_head(rig.workflow))
@@ -181,6 +196,43 @@ async def test_a_start_is_dated_by_whoever_tells_of_it_unless_his_clock_must_be_
     rig.driver.deliver(st.AttemptStarted(0, 1, START_MS + off_ms))
     await until(lambda: rig.driver.execution.rows[0].started_ms)
     assert rig.driver.execution.rows[0].started_ms == START_MS + counts_from
+
+
+async def test_nothing_ends_before_it_has_begun_however_late_its_start_is_heard_of(
+    rigs: list[Rig],
+) -> None:
+    """A start that is too old to be believed is dated anew, and its outcome then may seem older."""
+    rig = await a_rig(rigs, {"a": {}})
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.driver.deliver(st.AttemptStarted(0, 1, START_MS - 1_500))
+    rig.driver.deliver(st.AttemptSucceeded(0, 1, START_MS - 500, output("1")))
+    await until(lambda: rig.driver.execution.rows[0].completed_ms)
+    row = rig.driver.execution.rows[0]
+    assert row.started_ms is not None
+    assert row.completed_ms is not None
+    assert row.started_ms <= row.completed_ms
+
+
+class ClockThatIsSet(ManualClock):
+    """What goes on evenly from here is another one."""
+
+    def steady(self) -> ManualClock:
+        return ManualClock(self.at_ms)
+
+
+@pytest.mark.parametrize("by_ms", [-HOUR_MS, HOUR_MS])
+async def test_a_driver_keeps_its_time_whatever_clock_is_set(rigs: list[Rig], by_ms: int) -> None:
+    rig = Rig({"a": {"retry_policy": {"max_retries": 1, "retry_interval": 5}}})
+    rig.clock = ClockThatIsSet(START_MS)
+    rigs.append(rig)
+    await rig.create()
+    rig.begin()
+    await until(lambda: rig.orders)
+    rig.clock.at_ms += by_ms
+    rig.driver.deliver(st.AttemptFailed(0, 1, START_MS, failed()))
+    await until(lambda: rig.driver.execution.rows[0].retry_at_ms)
+    assert rig.driver.execution.rows[0].retry_at_ms == START_MS + 5_000
 
 
 # The inbox ---------------------------------------------------------------------------------------

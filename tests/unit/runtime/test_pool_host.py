@@ -461,3 +461,14 @@ async def test_a_question_that_was_answered_long_ago_has_the_same_answer_while_i
         await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
     assert await pool.acquire("x", DEFAULT, 1, "first") == first
     assert (await counts(pool))["leased"] == 1
+
+
+async def test_what_was_granted_long_ago_and_is_not_wanted_is_given_back(world: World) -> None:
+    """Its answer was lost, and its holder has asked for much else before he gave it up."""
+    pool = await world.warm_pool()
+    await pool.acquire("x", DEFAULT, 1, "first")
+    for number in range(150):
+        granted, _ = await pool.acquire("x", DEFAULT, 1, f"asked {number}")
+        await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
+    await pool.withdraw("x", "first")
+    assert "leased" not in await counts(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,5 +86,34 @@ async def test_another_owner_than_the_first_one_leaves_it_to_the_store(world: Wo
     made = await world.gateway.create_checkpoint(first, name="c", description="")
     reply = await world.gateway.restore(made["checkpoint_id"], WAIT)
     execution_id = reply.document["execution_id"]
+    assert reply.document == await world.gateway.get_execution(execution_id, outputs=True)
+    assert reply.document["task_status"]["a"]["output"] == 1
+
+
+async def test_the_first_owner_does_not_tell_of_what_was_restored_before_it_came(
+    world: World,
+) -> None:
+    """Whoever takes on what was created while nobody lived is its first owner, by epoch."""
+    again = {"max_retries": 1, "retry_interval": 0.5}
+    last = {"action": "fail_until", "input": {"attempt": 2}, "retry_policy": again}
+    tasks = {"a": {"input": {"value": 1}}, "b": {**last, "depends_on": ["a"]}}
+    first = await world.start(tasks)
+    await world.began(first, "b")
+    made = await world.gateway.create_checkpoint(first, name="c", description="")
+    await world.ended(first)
+    installation = world.installation
+    for name in list(installation.running):
+        await installation.kill_owner(name)
+        assert await installation.store.retire_owner(name)
+    restored = asyncio.ensure_future(world.gateway.restore(made["checkpoint_id"], WAIT))
+    async with asyncio.timeout(10):
+        while not await installation.store.waiting_executions():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await installation.add_owner("late")
+    reply = await restored
+    execution_id = reply.document["execution_id"]
+    stored = await installation.store.read_execution(execution_id)
+    assert stored is not None
+    assert stored.epoch == 1
     assert reply.document == await world.gateway.get_execution(execution_id, outputs=True)
     assert reply.document["task_status"]["a"]["output"] == 1
