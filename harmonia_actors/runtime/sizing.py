@@ -122,7 +122,12 @@ def plan_owners(
     there = starting + serving
     # Each execution that waits gets an actor of its own below the ceiling, and some stay ready.
     wanted = max(limits.least, there + waiting + limits.spare - len(idle) - starting)
-    create = max(0, min(wanted, limits.most + limits.spare) - there)
+    most = limits.most + limits.spare
+    if waiting and not idle and not starting and there >= most:
+        # Suspects: all else is given to owners that have some already. They must not wait until one
+        # of these, who get more all the time, has nothing left.
+        most += 1
+    create = max(0, min(wanted, most) - there)
     retire: list[str] = []
     if not waiting and not create:
         # One that starts may not come to serve: only those that do hold the floor.
