@@ -10,7 +10,7 @@ _CORE = "tests/unit/core/test_stretches.py"
 _RUNTIME = "tests/unit/runtime/test_stretches.py"
 _HOSTS = "tests/unit/runtime/test_stretches_of_hosts.py"
 _PROPERTY = "tests/property/test_stretches.py::test_stretches_obey_all_rules_and_end"
-_SIMULATION = "tests/simulation/test_seeds.py::test_seeds_and_that_they_were_worth_running"
+_KEPT_SEEDS = "tests/simulation/test_seeds.py::test_seeds_that_once_found_something"
 _TASK_HOST = "harmonia_actors/runtime/task_host.py"
 
 _LOST_TURN = """\
@@ -108,7 +108,7 @@ STRETCH_MUTANTS: tuple[Mutant, ...] = (
         "            if former is not None and not isinstance(report.stimulus, _UNSTARTED):\n",
         "            if False:\n",
         f"{_RUNTIME}::test_what_comes_too_early_waits_for_the_outcome_before_it",
-        _SIMULATION,
+        _KEPT_SEEDS,
     ),
     mutant(
         "stretch, stop",
