@@ -1,6 +1,7 @@
 """What a dispatcher keeps: a queue for each class of attempts, and who was given what.
 
-Plain records: the dispatcher alone changes them. This module must not know Ray.
+The dispatcher alone changes them; a held task actor is asked again here where a call to it fails.
+This module must not know Ray.
 """
 
 from __future__ import annotations
