@@ -30,6 +30,7 @@ from harmonia_actors.runtime.ports import (
     TaskActorUnreachable,
     Unplaceable,
 )
+from harmonia_actors.runtime.silence import Patience
 from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
@@ -43,6 +44,8 @@ _WANT_MAX = 256
 _TOLD_WAITING_MAX = 100
 #: Pause after a request for task actors that failed.
 _AGAIN_S = 0.2
+#: Longest pause between two questions to a task actor that cannot be reached.
+_ASK_AGAIN_S_MAX = 1.0
 
 
 class Dispatcher:
@@ -61,6 +64,9 @@ class Dispatcher:
         self._tell = tell
         self._clock = clock
         self._limits = limits
+        self._patience = Patience(
+            again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max
+        )
         self._note_stale = note_stale
         self._queues: dict[QueueKey, AttemptQueue] = {}
         #: Queues that have got something since they were last looked at, soon to be.
@@ -109,8 +115,11 @@ class Dispatcher:
             for attempt in [a for a in queue.waiting if a[0] == execution_id]:
                 del queue.waiting[attempt]
                 queue.told_waiting.discard(attempt)
-        # What follows another one will not start either: it would be under the former epoch.
+        # What follows another one will not start either, nor elsewhere what comes back: it would be
+        # under the former epoch.
         mine = [(a, held) for a, held in self._at.items() if a[0] == execution_id]
+        for attempt, held in mine:
+            held.stopping.add(attempt)
         for attempt, held in [each for each in mine if self._turns.follows(each[0])]:
             self._forget_given(held, attempt)
 
@@ -153,7 +162,7 @@ class Dispatcher:
             queue.recalled += wanted
             count -= wanted
             for held in list(queue.held):
-                if queue.recalled and not held.given and held.batches == 0:
+                if queue.recalled and held.is_idle:
                     self._give_back(queue, held)
 
     def adopt(self, lease: Lease, attempts: Sequence[AttemptId]) -> None:
@@ -179,10 +188,12 @@ class Dispatcher:
 
     async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
-            reports = await held.settled(orders, self._limits)
+            reports = await held.settled(orders, self._patience)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
         except Exception as error:
+            # It may live, and what counts as lost run on there: whoever has it ends it.
+            self._leases.lost(held.lease)
             self._report_dead(held, _why_dead(error))
 
     async def close(self) -> None:
@@ -260,7 +271,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        reports = await held.settled(missing, self._limits)
+        reports = await held.settled(missing, self._patience)
         self._take_outcomes(held, reports)
         async with held.taking_back:
             pass
@@ -303,12 +314,12 @@ class Dispatcher:
     def _after_batch(self, queue: AttemptQueue, held: Held) -> None:
         if held.dead:
             self._pump(queue)
-        elif queue.recalled and not (held.given or held.batches) and self._had_turn(queue, held):
+        elif queue.recalled and held.is_idle and self._had_turn(queue, held):
             self._give_back(queue, held)
             self._pump(queue)
         else:
             self._pump(queue)
-            if not held.given and not held.batches:
+            if held.is_idle and held.linger is None:
                 loop = asyncio.get_running_loop()
                 linger_s = self._limits.linger_ms / 1000
                 held.linger = loop.call_later(linger_s, self._lingered, queue, held)
@@ -319,7 +330,8 @@ class Dispatcher:
         return not queue.waiting or not 0 <= held_ms < self._limits.turn_ms
 
     def _lingered(self, queue: AttemptQueue, held: Held) -> None:
-        if not held.given and not held.batches and held in queue.held:
+        held.linger = None
+        if held.is_idle and held in queue.held:
             self._give_back(queue, held)
 
     def _give_back(self, queue: AttemptQueue, held: Held) -> None:
@@ -419,9 +431,12 @@ class Dispatcher:
 
     async def _take_back(self, held: Held) -> None:
         async with held.taking_back:
-            attempts = await held.take_back()
-            held.asking_back -= 1
-            self._took_back(held, attempts)
+            attempts: Sequence[AttemptId] = ()
+            try:
+                attempts = await held.take_back(self._patience)
+            finally:
+                held.asking_back -= 1
+                self._took_back(held, attempts)
 
     def _took_back(self, held: Held, attempts: Sequence[AttemptId]) -> None:
         queue = self._queues.get(held.key)
@@ -441,7 +456,7 @@ class Dispatcher:
             queue.waiting[attempt] = order
             queue.order.appendleft(attempt)
         if queue is not None:
-            self._pump(queue)
+            self._after_batch(queue, held)
 
     # Small steps -------------------------------------------------------------------------------
 

@@ -18,11 +18,8 @@ from harmonia_actors.runtime.silence import Patience, ask
 
 __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
 
-#: A call that has failed is made again after this pause, so many times at most if nothing else ends
-#: it. Whoever has died is known to be dead long before.
+#: Who was not heard is told again after this pause, as long as nothing else ends it.
 _AGAIN_S = 0.2
-_TRIES_MAX = 25
-_ASK_AGAIN_S_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,11 @@ class Held:
     linger: asyncio.TimerHandle | None = None
     dead: bool = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may be given back: a question that is under way would go to another's work."""
+        return not (self.given or self.batches or self.asking_back)
+
     def expects(self, report: Report) -> bool:
         """Whether a report is of what was given here: what comes back may be late, or twice."""
         if not isinstance(report.stimulus, AttemptReturned):
@@ -87,23 +89,21 @@ class Held:
                 await asyncio.sleep(_AGAIN_S)
         return False
 
-    async def take_back(self) -> Sequence[AttemptId]:
+    async def take_back(self, patience: Patience) -> Sequence[AttemptId]:
         """What the actor gives back, asked for until it answers; it may have given back before."""
-        for _ in range(_TRIES_MAX):
-            if self.dead or not self.given:
-                break
-            try:
-                return await self.lease.actor.take_back()
-            except TaskActorDied:
-                await asyncio.sleep(_AGAIN_S)
-        return ()
+        actor = self.lease.actor
 
-    async def settled(
-        self, orders: Sequence[AttemptOrder], limits: DispatchLimits
-    ) -> Sequence[Report]:
+        async def give_back() -> Sequence[AttemptId]:
+            return () if self.dead or not self.given else await actor.take_back()
+
+        try:
+            return await ask(give_back, patience, f"task actor {actor.name}")
+        except TaskActorDied:
+            return ()
+
+    async def settled(self, orders: Sequence[AttemptOrder], patience: Patience) -> Sequence[Report]:
         """Outcomes of attempts, once they have ended; asked for until there is an answer."""
         actor, attempts = self.lease.actor, [each.id for each in orders]
-        patience = Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max)
         return await ask(lambda: actor.settled(attempts), patience, f"task actor {actor.name}")
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:

@@ -100,6 +100,10 @@ class ScriptedActor:
         self.dumb = 0
         #: If set, the answer to a take-back arrives only once this is set.
         self.hold_take_back: asyncio.Event | None = None
+        #: If set, a take-back itself arrives only once this is set.
+        self.late_take_back: asyncio.Event | None = None
+        #: What take-backs end with, one after the other.
+        self.take_back_errors: list[Exception] = []
         self.taken_back = 0
         self._dead = asyncio.Event()
         self._error: Exception | None = None
@@ -180,6 +184,10 @@ class ScriptedActor:
     async def take_back(self) -> Sequence[AttemptId]:
         self._check()
         self._check_line("deaf")
+        if self.late_take_back is not None:
+            await self.late_take_back.wait()
+        if self.take_back_errors:
+            raise self.take_back_errors.pop(0)
         self.taken_back += 1
         self._gone += [each.id for each in self.waiting]
         attempts = list(self._gone)
