@@ -69,7 +69,7 @@ async def test_what_is_to_be_told_in_one_moment_goes_by_one_call(bench: Bench) -
 
 
 async def test_a_batch_returns_nothing_of_others(bench: Bench) -> None:
-    """Its answer may be lost, and of others nobody would ask before all of their batch has ended."""
+    """Its answer may be lost, and of others nobody asks before all of their batch has ended."""
     began: list[str] = []
     go = asyncio.Event()
 
