@@ -30,7 +30,6 @@ from harmonia_actors.runtime.ports import (
     TaskActorUnreachable,
     Unplaceable,
 )
-from harmonia_actors.runtime.silence import Patience
 from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
@@ -44,8 +43,6 @@ _WANT_MAX = 256
 _TOLD_WAITING_MAX = 100
 #: Pause after a request for task actors that failed.
 _AGAIN_S = 0.2
-#: Longest pause between two questions to a task actor that cannot be reached.
-_ASK_AGAIN_S_MAX = 1.0
 
 
 class Dispatcher:
@@ -64,9 +61,6 @@ class Dispatcher:
         self._tell = tell
         self._clock = clock
         self._limits = limits
-        self._patience = Patience(
-            again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max
-        )
         self._note_stale = note_stale
         self._queues: dict[QueueKey, AttemptQueue] = {}
         #: Queues that have got something since they were last looked at, soon to be.
@@ -98,8 +92,7 @@ class Dispatcher:
     def stop(self, attempt: AttemptId, reason: StopReason) -> None:
         """Take an attempt back, or stop it where it runs."""
         for queue in self._queues.values():
-            if queue.waiting.pop(attempt, None) is not None:
-                queue.told_waiting.discard(attempt)
+            if queue.drop(attempt):
                 self._report_stopped(attempt)
                 return
         held = self._at.get(attempt)
@@ -113,8 +106,7 @@ class Dispatcher:
         """Drop what has not been given out of an execution that has another owner."""
         for queue in self._queues.values():
             for attempt in [a for a in queue.waiting if a[0] == execution_id]:
-                del queue.waiting[attempt]
-                queue.told_waiting.discard(attempt)
+                queue.drop(attempt)
         # What follows another one will not start either, nor elsewhere what comes back: it would be
         # under the former epoch.
         mine = [(a, held) for a, held in self._at.items() if a[0] == execution_id]
@@ -188,7 +180,7 @@ class Dispatcher:
 
     async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
-            reports = await held.settled(orders, self._patience)
+            reports = await held.settled(orders, self._limits.patience)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
         except Exception as error:
@@ -271,7 +263,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        reports = await held.settled(missing, self._patience)
+        reports = await held.settled(missing, self._limits.patience)
         self._take_outcomes(held, reports)
         async with held.taking_back:
             pass
@@ -349,7 +341,12 @@ class Dispatcher:
         notice = asyncio.get_running_loop().create_task(self._say_who_waits(queue))
         leases: Sequence[Lease] = ()
         try:
-            leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
+            if want := min(len(queue.waiting), _WANT_MAX):
+                queue.asking = asyncio.ensure_future(self._leases.acquire(queue.key, want))
+                leases = await queue.asking
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
         except Unplaceable as error:
             self._refuse_all(queue, str(error))
             return
@@ -359,7 +356,7 @@ class Dispatcher:
             await asyncio.sleep(_AGAIN_S)
         finally:
             notice.cancel()
-            queue.acquiring = False
+            queue.acquiring, queue.asking = False, None
         now_ms = self._clock.now_ms()
         held = [Held(lease, queue.key, now_ms) for lease in leases]
         queue.held.extend(held)
@@ -433,7 +430,7 @@ class Dispatcher:
         async with held.taking_back:
             attempts: Sequence[AttemptId] = ()
             try:
-                attempts = await held.take_back(self._patience)
+                attempts = await held.take_back(self._limits.patience)
             finally:
                 held.asking_back -= 1
                 self._took_back(held, attempts)

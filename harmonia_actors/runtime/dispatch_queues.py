@@ -20,6 +20,8 @@ __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
 
 #: Who was not heard is told again after this pause, as long as nothing else ends it.
 _AGAIN_S = 0.2
+#: Longest pause between two questions to a task actor that cannot be reached.
+_ASK_AGAIN_S_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class DispatchLimits:
     waiting_after_ms: int = 1_000
     #: A task actor that lives and cannot be reached for so long, try after try, counts as dead.
     unreachable_s_max: float = 60.0
+
+    @property
+    def patience(self) -> Patience:
+        """How a task actor is asked what must be known of it."""
+        return Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=self.unreachable_s_max)
 
 
 @dataclass(eq=False, slots=True)
@@ -120,6 +127,20 @@ class AttemptQueue:
     waiting: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     acquiring: bool = False
+    #: The question for more of them that is under way.
+    asking: asyncio.Future[Sequence[Lease]] | None = None
     #: Leases that others need: given back as soon as they are idle.
     recalled: int = 0
     told_waiting: set[AttemptId] = field(default_factory=set)
+
+    def drop(self, attempt: AttemptId) -> bool:
+        """Nobody wants it started any more. False if it does not wait here."""
+        if self.waiting.pop(attempt, None) is None:
+            return False
+        self.told_waiting.discard(attempt)
+        if not self.waiting:
+            self.order.clear()
+            if self.asking is not None:
+                # Where there is no task actor of the class, one would be wanted until there is.
+                self.asking.cancel()
+        return True

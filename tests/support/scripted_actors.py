@@ -256,6 +256,8 @@ class ScriptedLeases:
     asked: list[tuple[QueueKey, int]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
+    #: How many requests were given up by who waited.
+    given_up: int = 0
     refusal: str = ""
     #: What the next requests end with.
     errors: list[Exception] = field(default_factory=list)
@@ -281,7 +283,11 @@ class ScriptedLeases:
             if self.refusal:
                 raise Unplaceable(self.refusal)
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                await self._changed.wait()
+            except asyncio.CancelledError:
+                self.given_up += 1
+                raise
         given, self._free = self._free[:want], self._free[want:]
         return given
 
