@@ -125,7 +125,10 @@ class RayLeases:
         request = str(next(self._requests))
         try:
             return await self._acquire(key, want, request)
-        except asyncio.CancelledError:
+        except Unplaceable:
+            raise
+        except BaseException:
+            # He has gone, or the answer cannot be understood: whatever it grants, nobody uses.
             self._tell(lambda pool: pool.withdraw.remote(self._holder, request))
             raise
 

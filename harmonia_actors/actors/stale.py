@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ray.exceptions import RayError
-
 from harmonia_actors.actors.names import find_actor, supervisor_name
 from harmonia_actors.runtime.stale import Stale
 
@@ -59,7 +57,8 @@ class StaleTeller:
             try:
                 supervisor = self._find(supervisor_name(self._namespace), self._namespace)
                 supervisor.note_stale.remote(dict(untold))
-            except (RayError, ValueError, OSError):
+            except Exception:
+                # Whatever it was: nothing would be told any more without this thread.
                 with self._lock:
                     self._untold += untold
             else:

@@ -92,8 +92,7 @@ class Dispatcher:
     def stop(self, attempt: AttemptId, reason: StopReason) -> None:
         """Take an attempt back, or stop it where it runs."""
         for queue in self._queues.values():
-            if queue.waiting.pop(attempt, None) is not None:
-                queue.told_waiting.discard(attempt)
+            if queue.drop(attempt):
                 self._report_stopped(attempt)
                 return
         held = self._at.get(attempt)
@@ -107,10 +106,12 @@ class Dispatcher:
         """Drop what has not been given out of an execution that has another owner."""
         for queue in self._queues.values():
             for attempt in [a for a in queue.waiting if a[0] == execution_id]:
-                del queue.waiting[attempt]
-                queue.told_waiting.discard(attempt)
-        # What follows another one will not start either: it would be under the former epoch.
+                queue.drop(attempt)
+        # What follows another one will not start either, nor elsewhere what comes back: it would be
+        # under the former epoch.
         mine = [(a, held) for a, held in self._at.items() if a[0] == execution_id]
+        for attempt, held in mine:
+            held.stopping.add(attempt)
         for attempt, held in [each for each in mine if self._turns.follows(each[0])]:
             self._forget_given(held, attempt)
 
@@ -153,7 +154,7 @@ class Dispatcher:
             queue.recalled += wanted
             count -= wanted
             for held in list(queue.held):
-                if queue.recalled and not held.given and held.batches == 0:
+                if queue.recalled and held.is_idle:
                     self._give_back(queue, held)
 
     def adopt(self, lease: Lease, attempts: Sequence[AttemptId]) -> None:
@@ -179,10 +180,12 @@ class Dispatcher:
 
     async def _await_adopted(self, held: Held, orders: list[AttemptOrder]) -> None:
         try:
-            reports = await held.settled(orders, self._limits)
+            reports = await held.settled(orders, self._limits.patience)
             self._take_outcomes(held, reports)
             await self._ask_for_missing(held, orders)
         except Exception as error:
+            # It may live, and what counts as lost run on there: whoever has it ends it.
+            self._leases.lost(held.lease)
             self._report_dead(held, _why_dead(error))
 
     async def close(self) -> None:
@@ -260,7 +263,7 @@ class Dispatcher:
         missing = [order for order in chunk if self._at.get(order.id) is held]
         if not missing:
             return
-        reports = await held.settled(missing, self._limits)
+        reports = await held.settled(missing, self._limits.patience)
         self._take_outcomes(held, reports)
         async with held.taking_back:
             pass
@@ -303,12 +306,12 @@ class Dispatcher:
     def _after_batch(self, queue: AttemptQueue, held: Held) -> None:
         if held.dead:
             self._pump(queue)
-        elif queue.recalled and not (held.given or held.batches) and self._had_turn(queue, held):
+        elif queue.recalled and held.is_idle and self._had_turn(queue, held):
             self._give_back(queue, held)
             self._pump(queue)
         else:
             self._pump(queue)
-            if not held.given and not held.batches:
+            if held.is_idle and held.linger is None:
                 loop = asyncio.get_running_loop()
                 linger_s = self._limits.linger_ms / 1000
                 held.linger = loop.call_later(linger_s, self._lingered, queue, held)
@@ -319,7 +322,8 @@ class Dispatcher:
         return not queue.waiting or not 0 <= held_ms < self._limits.turn_ms
 
     def _lingered(self, queue: AttemptQueue, held: Held) -> None:
-        if not held.given and not held.batches and held in queue.held:
+        held.linger = None
+        if held.is_idle and held in queue.held:
             self._give_back(queue, held)
 
     def _give_back(self, queue: AttemptQueue, held: Held) -> None:
@@ -337,7 +341,12 @@ class Dispatcher:
         notice = asyncio.get_running_loop().create_task(self._say_who_waits(queue))
         leases: Sequence[Lease] = ()
         try:
-            leases = await self._leases.acquire(queue.key, min(len(queue.waiting), _WANT_MAX))
+            if want := min(len(queue.waiting), _WANT_MAX):
+                queue.asking = asyncio.ensure_future(self._leases.acquire(queue.key, want))
+                leases = await queue.asking
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
         except Unplaceable as error:
             self._refuse_all(queue, str(error))
             return
@@ -347,7 +356,7 @@ class Dispatcher:
             await asyncio.sleep(_AGAIN_S)
         finally:
             notice.cancel()
-            queue.acquiring = False
+            queue.acquiring, queue.asking = False, None
         now_ms = self._clock.now_ms()
         held = [Held(lease, queue.key, now_ms) for lease in leases]
         queue.held.extend(held)
@@ -419,9 +428,12 @@ class Dispatcher:
 
     async def _take_back(self, held: Held) -> None:
         async with held.taking_back:
-            attempts = await held.take_back()
-            held.asking_back -= 1
-            self._took_back(held, attempts)
+            attempts: Sequence[AttemptId] = ()
+            try:
+                attempts = await held.take_back(self._limits.patience)
+            finally:
+                held.asking_back -= 1
+                self._took_back(held, attempts)
 
     def _took_back(self, held: Held, attempts: Sequence[AttemptId]) -> None:
         queue = self._queues.get(held.key)
@@ -441,7 +453,7 @@ class Dispatcher:
             queue.waiting[attempt] = order
             queue.order.appendleft(attempt)
         if queue is not None:
-            self._pump(queue)
+            self._after_batch(queue, held)
 
     # Small steps -------------------------------------------------------------------------------
 

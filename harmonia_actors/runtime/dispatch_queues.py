@@ -18,10 +18,9 @@ from harmonia_actors.runtime.silence import Patience, ask
 
 __all__ = ["AttemptQueue", "DispatchLimits", "Held"]
 
-#: A call that has failed is made again after this pause, so many times at most if nothing else ends
-#: it. Whoever has died is known to be dead long before.
+#: Who was not heard is told again after this pause, as long as nothing else ends it.
 _AGAIN_S = 0.2
-_TRIES_MAX = 25
+#: Longest pause between two questions to a task actor that cannot be reached.
 _ASK_AGAIN_S_MAX = 1.0
 
 
@@ -43,6 +42,11 @@ class DispatchLimits:
     waiting_after_ms: int = 1_000
     #: A task actor that lives and cannot be reached for so long, try after try, counts as dead.
     unreachable_s_max: float = 60.0
+
+    @property
+    def patience(self) -> Patience:
+        """How a task actor is asked what must be known of it."""
+        return Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=self.unreachable_s_max)
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +72,11 @@ class Held:
     linger: asyncio.TimerHandle | None = None
     dead: bool = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may be given back: a question that is under way would go to another's work."""
+        return not (self.given or self.batches or self.asking_back)
+
     def expects(self, report: Report) -> bool:
         """Whether a report is of what was given here: what comes back may be late, or twice."""
         if not isinstance(report.stimulus, AttemptReturned):
@@ -87,23 +96,21 @@ class Held:
                 await asyncio.sleep(_AGAIN_S)
         return False
 
-    async def take_back(self) -> Sequence[AttemptId]:
+    async def take_back(self, patience: Patience) -> Sequence[AttemptId]:
         """What the actor gives back, asked for until it answers; it may have given back before."""
-        for _ in range(_TRIES_MAX):
-            if self.dead or not self.given:
-                break
-            try:
-                return await self.lease.actor.take_back()
-            except TaskActorDied:
-                await asyncio.sleep(_AGAIN_S)
-        return ()
+        actor = self.lease.actor
 
-    async def settled(
-        self, orders: Sequence[AttemptOrder], limits: DispatchLimits
-    ) -> Sequence[Report]:
+        async def give_back() -> Sequence[AttemptId]:
+            return () if self.dead or not self.given else await actor.take_back()
+
+        try:
+            return await ask(give_back, patience, f"task actor {actor.name}")
+        except TaskActorDied:
+            return ()
+
+    async def settled(self, orders: Sequence[AttemptOrder], patience: Patience) -> Sequence[Report]:
         """Outcomes of attempts, once they have ended; asked for until there is an answer."""
         actor, attempts = self.lease.actor, [each.id for each in orders]
-        patience = Patience(again_s_max=_ASK_AGAIN_S_MAX, silent_s_max=limits.unreachable_s_max)
         return await ask(lambda: actor.settled(attempts), patience, f"task actor {actor.name}")
 
     def waits(self, follows: Callable[[AttemptId], bool]) -> bool:
@@ -120,6 +127,20 @@ class AttemptQueue:
     waiting: dict[AttemptId, AttemptOrder] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     acquiring: bool = False
+    #: The question for more of them that is under way.
+    asking: asyncio.Future[Sequence[Lease]] | None = None
     #: Leases that others need: given back as soon as they are idle.
     recalled: int = 0
     told_waiting: set[AttemptId] = field(default_factory=set)
+
+    def drop(self, attempt: AttemptId) -> bool:
+        """Nobody wants it started any more. False if it does not wait here."""
+        if self.waiting.pop(attempt, None) is None:
+            return False
+        self.told_waiting.discard(attempt)
+        if not self.waiting:
+            self.order.clear()
+            if self.asking is not None:
+                # Where there is no task actor of the class, one would be wanted until there is.
+                self.asking.cancel()
+        return True

@@ -449,8 +449,9 @@ class PoolHost:
         if known is None or self._made is None:
             return
         try:
-            await self._ask(known.actor.settled, f"task actor {name}")
-        except (Gone, Silent):
+            # For as long as it lives: nobody else frees what a dead holder had.
+            await ask(foreseen(known.actor.settled), self._for_ever, f"task actor {name}")
+        except Gone:
             return  # Whoever follows it to its death notices, too.
         self._perform(self._made.give_back(holder, [name], self._clock.now_ms()))
 

@@ -74,9 +74,8 @@ class SharedTaskHost:
         #: Attempts that were stopped before they came.
         self._stopped_early: dict[AttemptId, None] = {}
         self._owner_of: dict[str, str] = {}
-        self._unsent: dict[str, list[Report]] = {}
-        #: How often unsent reports have left; a start that was queued before has left with them.
-        self._sendings = 0
+        #: What is to be told, by owner and attempt.
+        self._unsent: dict[str, dict[AttemptId, list[Report]]] = {}
         self._flush: asyncio.TimerHandle | None = None
         self._held = HeldOutcomes(limits.held_outcomes_max, limits.held_bytes_max)
         self._epochs = Epochs()
@@ -87,7 +86,10 @@ class SharedTaskHost:
             threading.Thread(target=self._watch, name=WATCHING, daemon=True).start()
 
     async def run(self, owner: str, orders: Sequence[AttemptOrder]) -> tuple[list[Report], float]:
-        """Run a batch; outcomes are told as they come, so that nothing is left to return."""
+        """Run a batch; returns what of it has not been told yet, and the seconds it took.
+
+        Nothing of others: if the answer is lost, only what was to be in it is asked for.
+        """
         started_s = time.perf_counter()
         ends = []
         for order in orders:
@@ -103,9 +105,9 @@ class SharedTaskHost:
         self._begin_next()
         if ends:
             await asyncio.wait(ends)
-        self._sendings += 1
-        unsent = self._unsent.pop(owner, [])
-        return unsent, time.perf_counter() - started_s
+        unsent = self._unsent.get(owner, {})
+        mine = [report for order in orders for report in unsent.pop(order.id, ())]
+        return mine, time.perf_counter() - started_s
 
     async def settled(self, attempts: Sequence[AttemptId]) -> list[Report]:
         """Wait until these have ended, or all that are here if none are named; their outcomes."""
@@ -208,12 +210,12 @@ class SharedTaskHost:
         stimulus = st.AttemptStarted(order.task, order.attempt, now_ms)
         started = Report(order.execution_id, stimulus)
         self._queue(started)
-        task = self._loop.create_task(self._run_one(order, live, started, self._sendings))
+        task = self._loop.create_task(self._run_one(order, live, started))
         self._live[order.id] = (live, task)
         task.add_done_callback(lambda _: self._ended(order.id))
 
     async def _run_one(
-        self, order: AttemptOrder, live: LiveAttempt, started: Report, sendings: int
+        self, order: AttemptOrder, live: LiveAttempt, started: Report
     ) -> st.AttemptStimulus:
         try:
             outcome = await self._runner.run_async(order, live)
@@ -224,7 +226,9 @@ class SharedTaskHost:
         self._live.pop(order.id, None)
         closing = [started, *live.last_reports(), ended]
         self._held.keep(order.id, closing)
-        for report in closing if self._sendings != sendings else closing[1:]:
+        unsent = self._unsent_of(order.id)
+        # What was told before may be behind what comes now: the start is told with it once more.
+        for report in closing[1:] if unsent and unsent[0] is started else closing:
             self._queue(report)
         return outcome
 
@@ -240,18 +244,23 @@ class SharedTaskHost:
             self._loop.call_later(left_s, self._flush_live, live)
 
     def _queue(self, report: Report) -> None:
-        owner = self._owner_of.get(report.execution_id, "")
-        self._unsent.setdefault(owner, []).append(report)
+        self._unsent_of(report.attempt_id).append(report)
         if self._flush is None:
             self._flush = self._loop.call_later(
                 told_after_s(len(self._live), self._limits), self._send_all
             )
 
+    def _unsent_of(self, attempt: AttemptId) -> list[Report]:
+        owner = self._owner_of.get(attempt[0], "")
+        return self._unsent.setdefault(owner, {}).setdefault(attempt, [])
+
     def _send_all(self) -> None:
         self._flush = None
-        self._sendings += 1
         unsent, self._unsent = self._unsent, {}
-        for owner, reports in unsent.items():
+        for owner, by_attempt in unsent.items():
+            reports = [report for each in by_attempt.values() for report in each]
+            if not reports:
+                continue
             try:
                 self._send(owner, reports)
             except Exception:

@@ -122,6 +122,8 @@ def problems_of(runs: Sequence[Offered], capacity: int, most: int) -> list[str]:
         for run in (once, patient)
         if len(run.accepted) != run.count
     ]
+    # Whoever looks does so beside: what ends him is seen by what he has not found.
+    found += [f"{run.name}: nobody has looked at the memory" for run in runs if not run.peak]
     if len(at_once.accepted) < capacity:
         found.append(f"{at_once.name}: fewer were accepted than there is room for")
     for run in (at_once, patient):

@@ -350,6 +350,24 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "::test_a_clock_that_is_set_back_lets_nobody_keep_a_recalled_actor",
     ),
     mutant(
+        "asked back, given",
+        "nothing is given to a task actor that is being asked to give back",
+        "harmonia_actors/runtime/batching.py",
+        "held.batches or held.asking_back",
+        "held.batches",
+        f"{_UNIT}/test_unheard_calls.py"
+        "::test_what_was_given_once_more_is_not_taken_for_what_was_given_back",
+    ),
+    mutant(
+        "asked back, idle",
+        "nor is it left to others, who would lose what they give it",
+        "harmonia_actors/runtime/dispatch_queues.py",
+        "not (self.given or self.batches or self.asking_back)",
+        "not (self.given or self.batches)",
+        f"{_UNIT}/test_unheard_calls.py"
+        "::test_nobody_else_gets_an_actor_that_may_give_back_what_he_gives_it",
+    ),
+    mutant(
         "ending",
         "an owner tells an end only of what it has written all of",
         "harmonia_actors/runtime/driver_maker.py",

@@ -100,6 +100,10 @@ class ScriptedActor:
         self.dumb = 0
         #: If set, the answer to a take-back arrives only once this is set.
         self.hold_take_back: asyncio.Event | None = None
+        #: If set, a take-back itself arrives only once this is set.
+        self.late_take_back: asyncio.Event | None = None
+        #: What take-backs end with, one after the other.
+        self.take_back_errors: list[Exception] = []
         self.taken_back = 0
         self._dead = asyncio.Event()
         self._error: Exception | None = None
@@ -180,6 +184,10 @@ class ScriptedActor:
     async def take_back(self) -> Sequence[AttemptId]:
         self._check()
         self._check_line("deaf")
+        if self.late_take_back is not None:
+            await self.late_take_back.wait()
+        if self.take_back_errors:
+            raise self.take_back_errors.pop(0)
         self.taken_back += 1
         self._gone += [each.id for each in self.waiting]
         attempts = list(self._gone)
@@ -248,6 +256,8 @@ class ScriptedLeases:
     asked: list[tuple[QueueKey, int]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
+    #: How many requests were given up by who waited.
+    given_up: int = 0
     refusal: str = ""
     #: What the next requests end with.
     errors: list[Exception] = field(default_factory=list)
@@ -273,7 +283,11 @@ class ScriptedLeases:
             if self.refusal:
                 raise Unplaceable(self.refusal)
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                await self._changed.wait()
+            except asyncio.CancelledError:
+                self.given_up += 1
+                raise
         given, self._free = self._free[:want], self._free[want:]
         return given
 

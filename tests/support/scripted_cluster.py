@@ -64,6 +64,8 @@ class ScriptedPooledActor(ScriptedLife):
         self.odd_answer: Any = None
         self.kills = 0
         self.kill_errors: list[Exception] = []
+        #: What the next questions whether it has settled end with.
+        self.settled_errors: list[Exception] = []
 
     async def start(self, node_id: str = "a") -> None:
         async with self._changed:
@@ -89,6 +91,8 @@ class ScriptedPooledActor(ScriptedLife):
         await self.wait("")
 
     async def settled(self) -> None:
+        if self.settled_errors:
+            raise self.settled_errors.pop(0)
         await self.wait("is_settled")
 
     async def kill(self) -> None:

@@ -55,6 +55,7 @@ def test_an_overload_that_is_borne_is_right() -> None:
         (1, {"answers": Counter({"429 without Retry-After": 3})}, "3 answers were 429 without"),
         (1, {"answers": Counter({"503": 1})}, "1 answers were 503"),
         (1, {"peak": 551 * MB}, "51 MB more at its worst"),
+        (1, {"peak": 0}, "nobody has looked at the memory"),
         (2, {"rest": 501 * MB}, "51 MB more afterwards"),
         (2, {"accepted": ["0"]}, "1 were accepted of 100"),
     ],

@@ -130,6 +130,18 @@ async def test_what_was_granted_to_who_has_left_is_given_back(world: World) -> N
     assert world.pool.calls.count("acquire") <= 2
 
 
+async def test_what_an_answer_grants_that_nobody_understands_is_given_back(world: World) -> None:
+    """It is asked for anew, by another question: the pool believes that he has both."""
+    world.pool.errors["acquire"] = [TypeError("unforeseen")]
+    with pytest.raises(TypeError):
+        await world.leases.acquire(GPU, 1)
+    await world.until_counts("requests", 0)
+    (name,) = world.gpu_actors()
+    await world.cluster.created[name].start("late")
+    await world.until_counts("idle", 1)
+    assert await world.counts("leased") == 0
+
+
 async def test_an_actor_is_given_back_however_long_the_pool_is_out_of_reach(world: World) -> None:
     """Nobody else would: its holder lives, and the pool believes that he still has it."""
     waiting = asyncio.ensure_future(world.leases.acquire(GPU, 1))

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from harmonia_actors.actors.stale import StaleTeller
 
 QUICK_S = 0.001
@@ -17,8 +19,9 @@ QUICK_S = 0.001
 class Supervisor:
     """Adds up what it is told; is not there at first for so many looks."""
 
-    def __init__(self, *, away: int = 0) -> None:
+    def __init__(self, *, away: int = 0, error: type[Exception] = ValueError) -> None:
         self.away = away
+        self.error = error
         self.looks = 0
         self.heard: Counter[str] = Counter()
         self.names: set[tuple[str, str]] = set()
@@ -30,7 +33,7 @@ class Supervisor:
         self.names.add((name, namespace))
         self.looks += 1
         if self.looks <= self.away:
-            raise ValueError(f"there is no actor {name}")
+            raise self.error(f"there is no actor {name}")
         return SimpleNamespace(note_stale=SimpleNamespace(remote=self.heard.update))
 
 
@@ -51,8 +54,9 @@ def test_what_is_noted_from_many_threads_is_all_told() -> None:
     assert supervisor.names == {("harmonia:supervisor", "harmonia")}
 
 
-def test_a_supervisor_that_is_away_is_told_once_it_is_back() -> None:
-    supervisor = Supervisor(away=3)
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_a_supervisor_that_is_away_is_told_once_it_is_back(error: type[Exception]) -> None:
+    supervisor = Supervisor(away=3, error=error)
     teller = StaleTeller("harmonia", supervisor.find, QUICK_S)
     teller("orders_refused", 1)
     teller.flush(10)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.unit.runtime.driver_rig import Rig
+from tests.unit.runtime.pool_rig import World
 
 
 @pytest.fixture
@@ -15,3 +16,12 @@ async def rigs() -> AsyncIterator[list[Rig]]:
     yield made
     for rig in made:
         await rig.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """Pools of task actors; other tests have worlds of their own."""
+    made = World()
+    yield made
+    for pool in made.pools:
+        await pool.close()

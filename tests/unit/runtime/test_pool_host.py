@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from harmonia_actors.core.resources import Capacity, ResourceRequest
 from harmonia_actors.runtime.orders import QueueKey
-from harmonia_actors.runtime.pool_host import Granted, HolderLost, PoolHost, PoolTimes
-from harmonia_actors.runtime.pool_sizes import PoolSizes
+from harmonia_actors.runtime.pool_host import HolderLost, PoolHost
 from harmonia_actors.runtime.silence import Failed, NotFound, Patience, Silent
-from tests.support.scripted_actors import ManualClock, settle, until
-from tests.support.scripted_cluster import ScriptedCluster, ScriptedPooledActor
+from tests.support.scripted_actors import settle, until
+from tests.support.scripted_cluster import ScriptedCluster
+from tests.unit.runtime.pool_rig import (
+    DEFAULT,
+    TWO_CPUS,
+    World,
+    counts,
+    given,
+    until_answered,
+    until_counts,
+)
 
-DEFAULT = QueueKey()
 SHARED = QueueKey(shared=True)
 BIG = QueueKey(ResourceRequest(num_cpus=2))
 GPU = QueueKey(ResourceRequest(num_gpus=1))
-TWO_CPUS = Capacity({"a": {"CPU": 2.0}})
-QUICK = Patience(again_s=0, again_s_max=0)
-
-
-class World:
-    """One pool after the other on one cluster."""
-
-    def __init__(self) -> None:
-        self.cluster = ScriptedCluster(TWO_CPUS)
-        self.clock = ManualClock()
-        self.pools: list[PoolHost] = []
-        for name in ("x", "y"):
-            self.cluster.add_holder(name)
-
-    def pool(self, *, patience: Patience = QUICK, adopt_s: float = 0.0) -> PoolHost:
-        times = PoolTimes(tick_s=0.001, adopt_s=adopt_s, patience=patience)
-        made = PoolHost(self.cluster, PoolSizes(), self.clock, times)
-        self.pools.append(made)
-        return made
-
-    async def warm_pool(self) -> PoolHost:
-        """A pool whose two default actors and the one for async actions have started."""
-        made = self.pool()
-        await made.begin()
-        for actor in list(self.cluster.created.values()):
-            await actor.start()
-        await made.ready()
-        return made
-
-    def actor(self, granted: Granted) -> ScriptedPooledActor:
-        return self.cluster.created[granted[0][0][0]]
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    for pool in made.pools:
-        await pool.close()
 
 
 async def test_a_question_whose_answer_was_lost_is_answered_with_the_same_actors(
@@ -163,28 +130,6 @@ async def test_what_a_dead_holder_withdraws_is_not_there(world: World) -> None:
         await later
     await pool.withdraw("x", "2")
     await until_counts(pool, leased=2, idle=1)
-
-
-def given(granted: Granted, request: str = "") -> list[tuple[str, str]]:
-    return [(name, request) for name, _, _ in granted[0]]
-
-
-async def counts(pool: PoolHost) -> dict[str, int]:
-    return {name: n for name, n in (await pool.counts()).items() if n}
-
-
-async def until_answered(ask: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        # The pool tells nobody when something changes: it must be asked.
-        while not await ask():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
-async def until_counts(pool: PoolHost, **expected: int) -> None:
-    async def as_expected() -> bool:
-        return await counts(pool) == expected
-
-    await until_answered(as_expected)
 
 
 def waits(pool: PoolHost, holder: str, key: QueueKey = DEFAULT) -> asyncio.Future[Any]:
@@ -472,3 +417,18 @@ async def test_what_was_granted_long_ago_and_is_not_wanted_is_given_back(world: 
         await pool.release("x", [(name, f"asked {number}") for name, _, _ in granted])
     await pool.withdraw("x", "first")
     assert "leased" not in await counts(pool)
+
+
+async def test_what_a_dead_holder_had_is_asked_after_for_as_long_as_it_lives(world: World) -> None:
+    """Nobody else would ever free it."""
+    pool = world.pool(patience=Patience(again_s=0, again_s_max=0, silent_s_max=0))
+    await pool.begin()
+    for actor in list(world.cluster.created.values()):
+        await actor.start()
+    held = await pool.acquire("x", DEFAULT, 1)
+    world.actor(held).settled_errors += [Silent("away")] * 3
+    await world.cluster.holders["x"].die()
+    await until(lambda: not world.actor(held).settled_errors)
+    await world.actor(held).settle()
+    await until_counts(pool, idle=3)
+    assert world.actor(held).kills == 0

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from tests.support.scripted_actors import settle, until
-from tests.unit.runtime.test_pool_host import DEFAULT, World, until_counts
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    for pool in made.pools:
-        await pool.close()
+from tests.unit.runtime.pool_rig import DEFAULT, World, until_counts
 
 
 async def test_an_unforeseen_error_does_not_end_the_following_of_an_actor(world: World) -> None:

@@ -68,6 +68,47 @@ async def test_what_is_to_be_told_in_one_moment_goes_by_one_call(bench: Bench) -
     await run
 
 
+async def test_a_batch_returns_nothing_of_others(bench: Bench) -> None:
+    """Its answer may be lost, and of others nobody asks before all of their batch has ended."""
+    began: list[str] = []
+    go = asyncio.Event()
+
+    @bench.component.action
+    async def wait(value: Any = None, *, context: TaskContext) -> None:
+        began.append(context.task_name)
+        await (asyncio.Event() if context.task_name == "t2" else go).wait()
+
+    made = [replace(order(n), component="bench", action="wait") for n in range(4)]
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    long = asyncio.ensure_future(host.run("me", made[:3]))
+    short = asyncio.ensure_future(host.run("me", made[3:]))
+    await until(lambda: len(bench.told()) == 4)
+    go.set()
+    reports, _ = await short
+    assert [shown(report) for report in reports] == ["Started 3", "Succeeded 3"]
+    await until(lambda: ("me", "Succeeded 1") in bench.told())
+    assert sorted(text for _, text in bench.told() if "Succeeded" in text) == [
+        "Succeeded 0",
+        "Succeeded 1",
+    ]
+    host.cancel_all()
+    await long
+
+
+async def test_an_outcome_is_told_with_its_start_wherever_that_has_gone(bench: Bench) -> None:
+    @bench.component.action
+    async def at_once(value: Any = None) -> None:
+        return None
+
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    first, second = (replace(order(n), component="bench", action="at_once") for n in range(2))
+    for made in (first, second):
+        reports, _ = await host.run("me", [made])
+        shown_reports = [shown(report) for report in reports]
+        assert shown_reports == [f"Started {made.task}", f"Succeeded {made.task}"]
+    assert bench.told() == []
+
+
 class BlockingBlobs(FileBlobs):
     """Blobs that take their time."""
 

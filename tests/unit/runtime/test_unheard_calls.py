@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.runtime.dispatch import DispatchLimits
-from harmonia_actors.runtime.orders import AttemptOrder
+from harmonia_actors.runtime.dispatch_queues import Held
+from harmonia_actors.runtime.orders import AttemptOrder, QueueKey
+from harmonia_actors.runtime.silence import Patience
 from tests.support.desk import Desk
-from tests.support.scripted_actors import order, until
+from tests.support.scripted_actors import ScriptedActor, ScriptedLease, order, settle, until
 
 
 @pytest.fixture
@@ -111,6 +114,113 @@ async def test_nothing_is_given_while_an_answer_may_be_given_again(patient: Desk
     assert slow.batches == [[1, 2], [2]]
 
 
+async def test_what_was_given_once_more_is_not_taken_for_what_was_given_back(
+    patient: Desk,
+) -> None:
+    """An actor gives back again what it has given back of a batch, be it long in coming."""
+    slow = patient.leases.add()
+    await patient.learn(slow)
+    patient.start(*orders(1, 2, 3))
+    await until(slow.running)
+    started = slow.tell(1)
+    slow.end(1)
+    await until(lambda: slow.running() == [2])
+    patient.dispatcher.reported([started])
+    await until(lambda: slow.taken_back == 1)
+    await settle()
+    slow.hold_take_back = asyncio.Event()
+    patient.dispatcher.reported([started])
+    await until(lambda: slow.taken_back == 2)
+    slow.end(2)
+    await until(lambda: "AttemptSucceeded 2 1" in patient.told())
+    await settle()
+    slow.hold_take_back.set()
+    other = patient.leases.add()
+    await until(lambda: slow.running() + other.running())
+    await settle()
+    assert slow.running() + other.running() == [3]
+
+
+async def asked_while_idle(desk: Desk) -> ScriptedActor:
+    """An actor that has done all that it had when it is still to hear that it give back."""
+    actor = desk.leases.add()
+    await desk.learn(actor)
+    desk.start(*orders(1, 2))
+    await until(actor.running)
+    desk.leases.released.clear()
+    actor.late_take_back = asyncio.Event()
+    desk.dispatcher.reported([actor.tell(1)])
+    await settle()
+    actor.end(1)
+    await until(lambda: actor.running() == [2])
+    actor.end(2)
+    await until(lambda: "AttemptSucceeded 2 1" in desk.told())
+    return actor
+
+
+@pytest.mark.parametrize("recalled", [True, False])
+async def test_nobody_else_gets_an_actor_that_may_give_back_what_he_gives_it(
+    recalled: bool,
+) -> None:
+    async with Desk(DispatchLimits(linger_ms=1)) as desk:
+        actor = await asked_while_idle(desk)
+        if recalled:
+            desk.dispatcher.recall(QueueKey(), 1)
+        other = desk.leases.add()
+        desk.start(order(3, QueueKey(node_id="other")))
+        await until(other.running)
+        other.end(3)
+        await until(lambda: desk.leases.released)
+        assert desk.leases.released == [other.name]
+        assert actor.late_take_back is not None
+        actor.late_take_back.set()
+        await until(lambda: desk.leases.released == [other.name, actor.name])
+
+
+async def test_whoever_gives_back_in_a_way_that_nobody_understands_is_asked_no_more(
+    patient: Desk,
+) -> None:
+    actor = await asked_while_idle(patient)
+    actor.take_back_errors.append(ValueError("unforeseen"))
+    patient.start(*orders(3))
+    assert actor.late_take_back is not None
+    actor.late_take_back.set()
+    await until(lambda: actor.running() == [3])
+    actor.end(3)
+    await until(lambda: patient.leases.released == [actor.name])
+
+
+async def test_what_comes_back_to_nobody_starts_nowhere_else(patient: Desk) -> None:
+    """Its execution has another owner: it would start under the former epoch."""
+    slow = patient.leases.add()
+    await patient.learn(slow)
+    patient.start(*orders(1, 2))
+    await until(slow.running)
+    slow.hold_take_back = asyncio.Event()
+    patient.dispatcher.reported([slow.tell(1)])
+    await until(lambda: slow.taken_back)
+    patient.dispatcher.forget("exec-1")
+    other = patient.leases.add()
+    slow.hold_take_back.set()
+    await until(lambda: other.running() or "AttemptStopped 2 1" in patient.told())
+    assert other.running() == []
+
+
+async def test_what_waits_is_asked_for_as_long_as_its_actor_may_be_out_of_reach() -> None:
+    actor = ScriptedActor("away")
+    held = Held(ScriptedLease(actor), QueueKey())
+    for each in orders(1, 2):
+        actor.waiting.append(each)
+        held.given[each.id] = each
+    actor.deaf = 300
+    patience = Patience(again_s=0, again_s_max=0, silent_s_max=60)
+    assert await held.take_back(patience) == [("exec-1", 1, 1), ("exec-1", 2, 1)]
+    actor.deaf = 1_000_000
+    assert await held.take_back(Patience(again_s=0, again_s_max=0, silent_s_max=0.01)) == ()
+    held.given.clear()
+    assert await held.take_back(patience) == ()
+
+
 # What became of a batch --------------------------------------------------------------------------
 
 
@@ -141,3 +251,13 @@ async def test_who_cannot_be_reached_for_too_long_counts_as_dead() -> None:
         desk.start(order(1))
         await until(desk.told)
         assert (desk.told(), desk.leases.dead) == (["AttemptLost 1 1"], [actor.name])
+
+
+async def test_who_runs_what_was_adopted_and_cannot_be_reached_is_ended() -> None:
+    """It may live, and run what has been given to another meanwhile."""
+    async with Desk(DispatchLimits(unreachable_s_max=0.01)) as desk:
+        actor = ScriptedActor("theirs")
+        actor.deaf = 1_000
+        desk.dispatcher.adopt(ScriptedLease(actor), [("exec-1", 1, 1)])
+        await until(desk.told)
+        assert (desk.told(), desk.leases.dead) == (["AttemptLost 1 1"], ["theirs"])
