@@ -4,7 +4,7 @@ Histories of small workflows are lived through at random, then changed in one pl
 anew: an event dropped, told once more anywhere later, exchanged with any other, or one of its
 values altered (its type, its ids, names, indexes, counts, flags, reasons, codes and errors; not
 times, outputs, progress and names of checkpoints, which a log cannot contradict). Each is then
-looked for among all that the core can write (`histories`). The auditor must agree in each case, but
+looked for among all that the core can write (`explained`). The auditor must agree in each case, but
 for one: an attempt number that is higher than it could be, if it stays below the next one told.
 Numbers are passed over when an owner dies, and to tell whether one did takes the whole graph.
 
@@ -24,16 +24,19 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as some
 
+from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_state import disagreements
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import Head, OutputReference, TaskRow
+from harmonia_actors.core.state import why_ending
 from harmonia_actors.core.statuses import TaskStatus
-from harmonia_actors.core.stimuli import WORKER_LOST
+from harmonia_actors.core.stimuli import WORKER_LOST, Failure
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Workflow
-from tests.property.histories import Explained, Message, Steps, live_through
+from tests.property.explained import Explained
+from tests.property.histories import Message, Steps, joinable, live_through
 from tests.property.mutations import dropped, every_mutation, told_twice
 from tests.support.executions import new_head, workflow_of
 from tests.unit.core.audit_logs import BROKEN, GOOD, HEAD, WORKFLOW, messages
@@ -63,6 +66,7 @@ def workflows(draw: some.DrawFn, tasks_max: int) -> Workflow:
         tasks[f"t{index}"] = {
             "depends_on": [f"t{parent}" for parent in sorted(parents)],
             "retry_policy": {"max_retries": retries, "retry_interval": 0},
+            "resources": {"num_cpus": draw(some.sampled_from([1, 1, 1, 2]))},
         }
     return workflow_of(
         tasks, **draw(some.sampled_from([{}, {"output": {"x": "${tasks.t0.output.n}"}}]))
@@ -80,7 +84,7 @@ def beginnings(draw: some.DrawFn, tasks_max: int) -> Steps:
         for index, parents in enumerate(workflow.graph.parents):
             if rows.keys() >= set(parents) and draw(some.booleans()):
                 rows[index] = _before(head, index)
-    return Steps(workflow=workflow, head=head, rows=rows)
+    return Steps(workflow=workflow, head=head, rows=rows, joined=joinable(workflow))
 
 
 def _before(head: Head, index: int) -> TaskRow:
@@ -91,6 +95,11 @@ def _before(head: Head, index: int) -> TaskRow:
         completed_ms=2,
         output=OutputReference("exec-before", f"{index}:1", 2),
     )
+
+
+def beginning_of(workflow: Workflow) -> Steps:
+    """An execution that nobody has begun, with no options of its own."""
+    return Steps(workflow=workflow, head=new_head(workflow), joined=joinable(workflow))
 
 
 lucks = some.randoms(use_true_random=False)
@@ -158,15 +167,52 @@ def agree(first: Steps, log: list[Message], mutations: Sequence[tuple[str, list[
 @pytest.mark.parametrize("name", GOOD.keys() - _DEEP)
 def test_the_search_explains_what_can_be(name: str) -> None:
     log = messages(*GOOD[name])
-    assert Explained(Steps(workflow=WORKFLOW, head=HEAD), log).is_explained()
+    assert Explained(beginning_of(WORKFLOW), log).is_explained()
 
 
 @pytest.mark.parametrize(
     "log", [log for _, name, log in BROKEN if name not in _TIMES], ids=lambda log: None
 )
 def test_the_search_explains_nothing_that_cannot_be(log: list[Any]) -> None:
-    found = Explained(Steps(workflow=WORKFLOW, head=HEAD), messages(*log))
+    found = Explained(beginning_of(WORKFLOW), messages(*log))
     assert not found.is_explained()
+
+
+def failed_before_others(*told: ev.Event) -> list[ev.Event]:
+    """The first of a chain fails for good before it has started."""
+    failure = Failure("broke", "BROKE", {"why": 1})
+    failed = ev.TaskFailed("t0", 0, 2, 1, failure, 0, 0, will_retry=False)
+    return [ev.ExecutionStarted(HEAD.workflow_id, "wf"), failed, *told]
+
+
+T0_FAILED = {
+    "code": "component_error",
+    "message": "task 't0' failed: broke",
+    "details": {"code": "BROKE", "why": 1},
+    "task": "t0",
+}
+#: Ends of a chain of two whose first has failed: whether they can be if the second can be joined.
+ENDS_OF_A_CHAIN: dict[str, tuple[list[ev.Event], bool, bool]] = {
+    "dropped at once": ([ev.TaskSkipped("t1", 1, 2, why_ending(T0_FAILED))], True, True),
+    "not dropped yet": ([ev.CheckpointCreated("cp-1", "")], True, False),
+    "ended by its head": ([ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, T0_FAILED)], True, False),
+    "goes on": ([ev.TaskStarted("t1", 1, 2, 1)], False, False),
+}
+
+
+@pytest.mark.parametrize("is_joined", [True, False], ids=["joined", "apart"])
+@pytest.mark.parametrize("name", ENDS_OF_A_CHAIN)
+def test_what_follows_in_a_stretch_need_not_be_dropped_at_once(name: str, is_joined: bool) -> None:
+    """Found by seeds: `t1` is being stopped when the execution is quarantined by its head alone."""
+    told, can_if_joined, can_apart = ENDS_OF_A_CHAIN[name]
+    cpus = 1 if is_joined else 2
+    workflow = workflow_of(
+        {"t0": "", "t1": {"depends_on": ["t0"], "resources": {"num_cpus": cpus}}}
+    )
+    first, log = beginning_of(workflow), messages(failed_before_others(*told))
+    can_be = can_if_joined if is_joined else can_apart
+    assert Explained(first, log).is_explained() == can_be
+    assert (audited(first, log).findings.violations == []) == can_be
 
 
 @settings(_SETTINGS, max_examples=12)
