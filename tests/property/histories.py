@@ -157,6 +157,20 @@ class Steps(Execution):
     def _given(self) -> list[tuple[int, int]]:
         return [(task, self.rows[task].attempt) for task in sorted(self.handed_out - self.fresh)]
 
+    def may_return(self, task: int) -> bool:
+        """Whether an attempt whose turn has come may come back, to be handed out anew."""
+        return self.accepts_starts and self.rows[task].status is not _RUNNING
+
+    def may_gain(self, task: int) -> bool:
+        """Whether another one would be handed out behind this task if it came back now.
+
+        If not, coming back makes no difference that a loss would not make.
+        """
+        if not self.may_lead_on(task):
+            return False
+        (follower,) = self.workflow.graph.children[task]
+        return self.waiting_on[follower] == 1 and follower not in self.handed_out
+
     @property
     def timers(self) -> list[Timer]:
         """Those that still matter."""
@@ -295,6 +309,8 @@ def _checkpoint_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
 def _reports(now: Steps, wanted: Message | None) -> Iterator[Step]:
     for task, attempt in now.live:
         yield from _attempt_steps(now, task, attempt, wanted)
+        if now.may_return(task) and (wanted is None or now.may_gain(task)):
+            yield _told(st.AttemptReturned(task, attempt, START_MS))
     for task, attempt in now.behind:
         yield from _steps_behind(now, task, attempt, wanted)
 

@@ -38,7 +38,7 @@ from harmonia_actors.core.workflow import Workflow
 from tests.property.explained import Explained
 from tests.property.histories import Message, Steps, joinable, live_through
 from tests.property.mutations import dropped, every_mutation, told_twice
-from tests.support.executions import new_head, workflow_of
+from tests.support.executions import new_head, output, workflow_of
 from tests.unit.core.audit_logs import BROKEN, GOOD, HEAD, WORKFLOW, messages
 
 #: Of all mutations of a history, so many are looked for: each takes a search.
@@ -178,39 +178,55 @@ def test_the_search_explains_nothing_that_cannot_be(log: list[Any]) -> None:
     assert not found.is_explained()
 
 
-def failed_before_others(*told: ev.Event) -> list[ev.Event]:
-    """The first of a chain fails for good before it has started."""
+def fails(name: str, *, of: int) -> ev.Event:
     failure = Failure("broke", "BROKE", {"why": 1})
-    failed = ev.TaskFailed("t0", 0, 2, 1, failure, 0, 0, will_retry=False)
-    return [ev.ExecutionStarted(HEAD.workflow_id, "wf"), failed, *told]
+    return ev.TaskFailed(name, int(name[1:]), of, 1, failure, 0, 0, will_retry=False)
 
 
-T0_FAILED = {
-    "code": "component_error",
-    "message": "task 't0' failed: broke",
-    "details": {"code": "BROKE", "why": 1},
-    "task": "t0",
+def fails_all(name: str) -> ev.Event:
+    """The execution fails because of this task: as its end, or quarantined by its head alone."""
+    error = {
+        "code": "component_error",
+        "message": f"task '{name}' failed: broke",
+        "details": {"code": "BROKE", "why": 1},
+        "task": name,
+    }
+    return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, error)
+
+
+def runs(name: str, *, of: int) -> list[ev.Event]:
+    index = int(name[1:])
+    completed = ev.TaskCompleted(name, index, of, 1, output({"n": 1}))
+    return [ev.TaskStarted(name, index, of, 1), completed]
+
+
+CHAIN = {"t0": "", "t1": ["t0"]}
+CHAIN_APART = {"t0": "", "t1": {"depends_on": ["t0"], "resources": {"num_cpus": 2}}}
+JOIN = {"t0": "", "t1": "", "t2": ["t0", "t1"]}
+JOIN_APART = {**JOIN, "t0": {"resources": {"num_cpus": 2}}}
+SKIPPED = ev.TaskSkipped("t1", 1, 2, why_ending({"task": "t0"}))
+BEGUN = ev.ExecutionStarted(HEAD.workflow_id, "wf")
+LATE = [ev.TaskStarted("t1", 1, 3, 1), *runs("t0", of=3)]
+IN_TIME = [*runs("t0", of=3), ev.TaskStarted("t1", 1, 3, 1)]
+
+#: What is told after one task has failed for good, and whether it can be.
+STRETCHES: dict[str, tuple[dict[str, Any], list[ev.Event], bool]] = {
+    "dropped at once": (CHAIN, [fails("t0", of=2), SKIPPED], True),
+    "not dropped yet": (CHAIN, [fails("t0", of=2), ev.CheckpointCreated("cp-1", "")], True),
+    "ended while it is being stopped": (CHAIN, [fails("t0", of=2), fails_all("t0")], True),
+    "goes on": (CHAIN, [fails("t0", of=2), ev.TaskStarted("t1", 1, 2, 1)], False),
+    "apart": (CHAIN_APART, [fails("t0", of=2), fails_all("t0")], False),
+    "handed out with the last": (JOIN, [*IN_TIME, fails("t1", of=3), fails_all("t1")], True),
+    "not ready for that": (JOIN, [*LATE, fails("t1", of=3), fails_all("t1")], False),
+    "apart from the first": (JOIN_APART, [*IN_TIME, fails("t1", of=3), fails_all("t1")], False),
 }
-#: Ends of a chain of two whose first has failed: whether they can be if the second can be joined.
-ENDS_OF_A_CHAIN: dict[str, tuple[list[ev.Event], bool, bool]] = {
-    "dropped at once": ([ev.TaskSkipped("t1", 1, 2, why_ending(T0_FAILED))], True, True),
-    "not dropped yet": ([ev.CheckpointCreated("cp-1", "")], True, False),
-    "ended by its head": ([ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, T0_FAILED)], True, False),
-    "goes on": ([ev.TaskStarted("t1", 1, 2, 1)], False, False),
-}
 
 
-@pytest.mark.parametrize("is_joined", [True, False], ids=["joined", "apart"])
-@pytest.mark.parametrize("name", ENDS_OF_A_CHAIN)
-def test_what_follows_in_a_stretch_need_not_be_dropped_at_once(name: str, is_joined: bool) -> None:
-    """Found by seeds: `t1` is being stopped when the execution is quarantined by its head alone."""
-    told, can_if_joined, can_apart = ENDS_OF_A_CHAIN[name]
-    cpus = 1 if is_joined else 2
-    workflow = workflow_of(
-        {"t0": "", "t1": {"depends_on": ["t0"], "resources": {"num_cpus": cpus}}}
-    )
-    first, log = beginning_of(workflow), messages(failed_before_others(*told))
-    can_be = can_if_joined if is_joined else can_apart
+@pytest.mark.parametrize("name", STRETCHES)
+def test_only_what_follows_in_a_stretch_need_not_be_dropped_at_once(name: str) -> None:
+    """Found by seeds: it is being stopped when the execution is quarantined by its head alone."""
+    tasks, told, can_be = STRETCHES[name]
+    first, log = beginning_of(workflow_of(tasks)), messages(BEGUN, told)
     assert Explained(first, log).is_explained() == can_be
     assert (audited(first, log).findings.violations == []) == can_be
 
