@@ -33,9 +33,13 @@ class ToldTask:
     #: How many of those it depends on have not completed.
     waiting_on: int
     max_retries: int
+    #: Seq of the event since which it waits for no more than one other; 0 if it always has.
+    nearly_ready_seq: int = 0
     #: The highest attempt that was told of; 0 if none.
     attempt: int = 0
     is_running: bool = False
+    #: Seq of the last start of an attempt.
+    started_seq: int = 0
     failures: int = 0
     #: As its last lost attempt says, which counts those that nothing was told of.
     losses: int = 0
@@ -112,7 +116,7 @@ class ToldTasks:
                 if not task.is_running or task.attempt != data["attempt"]:
                     self._add("A9", seq, task, _not_running(task, data["attempt"], "completes"))
                 self._end(index, TaskStatus.COMPLETED, event.at_ms)
-                self._unblock_children(index)
+                self._unblock_children(seq, index)
             case "task_failed":
                 self._take_failure(seq, event, index)
             case _:
@@ -129,15 +133,26 @@ class ToldTasks:
                 self._excuse_behind(task.index)
 
     def _excuse_behind(self, index: int) -> None:
-        children, tasks = self._workflow.graph.children, self._workflow.tasks
+        """What runs has nothing behind it but what could follow when it was handed out."""
+        children, first = self._workflow.graph.children, self.tasks[index]
         while len(children[index]) == 1:
-            resources, (index,) = tasks[index].resources, children[index]
+            (index,) = children[index]
             follower = self.tasks[index]
             is_next = follower.end is None and follower.waiting_on == 1
-            if not is_next or tasks[index].resources != resources:
+            is_late = first.is_running and follower.nearly_ready_seq > first.started_seq
+            if not is_next or is_late or not self._can_be_joined(index):
                 return
             follower.follows = True
             self.blocked -= 1
+
+    def _can_be_joined(self, index: int) -> bool:
+        """Whether it needs just what each task needs that only it waits for."""
+        graph, tasks = self._workflow.graph, self._workflow.tasks
+        return all(
+            tasks[parent].resources == tasks[index].resources
+            for parent in graph.parents[index]
+            if len(graph.children[parent]) == 1
+        )
 
     def is_running(self, name: str) -> bool:
         """Whether an attempt of the task of this name runs, as far as the log has told."""
@@ -176,6 +191,7 @@ class ToldTasks:
             self._add("A7", seq, task, message)
         task.attempt = max(task.attempt, attempt)
         task.is_running = True
+        task.started_seq = seq
         task.started_ms = event.at_ms
         task.progress, task.lines = None, 0
         self.attempts += 1
@@ -208,6 +224,8 @@ class ToldTasks:
 
     def _take_failure(self, seq: int, event: StoredForm, index: int) -> None:
         task, data = self.tasks[index], event.data
+        if not data["will_retry"]:
+            self.excuse_followers()
         self._check_outcome(seq, index, data)
         is_loss = data["error_details"]["code"] == WORKER_LOST
         never_began = is_loss and not task.is_running
@@ -229,7 +247,6 @@ class ToldTasks:
             message = f"retry_count is {data['retry_count']}, {retries} retries were told"
             self._add("A11", seq, task, message)
         if not data["will_retry"]:
-            self.excuse_followers()
             self._end(index, TaskStatus.FAILED, event.at_ms)
             # Had something bound the execution to end before, what waits for others would have
             # been dropped, and so would an attempt that was lost before it began.
@@ -292,10 +309,12 @@ class ToldTasks:
         self.blocked -= task.waiting_on > 0 and not task.follows
         self.completed += end is TaskStatus.COMPLETED
 
-    def _unblock_children(self, index: int) -> None:
+    def _unblock_children(self, seq: int, index: int) -> None:
         for child in self._workflow.graph.children[index]:
             task = self.tasks[child]
             task.waiting_on -= 1
+            if task.waiting_on == 1:
+                task.nearly_ready_seq = seq
             if task.waiting_on == 0:
                 self.blocked -= task.end is None and not task.follows
 

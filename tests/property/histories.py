@@ -1,15 +1,13 @@
 """All that can happen to an execution, one step at a time: to make histories, and to explain them.
 
-`Explained` says whether any run of the core writes a given log: it searches through whatever
-the log does not tell (cancels, timers, restarts, what was handed out, what came in one batch). It
-is slow and knows nothing of the auditor's rules: it asks the core. Times and outputs are left out;
-the order in which one decision drops several tasks is left open.
+Whatever can be joined is: a stretch whose rest comes back at once is one that was shorter, so that
+all runs in which fewer tasks are joined are among these. What another owner finds in the inbox is
+left out: that is as if the former one had still taken it in.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapify
@@ -27,10 +25,19 @@ from harmonia_actors.core.records import decode_head, decode_row, encode_head, e
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.stimuli import WORKER_LOST
 from harmonia_actors.core.timers import Timer, TimerKind, Timers
+from harmonia_actors.core.workflow import Workflow
 from tests.support.auditing import bodies_of
 from tests.support.executions import START_MS, output
 
-__all__ = ["Explained", "Message", "Step", "Steps", "live_through", "messages_of", "possible_steps"]
+__all__ = [
+    "Message",
+    "Step",
+    "Steps",
+    "joinable",
+    "live_through",
+    "messages_of",
+    "possible_steps",
+]
 
 #: An event as it is stored, decoded.
 Message = dict[str, Any]
@@ -47,6 +54,20 @@ _LOSSES = (1_000, 0)
 #: How often an execution that is quarantined has ended its owners.
 _CRASHES = 3
 _LAST = ("execution_failed", "execution_cancelled")
+
+
+def joinable(workflow: Workflow) -> frozenset[int]:
+    """All tasks that could be joined to those before them, whatever their actions are."""
+    tasks, graph = workflow.tasks, workflow.graph
+    return frozenset(
+        task.index
+        for task in tasks
+        if all(
+            tasks[parent].resources == task.resources
+            for parent in graph.parents[task.index]
+            if len(graph.children[parent]) == 1
+        )
+    )
 
 
 class Steps(Execution):
@@ -103,7 +124,12 @@ class Steps(Execution):
         rows = {index: decode_row(encode_row(row)) for index, row in enumerate(self.rows)}
         head = decode_head(encode_head(self.head_record()))
         self.__init__(  # type: ignore[misc]
-            workflow=self.workflow, head=head, rows=rows, seq=self.seq, limits=_losing(losses_max)
+            workflow=self.workflow,
+            head=head,
+            rows=rows,
+            seq=self.seq,
+            limits=_losing(losses_max),
+            joined=self._joined,
         )
 
     def lose(self, task: int, attempt: int, reason: str, losses_max: int) -> list[NumberedEvent]:
@@ -112,10 +138,38 @@ class Steps(Execution):
         return self.take(st.AttemptLost(task, attempt, START_MS, reason))
 
     @property
+    def fresh(self) -> set[int]:
+        """What is to be handed out once the batch has ended."""
+        starts = [each for each in self._draft.commands if isinstance(each, StartAttempt)]
+        return {task for each in starts for task, _ in [(each.task, each.attempt), *each.then]}
+
+    @property
     def live(self) -> list[tuple[int, int]]:
-        """Attempts that task actors know of."""
-        fresh = {c.task for c in self._draft.commands if isinstance(c, StartAttempt)}
-        return [(task, self.rows[task].attempt) for task in sorted(self.handed_out - fresh)]
+        """Attempts that task actors know of, and whose turn has come."""
+        return [each for each in self._given if not self.waiting_on[each[0]]]
+
+    @property
+    def behind(self) -> list[tuple[int, int]]:
+        """Attempts that task actors know of, but that wait for their turn in a stretch."""
+        return [each for each in self._given if self.waiting_on[each[0]]]
+
+    @property
+    def _given(self) -> list[tuple[int, int]]:
+        return [(task, self.rows[task].attempt) for task in sorted(self.handed_out - self.fresh)]
+
+    def may_return(self, task: int) -> bool:
+        """Whether an attempt whose turn has come may come back, to be handed out anew."""
+        return self.accepts_starts and self.rows[task].status is not _RUNNING
+
+    def may_gain(self, task: int) -> bool:
+        """Whether another one would be handed out behind this task if it came back now.
+
+        If not, coming back makes no difference that a loss would not make.
+        """
+        if not self.may_lead_on(task):
+            return False
+        (follower,) = self.workflow.graph.children[task]
+        return self.waiting_on[follower] == 1 and follower not in self.handed_out
 
     @property
     def timers(self) -> list[Timer]:
@@ -147,7 +201,6 @@ class Steps(Execution):
 
     def key(self) -> tuple[object, ...]:
         """Equal for states from which the same can follow."""
-        fresh = tuple(c.task for c in self._draft.commands if isinstance(c, StartAttempt))
         return (
             self.head.status,
             jsontext.encode_text(self.head.error),
@@ -157,7 +210,7 @@ class Steps(Execution):
             frozenset(self.handed_out),
             frozenset(self._stopping.items()),
             frozenset(self._kept),
-            fresh,
+            frozenset(self.fresh),
             frozenset((kind, task) for _, kind, task, _ in self.timers),
             tuple(
                 (row.status, row.attempt, row.failures, row.losses, row.progress, row.message)
@@ -197,8 +250,7 @@ def possible_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
     if now._composing and now.accepts_starts:
         yield _told(st.OutputComposed(START_MS, output({"made": True})))
         yield from (_told(st.OutputRefused(START_MS, failure)) for failure in _refusals(wanted))
-    for task, attempt in now.live:
-        yield from _attempt_steps(now, task, attempt, wanted)
+    yield from _reports(now, wanted)
     if not now.in_batch:
         yield from _restarts(now, kind)
         yield from _quarantines(now, kind)
@@ -254,6 +306,15 @@ def _checkpoint_steps(now: Steps, wanted: Message | None) -> Iterator[Step]:
         yield _told(st.CheckpointTaken(START_MS, data["checkpoint_id"], data["name"]))
 
 
+def _reports(now: Steps, wanted: Message | None) -> Iterator[Step]:
+    for task, attempt in now.live:
+        yield from _attempt_steps(now, task, attempt, wanted)
+        if now.may_return(task) and (wanted is None or now.may_gain(task)):
+            yield _told(st.AttemptReturned(task, attempt, START_MS))
+    for task, attempt in now.behind:
+        yield from _steps_behind(now, task, attempt, wanted)
+
+
 def _attempt_steps(now: Steps, task: int, attempt: int, wanted: Message | None) -> Iterator[Step]:
     about = wanted is None or wanted["data"].get("task_name") == now.workflow.tasks[task].name
     kind = None if wanted is None else wanted["type"]
@@ -275,6 +336,25 @@ def _attempt_steps(now: Steps, task: int, attempt: int, wanted: Message | None) 
             name = f"lost {task} {attempt} {most}"
             yield name, lambda steps, m=most: steps.lose(task, attempt, _loss(wanted), m)
     if task in now._stopping and about and kind in (None, *_DROPS):
+        yield _told(st.AttemptStopped(task, attempt, START_MS))
+
+
+def _steps_behind(now: Steps, task: int, attempt: int, wanted: Message | None) -> Iterator[Step]:
+    """What can become of an attempt before its turn has come.
+
+    That it has come back makes a difference only where all is bound to end before its turn.
+    """
+    kind = None if wanted is None else wanted["type"]
+    about = wanted is None or wanted["data"].get("task_name") == now.workflow.tasks[task].name
+    is_dropped = not now.accepts_starts
+    if is_dropped and not (about and kind in _MAY_DROP):
+        return
+    if is_dropped or kind in ("task_failed", *_MAY_DROP):
+        yield _told(st.AttemptReturned(task, attempt, START_MS))
+    if wanted is None or not is_dropped:
+        name = f"lost {task} {attempt}"
+        yield name, lambda steps: steps.lose(task, attempt, _loss(wanted), _LOSSES[0])
+    if wanted is None and task in now._stopping:
         yield _told(st.AttemptStopped(task, attempt, START_MS))
 
 
@@ -354,116 +434,6 @@ def live_through(
     return messages_of(log, first.head.execution_id), now
 
 
-# Explaining a log --------------------------------------------------------------------------------
-
-
 def messages_of(events: Sequence[NumberedEvent], execution_id: str) -> list[Message]:
     """Events as they are stored, decoded."""
     return [jsontext.decode(body) for body in bodies_of(events, execution_id)]
-
-
-class Explained:
-    """Every way in which the core could have written a log; then, whether it could another one.
-
-    Logs that begin alike are explained alike up to where they part, so that many mutations of one
-    log can be asked for.
-    """
-
-    def __init__(self, first: Steps, log: Sequence[Message]) -> None:
-        self._log = log
-        self._execution_id = first.head.execution_id
-        #: No attempt gets further than a mutation could have it: the search comes to an end.
-        self._attempt_max = 2 + max((m["data"].get("attempt", 0) for m in log), default=0)
-        #: States after so many events, and decisions of several events, from where they begin.
-        self._states: list[list[Steps]] = [[] for _ in range(len(log) + 1)]
-        self._leaps: dict[tuple[int, tuple[_Shape, ...], object], Steps] = {}
-        self._explore(log, [(0, first)], keep=True)
-
-    def is_explained(self) -> bool:
-        """Whether some run of the core begins with the log itself."""
-        return bool(self._states[len(self._log)])
-
-    def explains(self, other: Sequence[Message]) -> bool:
-        """Whether some run of the core begins with this log."""
-        parting = 0
-        while parting < min(len(other), len(self._log)) and other[parting] == self._log[parting]:
-            parting += 1
-        try:
-            begun = [(parting, state) for state in self._states[parting]]
-            shapes = [_shape(message) for message in other]
-            for (place, told, _), then in self._leaps.items():
-                after = _follow(shapes, place, told) if place < parting else None
-                # It may end beyond, or be cut short where the log ends.
-                if after is not None and (after > parting or after == len(other)):
-                    begun.append((after, then))
-            return self._explore(other, begun, keep=False)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            # The log holds what no event can hold.
-            return False
-
-    def _explore(
-        self, log: Sequence[Message], begun: list[tuple[int, Steps]], *, keep: bool
-    ) -> bool:
-        """Follow the log from these states; True once its end is reached."""
-        shapes = [_shape(message) for message in log]
-        seen = {(place, state.key()) for place, state in begun}
-        stack = list(begun)
-        while stack:
-            place, now = stack.pop()
-            if keep:
-                self._states[place].append(now)
-            if place == len(log) and not keep:
-                return True
-            wanted = log[place] if place < len(log) else None
-            if wanted is None:
-                continue
-            for _, step in possible_steps(now, wanted):
-                then = now.copy()
-                told = [_shape(m) for m in messages_of(step(then), self._execution_id)]
-                if any(row.attempt > self._attempt_max for row in then.rows):
-                    continue
-                if keep and len(told) > 1:
-                    self._leaps.setdefault((place, tuple(told), then.key()), then)
-                after = _follow(shapes, place, told)
-                if after is not None and (known := (after, then.key())) not in seen:
-                    seen.add(known)
-                    stack.append((after, then))
-        return False
-
-
-_Shape = tuple[bool, str]
-
-
-def _shape(message: Message) -> _Shape:
-    """What is compared, all but places, times and outputs; and whether it is a drop."""
-    data = {k: v for k, v in message["data"].items() if k not in ("output", "duration_seconds")}
-    parts = (message["type"], message["execution_id"], data)
-    return message["type"] in _DROPS, jsontext.encode_text(parts)
-
-
-def _follow(log: Sequence[_Shape], place: int, told: Sequence[_Shape]) -> int | None:
-    """The place after what was told, if that is what the log has there; else None.
-
-    Drops that stand together may have come in any order, and the log may end at any event.
-    """
-    part = log[place : place + len(told)]
-    found, expected = _runs(part), _runs(told)
-    whole = len(part) == len(told)
-    for number, (mine, theirs) in enumerate(zip(found, expected, strict=False), 1):
-        is_cut = not whole and number == len(found)
-        if mine != theirs and not (is_cut and mine <= theirs):
-            return None
-    return place + len(part)
-
-
-def _runs(shapes: Sequence[_Shape]) -> list[Counter[str]]:
-    """Events one by one, but drops that stand together as one, in no order."""
-    found: list[Counter[str]] = []
-    follows_drop = False
-    for is_drop, shape in shapes:
-        if is_drop and follows_drop:
-            found[-1][shape] += 1
-        else:
-            found.append(Counter([shape]))
-        follows_drop = is_drop
-    return found

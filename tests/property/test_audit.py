@@ -4,7 +4,7 @@ Histories of small workflows are lived through at random, then changed in one pl
 anew: an event dropped, told once more anywhere later, exchanged with any other, or one of its
 values altered (its type, its ids, names, indexes, counts, flags, reasons, codes and errors; not
 times, outputs, progress and names of checkpoints, which a log cannot contradict). Each is then
-looked for among all that the core can write (`histories`). The auditor must agree in each case, but
+looked for among all that the core can write (`explained`). The auditor must agree in each case, but
 for one: an attempt number that is higher than it could be, if it stays below the next one told.
 Numbers are passed over when an owner dies, and to tell whether one did takes the whole graph.
 
@@ -24,18 +24,21 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as some
 
+from harmonia_actors.core import events as ev
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_state import disagreements
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.records import Head, OutputReference, TaskRow
+from harmonia_actors.core.state import why_ending
 from harmonia_actors.core.statuses import TaskStatus
-from harmonia_actors.core.stimuli import WORKER_LOST
+from harmonia_actors.core.stimuli import WORKER_LOST, Failure
 from harmonia_actors.core.timestamps import timestamp
 from harmonia_actors.core.workflow import Workflow
-from tests.property.histories import Explained, Message, Steps, live_through
+from tests.property.explained import Explained
+from tests.property.histories import Message, Steps, joinable, live_through
 from tests.property.mutations import dropped, every_mutation, told_twice
-from tests.support.executions import new_head, workflow_of
+from tests.support.executions import new_head, output, workflow_of
 from tests.unit.core.audit_logs import BROKEN, GOOD, HEAD, WORKFLOW, messages
 
 #: Of all mutations of a history, so many are looked for: each takes a search.
@@ -63,6 +66,7 @@ def workflows(draw: some.DrawFn, tasks_max: int) -> Workflow:
         tasks[f"t{index}"] = {
             "depends_on": [f"t{parent}" for parent in sorted(parents)],
             "retry_policy": {"max_retries": retries, "retry_interval": 0},
+            "resources": {"num_cpus": draw(some.sampled_from([1, 1, 1, 2]))},
         }
     return workflow_of(
         tasks, **draw(some.sampled_from([{}, {"output": {"x": "${tasks.t0.output.n}"}}]))
@@ -80,7 +84,7 @@ def beginnings(draw: some.DrawFn, tasks_max: int) -> Steps:
         for index, parents in enumerate(workflow.graph.parents):
             if rows.keys() >= set(parents) and draw(some.booleans()):
                 rows[index] = _before(head, index)
-    return Steps(workflow=workflow, head=head, rows=rows)
+    return Steps(workflow=workflow, head=head, rows=rows, joined=joinable(workflow))
 
 
 def _before(head: Head, index: int) -> TaskRow:
@@ -91,6 +95,11 @@ def _before(head: Head, index: int) -> TaskRow:
         completed_ms=2,
         output=OutputReference("exec-before", f"{index}:1", 2),
     )
+
+
+def beginning_of(workflow: Workflow) -> Steps:
+    """An execution that nobody has begun, with no options of its own."""
+    return Steps(workflow=workflow, head=new_head(workflow), joined=joinable(workflow))
 
 
 lucks = some.randoms(use_true_random=False)
@@ -158,15 +167,68 @@ def agree(first: Steps, log: list[Message], mutations: Sequence[tuple[str, list[
 @pytest.mark.parametrize("name", GOOD.keys() - _DEEP)
 def test_the_search_explains_what_can_be(name: str) -> None:
     log = messages(*GOOD[name])
-    assert Explained(Steps(workflow=WORKFLOW, head=HEAD), log).is_explained()
+    assert Explained(beginning_of(WORKFLOW), log).is_explained()
 
 
 @pytest.mark.parametrize(
     "log", [log for _, name, log in BROKEN if name not in _TIMES], ids=lambda log: None
 )
 def test_the_search_explains_nothing_that_cannot_be(log: list[Any]) -> None:
-    found = Explained(Steps(workflow=WORKFLOW, head=HEAD), messages(*log))
+    found = Explained(beginning_of(WORKFLOW), messages(*log))
     assert not found.is_explained()
+
+
+def fails(name: str, *, of: int) -> ev.Event:
+    failure = Failure("broke", "BROKE", {"why": 1})
+    return ev.TaskFailed(name, int(name[1:]), of, 1, failure, 0, 0, will_retry=False)
+
+
+def fails_all(name: str) -> ev.Event:
+    """The execution fails because of this task: as its end, or quarantined by its head alone."""
+    error = {
+        "code": "component_error",
+        "message": f"task '{name}' failed: broke",
+        "details": {"code": "BROKE", "why": 1},
+        "task": name,
+    }
+    return ev.ExecutionFailed(HEAD.workflow_id, "wf", 0, error)
+
+
+def runs(name: str, *, of: int) -> list[ev.Event]:
+    index = int(name[1:])
+    completed = ev.TaskCompleted(name, index, of, 1, output({"n": 1}))
+    return [ev.TaskStarted(name, index, of, 1), completed]
+
+
+CHAIN = {"t0": "", "t1": ["t0"]}
+CHAIN_APART = {"t0": "", "t1": {"depends_on": ["t0"], "resources": {"num_cpus": 2}}}
+JOIN = {"t0": "", "t1": "", "t2": ["t0", "t1"]}
+JOIN_APART = {**JOIN, "t0": {"resources": {"num_cpus": 2}}}
+SKIPPED = ev.TaskSkipped("t1", 1, 2, why_ending({"task": "t0"}))
+BEGUN = ev.ExecutionStarted(HEAD.workflow_id, "wf")
+LATE = [ev.TaskStarted("t1", 1, 3, 1), *runs("t0", of=3)]
+IN_TIME = [*runs("t0", of=3), ev.TaskStarted("t1", 1, 3, 1)]
+
+#: What is told after one task has failed for good, and whether it can be.
+STRETCHES: dict[str, tuple[dict[str, Any], list[ev.Event], bool]] = {
+    "dropped at once": (CHAIN, [fails("t0", of=2), SKIPPED], True),
+    "not dropped yet": (CHAIN, [fails("t0", of=2), ev.CheckpointCreated("cp-1", "")], True),
+    "ended while it is being stopped": (CHAIN, [fails("t0", of=2), fails_all("t0")], True),
+    "goes on": (CHAIN, [fails("t0", of=2), ev.TaskStarted("t1", 1, 2, 1)], False),
+    "apart": (CHAIN_APART, [fails("t0", of=2), fails_all("t0")], False),
+    "handed out with the last": (JOIN, [*IN_TIME, fails("t1", of=3), fails_all("t1")], True),
+    "not ready for that": (JOIN, [*LATE, fails("t1", of=3), fails_all("t1")], False),
+    "apart from the first": (JOIN_APART, [*IN_TIME, fails("t1", of=3), fails_all("t1")], False),
+}
+
+
+@pytest.mark.parametrize("name", STRETCHES)
+def test_only_what_follows_in_a_stretch_need_not_be_dropped_at_once(name: str) -> None:
+    """Found by seeds: it is being stopped when the execution is quarantined by its head alone."""
+    tasks, told, can_be = STRETCHES[name]
+    first, log = beginning_of(workflow_of(tasks)), messages(BEGUN, told)
+    assert Explained(first, log).is_explained() == can_be
+    assert (audited(first, log).findings.violations == []) == can_be
 
 
 @settings(_SETTINGS, max_examples=12)

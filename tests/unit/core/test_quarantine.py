@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harmonia_actors.core.quarantine import fail_head, quarantine_error
 from harmonia_actors.core.records import decode_head, encode_head
-from tests.support.executions import START_MS, Story, workflow_of
+from tests.support.executions import EXECUTION_ID, START_MS, Story, workflow_of
 
 GRAPH = {"a": "", "b": ["a"], "c": ["a"], "d": ["b", "c"]}
 
@@ -72,3 +72,18 @@ def test_a_head_alone_can_be_failed() -> None:
     stored = decode_head(encode_head(head))
     assert (stored.status, stored.completed_ms) == ("failed", START_MS + 5)
     assert (stored.running, stored.running_count) == ((), 0)
+
+
+def test_a_head_may_be_failed_while_the_rest_of_a_stretch_is_being_taken_back() -> None:
+    """Its log tells no end of `b`, which was handed out and not dropped: an audit allows that."""
+    story = Story(workflow_of({"a": "", "b": ["a"]}), joined="b")
+    story.start()
+    story.failed("a")
+    assert story.ordered() == ["stop b 1 taken_back"]
+    story.load()
+    last = fail_head(story.execution.head, story.execution.seq, START_MS, quarantine_error(3))
+    auditor = story.audited.auditor
+    auditor.feed(last.index, last.encoded(EXECUTION_ID))
+    told = [*story.told(), last.event.type]
+    assert told == ["execution_started", "task_failed a", "execution_failed"]
+    assert auditor.findings.violations == []
