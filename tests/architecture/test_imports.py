@@ -128,7 +128,7 @@ PARTS = (
             "harmonia_serve.replicas",
             "harmonia_serve.unfetched",
             "harmonia_actors.settings",
-            "harmonia_actors.actors.wiring",
+            "harmonia_actors.actors.replica",
             "harmonia_actors.runtime.collection",
             "harmonia_actors.runtime.logs",
         ),
