@@ -1,8 +1,8 @@
 """What whoever has to do with actions, outputs or files is made of: blobs, registry, workspaces.
 
 From settings to the objects of `runtime`, like its neighbours: `store_parts`, `schema_parts`,
-`sizes` and the `…_limits`. They are apart because each process is to load no more than it needs: the
-start of one is paid for in each of them, in time and in memory.
+`sizes` and the `…_limits`. They are apart because each process is to load no more than it needs:
+what is loaded is paid for in every one of them, in time and in memory.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from harmonia_serve.cli.installation.ray_environment import ray_directory
 from harmonia_serve.cli.problems import CommandFailed
 from harmonia_serve.ingress import fit_streams
 
-__all__ = ["Driver", "main"]
+__all__ = ["UNUSED_STARTS", "Driver", "main"]
 
 _SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 _HEAD_PROCESSES = ("gcs_server", "raylet")
@@ -35,7 +35,7 @@ _DEPLOYED_S = 60.0
 #: What Ray starts on a head and nobody here has a use for: one asks a cloud for nodes, one forwards
 #: to drivers what workers print, and what is left of a dashboard that is turned off counts usage
 #: for Ray's makers. Each costs 50 to 80 MB and half a second of CPU; the last is waited for.
-_UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
+UNUSED_STARTS = ("start_monitor", "start_log_monitor", "start_api_server")
 
 
 def main() -> int:
@@ -271,7 +271,7 @@ def _leave_out_what_is_unused() -> None:
     """Ray has a parameter for each of these, and `ray.init` none to set them by."""
     from ray._private.node import Node
 
-    for start in _UNUSED:
+    for start in UNUSED_STARTS:
         setattr(Node, start, _started_nothing)
 
 
