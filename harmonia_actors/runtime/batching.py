@@ -27,8 +27,10 @@ def next_batch(
     else:
         room = 0 if held.batches or held.asking_back else limits.batch_attempts_max
         target_s = limits.batch_target_ms / 1000
-        # Nobody gets more than an even share of what is left, if that is worth a call.
-        share = -(-len(queue.waiting) // max(1, len(queue.held)))
+        # Nobody gets more than an even share of what is left, if that is worth a call; unless one
+        # more task actor has been asked for already, it may be had at once, and shares.
+        actors = len(queue.held) + (not queue.acquiring)
+        share = -(-len(queue.waiting) // max(1, actors))
     batch: list[AttemptOrder] = []
     spent_s, spent_bytes = 0.0, 0
     while queue.order and len(batch) < room:

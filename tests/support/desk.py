@@ -45,8 +45,8 @@ class Desk:
     def start(self, *orders: AttemptOrder) -> None:
         self.dispatcher.start(orders)
 
-    async def learn(self, actor: ScriptedActor, seconds: float = 0.001) -> None:
-        """One batch has run, so that it is known how long the action takes."""
+    async def learn(self, actor: ScriptedActor, seconds: float = 0.0002) -> None:
+        """One batch has run, so that it is known how long the action takes: not worth a call."""
         actor.seconds = seconds
         self.start(order(900))
         await until(actor.running)
