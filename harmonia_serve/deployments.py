@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +26,9 @@ from harmonia_serve.ingress import REST_REQUESTS_MAX, choose_ingress, own_url
 __all__ = ["Surface", "deploy", "surfaces", "undeploy"]
 
 _READY_S = 120.0
+_LOOK_S = 0.05
+#: Serve's controller: name and namespace.
+_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def _make_class(name: str) -> type:
             self._builder = builder
 
         async def __serve_build_asgi_app__(self) -> Any:
-            from harmonia_actors.actors.wiring import make_gateway
+            from harmonia_actors.actors.replica import make_gateway
             from harmonia_actors.runtime.collection import collect_rarely
             from harmonia_serve import app
             from harmonia_serve.log_redaction import silence_query_strings
@@ -109,14 +113,34 @@ def _make_class(name: str) -> type:
 
 def deploy(settings: Settings) -> None:
     """Start Serve, if it does not run, and the applications; returns when they answer."""
+    with ThreadPoolExecutor(1) as beside:
+        # It returns when the proxies serve, and the replicas can start while these do.
+        started = beside.submit(_start_serve, settings)
+        _wait_for_controller(started)
+        serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
+        started.result()
+    _wait_answering(settings)
+
+
+def _start_serve(settings: Settings) -> None:
     ingress = choose_ingress(settings)
     serve.start(
         proxy_location="HeadOnly" if _is_loopback(settings.host) else "EveryNode",
         http_options=HTTPOptions(host=ingress.serve_host, port=settings.port),
         logging_config=_logging(settings),
     )
-    serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
-    _wait_answering(settings)
+
+
+def _wait_for_controller(started: Future[None]) -> None:
+    """Until Serve's controller has its name: whoever starts Serve then joins it as it is."""
+    while not started.done():
+        try:
+            ray.get_actor(*_CONTROLLER)
+        except ValueError:
+            wait([started], _LOOK_S)
+        else:
+            return
+    started.result()
 
 
 def _target(surface: Surface, settings: Settings) -> serve.RunTarget:
@@ -152,7 +176,7 @@ def _wait_answering(settings: Settings) -> None:
             pass
         if time.monotonic() > deadline:
             raise RuntimeError(f"the service does not answer at {url}")
-        time.sleep(0.05)
+        time.sleep(_LOOK_S)
 
 
 def undeploy(namespace: str) -> None:

@@ -12,7 +12,6 @@ import ray
 from harmonia_actors.runtime.broadcast import Batch, Broadcast, UnknownReader
 from harmonia_actors.runtime.collection import collect_rarely
 from harmonia_actors.runtime.logs import log_to_stderr
-from harmonia_actors.settings import Settings
 
 __all__ = ["Broadcaster"]
 
@@ -21,10 +20,9 @@ __all__ = ["Broadcaster"]
 class Broadcaster:
     """Holds nothing that is not in the store's log; may die at any moment."""
 
-    def __init__(self, settings: Settings) -> None:
-        log_to_stderr(settings.log_level)
+    def __init__(self, log_level: str) -> None:
+        log_to_stderr(log_level)
         collect_rarely()
-        self._settings = settings
         self._broadcast = Broadcast()
 
     async def ready(self) -> None:

@@ -1,32 +1,33 @@
-"""The execution actor: a host of executions with Ray around it."""
+"""The execution actor: a host of executions with Ray around it.
+
+The supervisor imports this too, to start them, so what they are made of is loaded in the
+constructor: see `owner_parts`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
-from harmonia_actors.actors import parts
-from harmonia_actors.actors.names import broadcaster_name, pool_name, supervisor_name
-from harmonia_actors.actors.ray_ports import ActorRef, RayLeases, RaySink
-from harmonia_actors.actors.recovery import RayCensus
+from harmonia_actors.actors.names import pool_name, supervisor_name
+from harmonia_actors.actors.ray_ports import ActorRef, RayLeases
 from harmonia_actors.actors.stale import StaleTeller
 from harmonia_actors.core.resources import Capacity
-from harmonia_actors.runtime.clock import SteadyClock, StoreClock, SystemClock
 from harmonia_actors.runtime.collection import collect_rarely
-from harmonia_actors.runtime.dispatch import Dispatcher
 from harmonia_actors.runtime.ending import Ending
-from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
-from harmonia_actors.runtime.shards import ShardedSink
 from harmonia_actors.runtime.start_lines import Ended, News, Start, StartLines
 from harmonia_actors.settings import Settings
+
+if TYPE_CHECKING:
+    from harmonia_actors.runtime.host import ExecutionHost
 
 __all__ = ["ExecutionActor"]
 
@@ -39,11 +40,10 @@ class ExecutionActor:
     """Owns executions: one each up to the pool's ceiling, beyond it several."""
 
     def __init__(self, name: str, settings: Settings) -> None:
+        from harmonia_actors.actors.owner_parts import OwnerParts
+
         log_to_stderr(settings.log_level)
-        collect_rarely()
         self._name = name
-        self._settings = settings
-        self._registry = parts.make_registry(settings)
         self._pool = ActorRef(pool_name(settings.namespace), settings.namespace)
         self._supervisor = ActorRef(supervisor_name(settings.namespace), settings.namespace)
         self._stale = StaleTeller(settings.namespace)
@@ -54,6 +54,11 @@ class ExecutionActor:
             shared=settings.workspace_shared,
             per_node=settings.workspace_per_node,
         )
+        self._owner_parts = OwnerParts(
+            name, settings, self._pool, self._leases, self._nodes, self._stale
+        )
+        # All that is loaded and made by now is never looked through for garbage.
+        collect_rarely()
         self._made: ExecutionHost | None = None
         self._lines = StartLines(self._begin, self._wait_ended, self._nudge)
         self._background: list[asyncio.Task[Any]] = []
@@ -132,41 +137,8 @@ class ExecutionActor:
         return self._made
 
     def _make_host(self) -> ExecutionHost:
-        settings = self._settings
-        namespace = settings.namespace
-        store, clock = parts.connect_store(settings), SystemClock()
-        store_clock = StoreClock(clock, store.time_ms, SteadyClock)
-        census = RayCensus(self._pool, self._name, parts.census_times(settings))
-        self._dispatcher = Dispatcher(
-            leases=self._leases,
-            tell=self._tell,
-            clock=clock.steady(),
-            limits=parts.dispatch_limits(settings),
-            note_stale=self._stale,
-        )
-        census.dispatcher = self._dispatcher
-        return ExecutionHost(
-            owner=self._name,
-            store=store,
-            blobs=parts.make_blobs(settings),
-            registry=self._registry,
-            attempts=self._dispatcher,
-            sink=ShardedSink(
-                [
-                    RaySink(ActorRef(broadcaster_name(namespace, shard), namespace))
-                    for shard in range(settings.broadcasters)
-                ]
-            ),
-            clock=store_clock,
-            limits=parts.host_limits(settings),
-            core_limits=parts.core_limits(settings),
-            ordering_limits=parts.ordering_limits(settings),
-            take_census=census.take,
-            nodes=self._nodes,
-            call_others=self._call_others,
-            learn_time=store_clock.learn,
-            note_stale=self._stale,
-        )
+        self._dispatcher, host = self._owner_parts.make(self._tell, self._call_others)
+        return host
 
     async def _call_others(self) -> None:
         # The supervisor knows who they are.

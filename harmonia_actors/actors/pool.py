@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from harmonia_actors.actors import parts
+from harmonia_actors.actors import pool_limits
 from harmonia_actors.actors.asking import asking
 from harmonia_actors.actors.capacity import CapacityReader
 from harmonia_actors.actors.names import (
@@ -105,9 +105,9 @@ class TaskPool:
         log_to_stderr(settings.log_level)
         self._host = PoolHost(
             _RayPoolCluster(settings),
-            parts.pool_sizes(settings),
+            pool_limits.pool_sizes(settings),
             SystemClock().steady(),
-            parts.pool_times(settings),
+            pool_limits.pool_times(settings),
         )
         begin_by_itself()
 

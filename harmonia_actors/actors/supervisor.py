@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from harmonia_actors.actors import parts
+from harmonia_actors.actors import supervisor_limits
 from harmonia_actors.actors.asking import asking
 from harmonia_actors.actors.execution_actor import ExecutionActor
 from harmonia_actors.actors.names import (
@@ -26,6 +26,7 @@ from harmonia_actors.actors.names import (
 )
 from harmonia_actors.actors.node_files import ClusterPlaces
 from harmonia_actors.actors.self_start import begin_by_itself
+from harmonia_actors.actors.store_parts import connect_store
 from harmonia_actors.runtime.janitor import Janitor
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.silence import NotFound
@@ -109,14 +110,14 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         log_to_stderr(settings.log_level)
         self._settings = settings
-        self._store = parts.connect_store(settings)
+        self._store = connect_store(settings)
         self._stale: Counter[Stale] = Counter(dict.fromkeys(STALE, 0))
         self._cleaning: asyncio.Task[None] | None = None
         self._supervision = Supervision(
             _RayOwnerCluster(settings),
             self._store,
-            parts.sizing_limits(settings),
-            parts.supervision_times(settings),
+            supervisor_limits.sizing_limits(settings),
+            supervisor_limits.supervision_times(settings),
         )
         begin_by_itself()
 
@@ -150,5 +151,5 @@ class Supervisor:
         await self._supervision.ready()
         settings = self._settings
         places = ClusterPlaces(settings)
-        janitor = Janitor(self._store, places.find, parts.janitor_limits(settings))
+        janitor = Janitor(self._store, places.find, supervisor_limits.janitor_limits(settings))
         await janitor.keep_clean(settings.janitor_interval_s)

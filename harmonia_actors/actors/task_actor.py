@@ -1,29 +1,27 @@
-"""The two task actors: one runs `def` actions one at a time, the other `async` ones together."""
+"""The two task actors: one runs `def` actions one at a time, the other `async` ones together.
+
+The pool imports this too, to start them, so what they are made of is loaded in their constructors:
+see `task_parts`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
 import ray
 
-from harmonia_actors.actors import parts
-from harmonia_actors.actors.names import find_actor
-from harmonia_actors.actors.outcomes import OutcomeKeeper
-from harmonia_actors.actors.stale import StaleTeller
 from harmonia_actors.core.resources import ResourceRequest
-from harmonia_actors.runtime.attempt_runner import AttemptRunner
-from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
-from harmonia_actors.runtime.shared_task_host import SharedTaskHost
-from harmonia_actors.runtime.task_host import TaskHost
 from harmonia_actors.settings import Settings
+
+if TYPE_CHECKING:
+    from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 
 __all__ = ["SharedTaskActor", "TaskActor", "create_task_actor"]
 
@@ -39,63 +37,24 @@ _TELL_S = 0.5
 _T = TypeVar("_T")
 
 
-class _Mailbox:
-    """Tells reports to execution actors by name; handles are looked up once."""
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._handles: dict[str, Any] = {}
-
-    def send(self, owner: str, reports: Sequence[Report]) -> None:
-        handle = self._handles.get(owner)
-        if handle is None:
-            handle = self._handles[owner] = find_actor(owner, self._namespace)
-            while len(self._handles) > 1_000:
-                self._handles.pop(next(iter(self._handles)))
-        handle.reported.remote(list(reports))
-
-
-def _make_runner(settings: Settings, node_id: str) -> AttemptRunner:
-    return AttemptRunner(
-        registry=parts.make_registry(settings),
-        blobs=parts.make_blobs(settings),
-        clock=SystemClock(),
-        limits=parts.ordering_limits(settings),
-        workspace_of=parts.make_files(settings, node_id).workspace,
-        schemas=parts.make_schema_checks(settings),
-    )
-
-
-def _end_process() -> None:
-    """End this process and all children of it, at once: an action did not stop when told."""
-    for child in psutil.Process().children(recursive=True):
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-    os._exit(1)
-
-
 @ray.remote(concurrency_groups={"run": 1, "control": 2, "watch": 1})  # type: ignore[call-overload]
 class TaskActor:
     """Runs `def` actions, one at a time; control calls have threads of their own."""
 
     def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
+        from harmonia_actors.actors.task_parts import make_runner, make_task_host
+
         log_to_stderr(settings.log_level)
         self._name = name
         self._key = key
         self._node_id = ray.get_runtime_context().get_node_id()
-        mailbox = _Mailbox(settings.namespace)
-        runner = _make_runner(settings, self._node_id)
+        runner = make_runner(settings, self._node_id)
         # What is slow to import is needed by plain actions, not by those that only wait. It is
         # loaded beside the first attempts, and not while everything else is starting.
         preload = threading.Timer(_PRELOAD_AFTER_S, runner.registry.preload)
         preload.daemon = True
         preload.start()
-        keep = OutcomeKeeper(lambda: parts.connect_store(settings), settings.stretch_store_ms)
-        limits = parts.task_host_limits(settings)
-        stale = StaleTeller(settings.namespace)
-        self._host = TaskHost(runner, limits, mailbox.send, keep=keep, note_stale=stale)
+        self._host = make_task_host(runner, settings)
 
     @ray.method(concurrency_group="control")
     def ready(self) -> tuple[str, QueueKey]:
@@ -135,8 +94,10 @@ class TaskActor:
     @ray.method(concurrency_group="control")
     def end(self) -> None:
         """End the process, with the children of its actions."""
+        from harmonia_actors.actors.task_parts import end_process
+
         self._host.cancel_all()
-        _end_process()
+        end_process()
 
 
 @ray.remote(concurrency_groups={"control": _CONTROL_CALLS_MAX})  # type: ignore[call-overload]
@@ -148,13 +109,14 @@ class SharedTaskActor:
     """
 
     def __init__(self, name: str, key: QueueKey, settings: Settings) -> None:
+        from harmonia_actors.actors.task_parts import make_runner, make_shared_task_host
+
         log_to_stderr(settings.log_level)
         self._name = name
         self._key = key
-        self._settings = settings
         self._node_id = ray.get_runtime_context().get_node_id()
-        self._runner = _make_runner(settings, self._node_id)
-        self._mailbox = _Mailbox(settings.namespace)
+        runner = make_runner(settings, self._node_id)
+        self._make_host = partial(make_shared_task_host, runner, settings)
         self._made: SharedTaskHost | None = None
         self._is_made = threading.Event()
 
@@ -162,9 +124,7 @@ class SharedTaskActor:
     def _host(self) -> SharedTaskHost:
         # Made on the first call: only then is there a running loop.
         if self._made is None:
-            limits = parts.task_host_limits(self._settings)
-            stale = StaleTeller(self._settings.namespace)
-            self._made = SharedTaskHost(self._runner, limits, self._mailbox.send, note_stale=stale)
+            self._made = self._make_host()
             self._is_made.set()
         return self._made
 
@@ -211,10 +171,12 @@ class SharedTaskActor:
     @ray.method(concurrency_group="control")
     async def end(self) -> None:
         """End the process, with the children of its actions; also if one blocks the loop."""
+        from harmonia_actors.actors.task_parts import end_process
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TELL_S):
                 await self._asked(lambda host: host.cancel_all())
-        _end_process()
+        end_process()
 
 
 def create_task_actor(name: str, key: QueueKey, settings: Settings) -> Any:

@@ -1,7 +1,6 @@
-"""Puts Harmonia onto a Ray cluster and takes it off again; builds the gateway of a replica.
+"""Puts Harmonia onto a Ray cluster and takes it off again.
 
-`install` and `uninstall` are called by a driver that is connected to Ray; `make_gateway` in a
-Serve replica. Only this installation's own actors are ever touched.
+Called by a driver that is connected to Ray. Only this installation's own actors are ever touched.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from harmonia_actors.actors import parts
 from harmonia_actors.actors.broadcaster import Broadcaster
-from harmonia_actors.actors.launcher import RayEventFeed, RayFileReader, RayLauncher
 from harmonia_actors.actors.names import (
     broadcaster_name,
     find_actor,
@@ -27,9 +23,9 @@ from harmonia_actors.actors.names import (
     supervisor_name,
 )
 from harmonia_actors.actors.pool import TaskPool
+from harmonia_actors.actors.store_parts import connect_store
 from harmonia_actors.actors.supervisor import Supervisor
 from harmonia_actors.runtime.clock import SystemClock
-from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.readiness import (
     Awaited,
     Waiting,
@@ -37,22 +33,15 @@ from harmonia_actors.runtime.readiness import (
     end_all,
     wait_until_ready,
 )
-from harmonia_actors.runtime.service.gateway import InstallationGateway
 from harmonia_actors.runtime.service.keys import make_first_key
-from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.settings import Settings
 
-__all__ = ["ensure_first_key", "install", "make_gateway", "uninstall", "version"]
+__all__ = ["ensure_first_key", "install", "uninstall"]
 
 _READY_S = 120.0
 _ANSWER_S = 5.0
 _END_S = 30.0
 _END_LOOK_S = 0.1
-
-
-def version() -> str:
-    """Harmonia's version."""
-    return metadata.version("harmonia")
 
 
 def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
@@ -72,7 +61,7 @@ def install(settings: Settings, *, progress: Callable[[str], None]) -> None:
     broadcasters = [
         Broadcaster.options(  # type: ignore[attr-defined]
             name=broadcaster_name(namespace, shard), **common
-        ).remote(settings)
+        ).remote(settings.log_level)
         for shard in range(settings.broadcasters)
     ]
     supervisor = Supervisor.options(name=supervisor_name(namespace), **common).remote(settings)  # type: ignore[attr-defined]
@@ -118,31 +107,11 @@ def uninstall(namespace: str) -> None:
     )
 
 
-def make_gateway(settings: Settings) -> InstallationGateway:
-    """The gateway of one replica, which is connected to Ray."""
-    made = ServiceParts(
-        store=parts.connect_store(settings),
-        blobs=parts.make_blobs(settings),
-        registry=parts.make_registry(settings),
-        clock=SystemClock(),
-        launcher=RayLauncher(settings),
-        settings=settings,
-        version=version(),
-    )
-    hub = EventHub(
-        made.store,
-        [RayEventFeed(settings, shard) for shard in range(settings.broadcasters)],
-        recent_bytes_max=settings.stream_recent_bytes_max,
-        batch_bytes_max=settings.stream_buffer_bytes_max,
-    )
-    return InstallationGateway(made, hub, RayFileReader(settings))
-
-
 def ensure_first_key(settings: Settings, *, anew: bool = False) -> str | None:
     """Make an admin key if there is none at all, or `anew`; returns it, this once, else None."""
 
     async def ensure() -> str | None:
-        store = parts.connect_store(settings)
+        store = connect_store(settings)
         try:
             return await make_first_key(store, SystemClock().now_ms(), anew=anew)
         finally:

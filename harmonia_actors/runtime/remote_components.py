@@ -2,7 +2,8 @@
 
 Whoever starts Harmonia asks the services once (`ask_services`) and hands on what they said in the
 settings; every other process makes the same components of that (`load_registry`), and needs no
-service to be there for it. This module must not know Ray or the store.
+service to be there for it. What speaks HTTP and judges schemas is slow to load, and is loaded
+where there are such services. This module must not know Ray or the store.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 from harmonia_actors.components.contract import Component
 from harmonia_actors.components.registry import ComponentLoadError, Registry
-from harmonia_actors.components.remote.catalogue import components_of, fetch_catalogue
 from harmonia_actors.components.remote.service import (
     RemoteLimits,
     RemoteService,
@@ -26,8 +26,6 @@ from harmonia_actors.components.remote.service import (
 from harmonia_actors.core import jsontext
 from harmonia_actors.core.errors import ServiceUnavailable
 from harmonia_actors.core.jsontext import nests_deeper
-from harmonia_actors.runtime.service.schema_checks import SchemaChecks
-from harmonia_actors.runtime.service.schema_process import CheckLimits
 from harmonia_actors.settings import Settings
 
 __all__ = ["PACKED_BYTES_MAX", "ask_services", "load_registry", "remote_components", "services"]
@@ -68,6 +66,8 @@ def remote_components(settings: Settings) -> list[Component]:
 def _known(service: RemoteService, settings: Settings) -> list[Component]:
     if service.url not in settings.component_catalogues:
         raise ComponentLoadError(f"nobody has asked {service.url} for its catalogue")
+    from harmonia_actors.components.remote.catalogue import components_of
+
     return components_of(service, _unpacked(settings.component_catalogues[service.url]))
 
 
@@ -90,6 +90,8 @@ async def ask_services(settings: Settings) -> Settings:
 
     Modules are not loaded: they may be such that only the processes that use them can.
     """
+    from harmonia_actors.components.remote.catalogue import components_of, fetch_catalogue
+
     asked = services(settings)
     found = await asyncio.gather(*map(fetch_catalogue, asked), return_exceptions=True)
     catalogues: dict[str, str] = {}
@@ -117,6 +119,9 @@ async def ask_services(settings: Settings) -> Settings:
 
 
 async def _check_schemas(components: list[Component], settings: Settings) -> None:
+    from harmonia_actors.runtime.service.schema_checks import SchemaChecks
+    from harmonia_actors.runtime.service.schema_process import CheckLimits
+
     checks = SchemaChecks(
         CheckLimits(settings.schema_check_cpu_s_max, settings.schema_check_memory_bytes_max)
     )

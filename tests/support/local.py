@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harmonia_actors.actors.parts import make_schema_checks
+from harmonia_actors.actors.schema_parts import make_schema_checks
 from harmonia_actors.components.contract import Component
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core.execution import CoreLimits

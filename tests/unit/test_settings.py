@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harmonia_actors.actors.parts import janitor_limits
+from harmonia_actors.actors.supervisor_limits import janitor_limits
 from harmonia_actors.settings import Settings
 
 

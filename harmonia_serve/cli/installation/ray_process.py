@@ -27,11 +27,15 @@ from harmonia_serve.cli.installation.ray_environment import ray_directory
 from harmonia_serve.cli.problems import CommandFailed
 from harmonia_serve.ingress import fit_streams
 
-__all__ = ["Driver", "main"]
+__all__ = ["UNUSED_STARTS", "Driver", "main"]
 
 _SERVE_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
 _HEAD_PROCESSES = ("gcs_server", "raylet")
 _DEPLOYED_S = 60.0
+#: What Ray starts on a head and nobody here has a use for: one asks a cloud for nodes, one forwards
+#: to drivers what workers print, and what is left of a dashboard that is turned off counts usage
+#: for Ray's makers. Each costs 50 to 80 MB and half a second of CPU; the last is waited for.
+UNUSED_STARTS = ("start_monitor", "start_log_monitor", "start_api_server")
 
 
 def main() -> int:
@@ -100,15 +104,18 @@ class Driver:
     def bring_up(self) -> None:
         """Start or join the cluster, start Harmonia's actors and applications."""
         self._check_components()
-        from harmonia_actors.actors.names import list_actors
-        from harmonia_actors.actors.parts import with_owners_max
-        from harmonia_actors.actors.wiring import ensure_first_key, install
-        from harmonia_serve.deployments import deploy
-
+        # Ray's own processes take seconds to start: what is needed next is loaded meanwhile.
+        loading = _begun(_load_what_comes_next)
         if self._plan.address:
             self._join()
         else:
             self._start()
+        loading.result()
+        from harmonia_actors.actors.names import list_actors
+        from harmonia_actors.actors.sizes import with_owners_max
+        from harmonia_actors.actors.wiring import ensure_first_key, install
+        from harmonia_serve.deployments import deploy
+
         settings = with_owners_max(self._plan.settings, _cpus())
         self._has_begun = not list_actors(settings.namespace)
         # Most of either start is waiting for processes; a request waits for the actors it needs.
@@ -174,6 +181,7 @@ class Driver:
         with self._step("starting Ray", "Ray", detail=_resources):
             import ray
 
+            _leave_out_what_is_unused()
             ray.init(
                 address="local",
                 namespace=self._plan.settings.namespace,
@@ -252,6 +260,23 @@ def _begun(work: Callable[[], None]) -> Future[None]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def _load_what_comes_next() -> None:
+    """Import what `bring_up` needs once there is a cluster."""
+    import harmonia_serve.deployments  # noqa: F401 - loaded, not used
+
+
+def _leave_out_what_is_unused() -> None:
+    """Ray has a parameter for each of these, and `ray.init` none to set them by."""
+    from ray._private.node import Node
+
+    for start in UNUSED_STARTS:
+        setattr(Node, start, _started_nothing)
+
+
+def _started_nothing(_node: object, **_options: object) -> None:
+    """Stands for one of Ray's processes that is not started."""
 
 
 def _cpus() -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harmonia_actors.actors.parts import janitor_limits
+from harmonia_actors.actors.supervisor_limits import janitor_limits
 from harmonia_serve.cli.installation import records, reports
 from harmonia_serve.cli.installation.child import Child, log_path, log_tail, open_log
 from harmonia_serve.cli.installation.lock import hold, holder_of
