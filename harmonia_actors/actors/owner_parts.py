@@ -17,6 +17,7 @@ from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.shards import ShardedSink
+from harmonia_actors.runtime.tenure import Tenure
 from harmonia_actors.settings import Settings
 
 __all__ = ["OwnerParts"]
@@ -51,11 +52,13 @@ class OwnerParts:
         store, clock = connect_store(settings), SystemClock()
         store_clock = StoreClock(clock, store.time_ms, SteadyClock)
         census = RayCensus(self._pool, self._name, owner_limits.census_times(settings))
+        tenure = Tenure()
         dispatcher = Dispatcher(
             leases=self._leases,
             tell=tell,
             clock=clock.steady(),
             limits=owner_limits.dispatch_limits(settings),
+            may_give=lambda: tenure.is_certain,
             note_stale=self._stale,
         )
         census.dispatcher = dispatcher
@@ -80,5 +83,6 @@ class OwnerParts:
             call_others=call_others,
             learn_time=store_clock.learn,
             note_stale=self._stale,
+            tenure=tenure,
         )
         return dispatcher, host

@@ -9,9 +9,8 @@ from typing import Any
 from harmonia_actors.actors.asking import asking
 from harmonia_actors.actors.ray_ports import ActorRef, RayLease, RayTaskActor
 from harmonia_actors.core.stimuli import Stimulus
-from harmonia_actors.runtime.census import CensusTaker, CensusTimes
+from harmonia_actors.runtime.census import Census, CensusTaker, CensusTimes
 from harmonia_actors.runtime.dispatch import Dispatcher
-from harmonia_actors.runtime.host import Census
 from harmonia_actors.runtime.orders import Found
 from harmonia_actors.runtime.silence import Gone, NotFound, Silent
 

@@ -14,13 +14,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.orders import AttemptId, Found, Report
 from harmonia_actors.runtime.rounds import Rounds
 from harmonia_actors.runtime.silence import Gone, Patience, ask
 
-__all__ = ["AskedActor", "CensusCluster", "CensusTaker", "CensusTimes"]
+__all__ = ["AskedActor", "Census", "CensusCluster", "CensusTaker", "CensusTimes"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What task actors say of an execution's attempts after a change of owner."""
+
+    #: (task, attempt) of those that run, or have ended without the former owner having taken it in.
+    adopted: frozenset[tuple[int, int]] = frozenset()
+    #: Outcomes of those that have ended.
+    outcomes: Sequence[st.Stimulus] = ()
 
 
 class AskedActor(Protocol):

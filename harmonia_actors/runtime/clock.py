@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 
 from harmonia_actors.runtime.ports import Clock
 
-__all__ = ["SteadyClock", "StoreClock", "SystemClock"]
+__all__ = ["SteadyClock", "StoreClock", "SystemClock", "steady_s"]
 
 
-def _steady_s() -> float:
+def steady_s() -> float:
+    """Seconds since some moment, by a clock that nobody sets."""
     # Where there is one that goes on while the machine sleeps, it is that.
     source = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if source is None else time.clock_gettime(source)
@@ -25,7 +26,7 @@ def _steady_s() -> float:
 class SteadyClock:
     """Goes on from a time of day by a clock that nobody sets."""
 
-    def __init__(self, at_ms: int, steady_s: Callable[[], float] = _steady_s) -> None:
+    def __init__(self, at_ms: int, steady_s: Callable[[], float] = steady_s) -> None:
         self._steady_s = steady_s
         self._at_ms = at_ms
         self._since_s = steady_s()

@@ -19,7 +19,12 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.batching import next_batch
-from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held
+from harmonia_actors.runtime.dispatch_queues import (
+    AttemptQueue,
+    DispatchLimits,
+    Held,
+    why_dead,
+)
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import (
@@ -41,7 +46,7 @@ _log = logging.getLogger(__name__)
 _WANT_MAX = 256
 #: Attempts told to be waiting, at most, per queue.
 _TOLD_WAITING_MAX = 100
-#: Pause after a request for task actors that failed.
+#: Pause after a request for task actors that failed, and until what may not be given out is tried.
 _AGAIN_S = 0.2
 
 
@@ -56,12 +61,15 @@ class Dispatcher:
         clock: Clock,
         limits: DispatchLimits,
         note_stale: NoteStale = unnoted,
+        may_give: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_give`: whether the owner is certain to be one still."""
         self._leases = leases
         self._tell = tell
         self._clock = clock
         self._limits = limits
         self._note_stale = note_stale
+        self._may_give = may_give
         self._queues: dict[QueueKey, AttemptQueue] = {}
         #: Queues that have got something since they were last looked at, soon to be.
         self._touched: dict[QueueKey, None] = {}
@@ -85,9 +93,7 @@ class Dispatcher:
                 queue.waiting[order.id] = order
                 queue.order.append(order.id)
             self._touched[order.key] = None
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._pump_touched)
+        self._pump_soon()
 
     def stop(self, attempt: AttemptId, reason: StopReason) -> None:
         """Take an attempt back, or stop it where it runs."""
@@ -186,7 +192,7 @@ class Dispatcher:
         except Exception as error:
             # It may live, and what counts as lost run on there: whoever has it ends it.
             self._leases.lost(held.lease)
-            self._report_dead(held, _why_dead(error))
+            self._report_dead(held, why_dead(error))
 
     async def close(self) -> None:
         """Hand out nothing more, and wait for nothing more."""
@@ -199,6 +205,11 @@ class Dispatcher:
 
     # Giving out --------------------------------------------------------------------------------
 
+    def _pump_soon(self, after_s: float = 0.0) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(after_s, self._pump_touched)
+
     def _pump_touched(self) -> None:
         # Executions whose commits land together start what follows in one turn of the loop, and
         # each call to a task actor costs more than what it carries.
@@ -210,6 +221,11 @@ class Dispatcher:
                 self._pump(queue)
 
     def _pump(self, queue: AttemptQueue) -> None:
+        if queue.waiting and not self._may_give():
+            # A successor may have counted it as lost; the store says so or not, before long.
+            self._touched[queue.key] = None
+            self._pump_soon(_AGAIN_S)
+            return
         for held in list(queue.held):
             if not queue.waiting:
                 break
@@ -241,7 +257,7 @@ class Dispatcher:
                 self._take_outcomes(held, reports)
             await self._ask_for_missing(held, members_of(chunk))
         except Exception as error:
-            self._actor_died(queue, held, _why_dead(error))
+            self._actor_died(queue, held, why_dead(error))
         finally:
             held.batches -= 1
             self._after_batch(queue, held)
@@ -481,14 +497,3 @@ class Dispatcher:
 
 def _log_unexpected(error: BaseException) -> None:
     _log.error("dispatcher: %r", error, exc_info=error)
-
-
-def _why_dead(error: Exception) -> str:
-    """Why nothing more is expected of a task actor.
-
-    Any other error than its death means that its answer cannot be understood: what it was given
-    counts as lost all the same, because attempts of which nobody ever hears would hang for ever.
-    """
-    if not isinstance(error, TaskActorDied):
-        _log.error("a task actor's answer was lost: %r", error, exc_info=error)
-    return str(error)

@@ -7,6 +7,7 @@ This module must not know Ray.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Re
 from harmonia_actors.runtime.ports import Lease, TaskActorDied
 from harmonia_actors.runtime.silence import Patience, ask
 
-__all__ = ["AttemptQueue", "DispatchLimits", "Held"]
+__all__ = ["AttemptQueue", "DispatchLimits", "Held", "why_dead"]
+
+_log = logging.getLogger(__name__)
 
 #: Who was not heard is told again after this pause, as long as nothing else ends it.
 _AGAIN_S = 0.2
@@ -144,3 +147,14 @@ class AttemptQueue:
                 # Where there is no task actor of the class, one would be wanted until there is.
                 self.asking.cancel()
         return True
+
+
+def why_dead(error: Exception) -> str:
+    """Why nothing more is expected of a task actor.
+
+    Any other error than its death means that its answer cannot be understood: what it was given
+    counts as lost all the same, because attempts of which nobody ever hears would hang for ever.
+    """
+    if not isinstance(error, TaskActorDied):
+        _log.error("a task actor's answer was lost: %r", error, exc_info=error)
+    return str(error)

@@ -20,6 +20,7 @@ from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
 from harmonia_actors.runtime.background import BackgroundTasks
+from harmonia_actors.runtime.census import Census
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.ending import Ending, LatelyEnded
@@ -35,10 +36,11 @@ from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.pauses import Pauses
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from harmonia_actors.runtime.stale import NoteStale, unnoted
+from harmonia_actors.runtime.tenure import Tenure
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
 
-__all__ = ["Census", "ExecutionHost", "HostLimits"]
+__all__ = ["ExecutionHost", "HostLimits"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,16 +73,6 @@ class HostLimits:
     calm_s: float = 0.5
     #: Wait before another try with an execution whose driver failed, four times as long each time.
     broken_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """What task actors say of an execution's attempts after a change of owner."""
-
-    #: (task, attempt) of those that run, or have ended without the former owner having taken it in.
-    adopted: frozenset[tuple[int, int]] = frozenset()
-    #: Outcomes of those that have ended.
-    outcomes: Sequence[st.Stimulus] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +109,7 @@ class ExecutionHost:
     #: Sets `clock` by the store's. Executions that are here already keep the time that they have.
     learn_time: Callable[[], Awaitable[None]] = _nobody
     note_stale: NoteStale = unnoted
+    tenure: Tenure = field(default_factory=Tenure)
     _drivers: dict[str, ExecutionDriver] = field(default_factory=dict)
     _running: dict[ExecutionDriver, asyncio.Task[None]] = field(default_factory=dict)
     _claiming: set[str] = field(default_factory=set)
@@ -258,7 +251,7 @@ class ExecutionHost:
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it."""
         await self.learn_time()
-        await self.store.renew_owner(self.owner, lease_ms=self.limits.lease_ms)
+        await self._renew(known=False)
 
     async def keep_lease(self) -> None:
         """Renew the lease until it has been taken away; nothing else is done here to delay it.
@@ -269,13 +262,18 @@ class ExecutionHost:
         while True:
             await asyncio.sleep(self._renewals.next_s())
             with self._survived("the lease could not be renewed"):
-                lease_ms = self.limits.lease_ms
-                if not await self.store.renew_owner(self.owner, lease_ms=lease_ms, known=True):
+                if not await self._renew(known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(lease_ms / 3000):
+                    async with asyncio.timeout(self.limits.lease_ms / 3000):
                         await self.learn_time()
+
+    async def _renew(self, *, known: bool) -> bool:
+        lease_ms, renew = self.limits.lease_ms, self.store.renew_owner
+        return await self.tenure.renew(
+            lambda: renew(self.owner, lease_ms=lease_ms, known=known), lease_ms
+        )
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""

@@ -226,8 +226,8 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "slept, host",
         "an owner that slept finds its lease gone, and ends",
         _HOST,
-        "renew_owner(self.owner, lease_ms=lease_ms, known=True)",
-        "renew_owner(self.owner, lease_ms=lease_ms)",
+        "renew(self.owner, lease_ms=lease_ms, known=known)",
+        "renew(self.owner, lease_ms=lease_ms)",
         f"{_UNIT}/test_quarantine.py::test_an_owner_that_was_succeeded_while_it_slept_learns_it",
     ),
     mutant(
@@ -348,6 +348,23 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         f"{_UNIT}/test_dispatcher.py::test_a_recalled_actor_ends_its_batch_first_and_others_wait",
         f"{_UNIT}/test_dispatcher.py"
         "::test_a_clock_that_is_set_back_lets_nobody_keep_a_recalled_actor",
+    ),
+    mutant(
+        "tenure, given",
+        "nothing is given out by whoever may have been succeeded",
+        "harmonia_actors/runtime/dispatch.py",
+        "queue.waiting and not self._may_give()",
+        "False",
+        f"{_UNIT}/test_tenure.py::test_nothing_is_given_out_until_it_is_certain_again",
+        f"{_UNIT}/test_tenure.py::test_neither_are_those_whose_turn_comes_behind_others",
+    ),
+    mutant(
+        "tenure, asked",
+        "a lease is certain from when the store was asked for it, not from when it answered",
+        "harmonia_actors/runtime/tenure.py",
+        "asked_s + lease_ms / 1000",
+        "self._now_s() + lease_ms / 1000",
+        f"{_UNIT}/test_tenure.py::test_a_lease_is_certain_from_when_it_was_asked_for",
     ),
     mutant(
         "asked back, given",

@@ -13,16 +13,17 @@ from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.stimuli import Stimulus
-from harmonia_actors.runtime.census import CensusTaker, CensusTimes
+from harmonia_actors.runtime.census import Census, CensusTaker, CensusTimes
 from harmonia_actors.runtime.clock import SteadyClock, StoreClock
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
-from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
+from harmonia_actors.runtime.host import ExecutionHost, HostLimits
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report
 from harmonia_actors.runtime.pool_host import HolderLost
 from harmonia_actors.runtime.ports import Clock, EventSink, TaskActorDied
 from harmonia_actors.runtime.silence import Gone, Patience, Silent
+from harmonia_actors.runtime.tenure import Tenure
 from persistence.errors import StoreError
 from persistence.store import Store
 from tests.simulation.faults import Faults
@@ -90,11 +91,13 @@ class SimulatedOwner:
             clock, self.store.time_ms, lambda at_ms: SteadyClock(at_ms, loop_s)
         )
         self._nodes = WorkspaceNodes(leases, self._read_capacity)
+        tenure = Tenure(loop_s)
         self.dispatcher = Dispatcher(
             leases=leases,
             tell=self._tell,
             clock=clock.steady(),
             limits=limits.dispatch,
+            may_give=lambda: tenure.is_certain,
         )
         self.host = ExecutionHost(
             owner=self.name,
@@ -115,6 +118,7 @@ class SimulatedOwner:
             take_census=self._take_census,
             nodes=self._nodes,
             learn_time=store_clock.learn,
+            tenure=tenure,
         )
         times = CensusTimes(Patience(), _CENSUS_S)
         self._taker = CensusTaker(_CensusCluster(self), self.name, times)

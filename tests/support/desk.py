@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.orders import AttemptOrder, Report
@@ -22,7 +23,11 @@ __all__ = ["Desk"]
 class Desk:
     """A dispatcher, its leases, and what it told."""
 
-    def __init__(self, limits: DispatchLimits | None = None) -> None:
+    def __init__(
+        self,
+        limits: DispatchLimits | None = None,
+        may_give: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.leases = ScriptedLeases()
         self.clock = ManualClock()
         self.reports: list[Report] = []
@@ -33,6 +38,7 @@ class Desk:
             clock=self.clock,
             limits=limits or DispatchLimits(),
             note_stale=lambda what, count: self.stale.update({what: count}),
+            may_give=may_give,
         )
 
     def told(self) -> list[str]:

@@ -23,12 +23,13 @@ from harmonia_actors.core.resources import Capacity
 from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.broadcast import Batch, Broadcast
+from harmonia_actors.runtime.census import Census
 from harmonia_actors.runtime.clock import SystemClock
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo, WorkspaceFiles
-from harmonia_actors.runtime.host import Census, ExecutionHost, HostLimits
+from harmonia_actors.runtime.host import ExecutionHost, HostLimits
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
@@ -38,6 +39,7 @@ from harmonia_actors.runtime.service.parts import ServiceParts
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.start_lines import LineCut, News, Start, StartLine, StartLines
 from harmonia_actors.runtime.task_host import TaskHost, TaskHostLimits
+from harmonia_actors.runtime.tenure import Tenure
 from harmonia_actors.settings import Settings
 from persistence.blobs import FileBlobs
 from persistence.errors import StoreError
@@ -360,11 +362,13 @@ class LocalInstallation:
             if known is not None:
                 known.host.tell(reports)
 
+        tenure = Tenure(self.loop.time)
         dispatcher = Dispatcher(
             leases=leases,
             tell=tell,
             clock=self.clock,
             limits=DispatchLimits(linger_ms=5),
+            may_give=lambda: tenure.is_certain,
         )
 
         async def take_census(execution_id: str, epoch: int) -> Census:
@@ -391,6 +395,7 @@ class LocalInstallation:
             take_census=take_census,
             nodes=self.nodes,
             call_others=lambda: self._pick_up(name),
+            tenure=tenure,
         )
         await host.register()
         loops = [

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from harmonia_actors.core import jsontext
-from harmonia_actors.runtime.host import Census, HostLimits
+from harmonia_actors.runtime.census import Census
+from harmonia_actors.runtime.host import HostLimits
 from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit

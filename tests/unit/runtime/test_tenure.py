@@ -1,0 +1,177 @@
+"""An owner that cannot be certain to be one gives nothing out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harmonia_actors.core.commands import StopReason
+from harmonia_actors.runtime.tenure import Tenure
+from persistence.errors import StoreUnavailable
+from persistence.memory_store import MemoryStore
+from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
+from tests.support.desk import Desk
+from tests.support.local import LocalInstallation
+from tests.support.scripted_actors import order, settle, until
+
+LEASE_MS = 10_000
+
+
+@dataclass
+class Rig:
+    """A tenure, its clock, and a store that answers after so long."""
+
+    at_s: float = 100.0
+    takes_s: float = 0.0
+    says: bool = True
+    tenure: Tenure = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tenure = Tenure(lambda: self.at_s)
+
+    async def renew(self) -> bool:
+        return await self.tenure.renew(self._ask, LEASE_MS)
+
+    async def _ask(self) -> bool:
+        self.at_s += self.takes_s
+        return self.says
+
+
+def test_nobody_is_certain_before_the_store_has_registered_him() -> None:
+    assert not Rig().tenure.is_certain
+
+
+async def test_a_lease_is_certain_from_when_it_was_asked_for() -> None:
+    rig = Rig(takes_s=4.0)
+    assert await rig.renew()
+    assert rig.tenure.is_certain
+    rig.at_s += 5.9
+    assert rig.tenure.is_certain
+    rig.at_s += 0.2
+    assert not rig.tenure.is_certain
+
+
+async def test_each_renewal_makes_it_certain_for_longer() -> None:
+    rig = Rig()
+    for _ in range(3):
+        assert await rig.renew()
+        rig.at_s += 9.0
+        assert rig.tenure.is_certain
+
+
+async def test_an_answer_that_comes_after_a_later_one_takes_nothing_away() -> None:
+    rig = Rig()
+
+    async def slow() -> bool:
+        assert await rig.renew()
+        return True
+
+    rig.at_s += 5.0
+    assert await rig.tenure.renew(slow, LEASE_MS)
+    rig.at_s += 9.0
+    assert rig.tenure.is_certain
+
+
+async def test_what_the_store_does_not_renew_is_not_certain_for_longer() -> None:
+    rig = Rig()
+    assert await rig.renew()
+    rig.at_s, rig.says = rig.at_s + 9.0, False
+    assert not await rig.renew()
+    rig.at_s += 1.1
+    assert not rig.tenure.is_certain
+
+
+@dataclass
+class Certainty:
+    """Whether the owner at the desk is certain."""
+
+    is_certain: bool = True
+
+    def __call__(self) -> bool:
+        return self.is_certain
+
+
+@pytest.fixture
+def certainty() -> Certainty:
+    return Certainty()
+
+
+@pytest.fixture
+async def desk(certainty: Certainty) -> AsyncIterator[Desk]:
+    async with Desk(may_give=certainty) as found:
+        yield found
+
+
+async def test_nothing_is_given_out_until_it_is_certain_again(
+    desk: Desk, certainty: Certainty
+) -> None:
+    actor = desk.leases.add()
+    certainty.is_certain = False
+    desk.start(order(1))
+    await settle()
+    assert actor.batches == []
+    assert desk.leases.asked == []
+    certainty.is_certain = True
+    await until(actor.running)
+    assert actor.batches == [[1]]
+
+
+async def test_neither_are_those_whose_turn_comes_behind_others(
+    desk: Desk, certainty: Certainty
+) -> None:
+    actor = desk.leases.add()
+    desk.start(order(1), order(2))
+    await until(actor.running)
+    assert actor.batches == [[1]]
+    certainty.is_certain = False
+    actor.end(1)
+    await until(desk.told)
+    await settle()
+    assert actor.batches == [[1]]
+    certainty.is_certain = True
+    await until(lambda: actor.batches == [[1], [2]])
+
+
+async def test_what_is_held_back_can_be_stopped(desk: Desk, certainty: Certainty) -> None:
+    actor = desk.leases.add()
+    certainty.is_certain = False
+    desk.start(order(1))
+    desk.dispatcher.stop(order(1).id, StopReason.CANCELLED)
+    assert desk.told() == ["AttemptStopped 1 1"]
+    certainty.is_certain = True
+    desk.start(order(2))
+    await until(actor.running)
+    assert actor.batches == [[2]]
+
+
+class _DistantStore(MemoryStore):
+    """Leases cannot be renewed while it is away."""
+
+    is_away = False
+
+    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return await super().renew_owner(owner, lease_ms=lease_ms, known=known)
+
+
+def test_an_owner_is_certain_as_long_as_it_renews_its_lease(tmp_path: Path) -> None:
+    async def run(loop: VirtualLoop) -> None:
+        store = _DistantStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            host = next(iter(installation.hosts.values()))
+            lease_s = host.limits.lease_ms / 1000
+            for _ in range(20):
+                await pass_time(lease_s / 4)
+                assert host.tenure.is_certain
+            store.is_away = True
+            await pass_time(lease_s + 0.1)
+            assert not host.tenure.is_certain
+            store.is_away = False
+            await pass_time(lease_s / 2)
+            assert host.tenure.is_certain
+
+    run_virtually(run)
