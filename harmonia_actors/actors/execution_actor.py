@@ -61,17 +61,20 @@ class ExecutionActor:
         collect_rarely()
         self._made: ExecutionHost | None = None
         self._lines = StartLines(self._begin, self._wait_ended, self._nudge)
+        self._keeping: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[Any]] = []
 
     async def ready(self) -> str:
         """Begin to serve: register as an owner and take what waits. Returns the node's id."""
         host = self._host
         await self._nodes.known()
+        loop = asyncio.get_running_loop()
+        if self._keeping is None:
+            # Before it registers: the answer may be lost for ever, and it be given executions.
+            self._keeping = loop.create_task(self._serve_as_owner())
         await host.register()
         if not self._background:
-            loop = asyncio.get_running_loop()
             self._background = [
-                loop.create_task(self._serve_as_owner()),
                 loop.create_task(host.look_around()),
                 loop.create_task(self._nodes.watch()),
             ]

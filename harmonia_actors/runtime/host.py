@@ -256,11 +256,13 @@ class ExecutionHost:
     async def keep_lease(self) -> None:
         """Renew the lease until it has been taken away; nothing else is done here to delay it.
 
-        When it returns, others have what this owner had, because it did not answer for too long:
-        it is an owner no more, and must end.
+        When it returns, it did not answer for too long, and others have what it had: it must end.
         """
         while True:
             await asyncio.sleep(self._renewals.next_s())
+            if not (self.tenure.has_begun or self._drivers):
+                # Not registered yet. Who was given something is, whether it has heard so or not.
+                continue
             with self._survived("the lease could not be renewed"):
                 if not await self._renew(known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)

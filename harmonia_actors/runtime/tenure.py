@@ -28,6 +28,11 @@ class Tenure:
         """Whether nobody else can have taken over; not that anybody has, if it is False."""
         return self._now_s() < self._certain_until_s
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the store has ever said that it renewed the lease."""
+        return self._certain_until_s > float("-inf")
+
     async def renew(self, ask: Callable[[], Awaitable[bool]], lease_ms: int) -> bool:
         """Renew by `ask`, and tell what it says: whether the store has renewed the lease.
 

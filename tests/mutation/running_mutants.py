@@ -367,6 +367,25 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         f"{_UNIT}/test_tenure.py::test_a_lease_is_certain_from_when_it_was_asked_for",
     ),
     mutant(
+        "tenure, unheard",
+        "who was given something renews its lease, though it never heard that it is registered",
+        _HOST,
+        "if not (self.tenure.has_begun or self._drivers):",
+        "if not self.tenure.has_begun:",
+        f"{_UNIT}/test_quarantine.py"
+        "::test_an_owner_that_never_heard_that_it_is_one_knows_it_by_what_it_has",
+        _KEPT_SEEDS,
+    ),
+    mutant(
+        "tenure, registers",
+        "who is yet to be registered does not take itself for succeeded",
+        _HOST,
+        "if not (self.tenure.has_begun or self._drivers):",
+        "if False:",
+        f"{_UNIT}/test_tenure.py"
+        "::test_who_was_given_nothing_waits_until_he_hears_that_he_is_registered",
+    ),
+    mutant(
         "asked back, given",
         "nothing is given to a task actor that is being asked to give back",
         "harmonia_actors/runtime/batching.py",

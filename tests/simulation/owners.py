@@ -135,10 +135,11 @@ class SimulatedOwner:
         """Register, and begin to serve."""
         if self._parts.uses_files:
             await self._nodes.known()
-        await self.host.register()
+        loop = asyncio.get_running_loop()
         if self.keeper is None:
-            loop = asyncio.get_running_loop()
             self.keeper = loop.create_task(self._serve_as_owner())
+        await self.host.register()
+        if self.looker is None:
             self.looker = loop.create_task(self.host.look_around())
             if self._parts.uses_files:
                 self.watcher = loop.create_task(self._nodes.watch())

@@ -12,6 +12,7 @@ import pytest
 from harmonia_actors.core import jsontext
 from harmonia_actors.runtime.census import Census
 from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.tenure import Tenure
 from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.store import Commit
@@ -244,3 +245,21 @@ async def test_an_owner_that_was_succeeded_while_it_slept_learns_it(world: World
     world.gates.open("x")
     assert (await world.ended(execution_id))["status"] == "completed"
     assert world.gates.running_twice() == []
+
+
+async def test_an_owner_that_never_heard_that_it_is_one_knows_it_by_what_it_has(
+    world: World,
+) -> None:
+    """The answer may be lost for ever, because all others take it for dead."""
+    execution_id = await world.start(HELD)
+    await world.began(execution_id, "x")
+    unheard = await world.owner_of(execution_id)
+    host = world.installation.hosts[unheard]
+    host.tenure = Tenure()
+    await until(lambda: host.tenure.is_certain)
+    host.tenure = Tenure()
+    while await world.store.orphan(unheard, limit=100):
+        pass
+    await until(world.installation.running[unheard].loops[0].done)
+    world.gates.open("x")
+    assert (await world.ended(execution_id))["status"] == "completed"

@@ -175,3 +175,22 @@ def test_an_owner_is_certain_as_long_as_it_renews_its_lease(tmp_path: Path) -> N
             assert host.tenure.is_certain
 
     run_virtually(run)
+
+
+def test_who_was_given_nothing_waits_until_he_hears_that_he_is_registered(tmp_path: Path) -> None:
+    async def run(loop: VirtualLoop) -> None:
+        store = MemoryStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            ((name, host),) = installation.hosts.items()
+            keeper = installation.running[name].loops[0]
+            lease_s = host.limits.lease_ms / 1000
+            host.tenure = Tenure(loop.time)
+            assert await store.retire_owner(name)
+            await pass_time(10 * lease_s)
+            assert not keeper.done()
+            await host.register()
+            await pass_time(10 * lease_s)
+            assert host.tenure.is_certain
+            assert not keeper.done()
+
+    run_virtually(run)
