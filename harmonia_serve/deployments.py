@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from harmonia_actors.settings import Settings
+from harmonia_serve.beside import begun
 from harmonia_serve.ingress import REST_REQUESTS_MAX, choose_ingress, own_url
 
 __all__ = ["Surface", "deploy", "surfaces", "undeploy"]
@@ -113,12 +114,17 @@ def _make_class(name: str) -> type:
 
 def deploy(settings: Settings) -> None:
     """Start Serve, if it does not run, and the applications; returns when they answer."""
-    with ThreadPoolExecutor(1) as beside:
-        # It returns when the proxies serve, and the replicas can start while these do.
-        started = beside.submit(_start_serve, settings)
-        _wait_for_controller(started)
+    # It returns when the proxies serve, and the replicas can start while these do.
+    started = begun(partial(_start_serve, settings))
+    _wait_for_controller(started)
+    try:
         serve.run_many([_target(surface, settings) for surface in surfaces(settings)])
-        started.result()
+    except Exception:
+        if started.done():
+            # Why Serve itself did not start says more.
+            started.result()
+        raise
+    started.result()
     _wait_answering(settings)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
 from ray.exceptions import RayError
@@ -24,6 +24,7 @@ from harmonia_actors.runtime.logs import log_to_stderr
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.orders import QueueKey, Report
 from harmonia_actors.runtime.start_lines import Ended, News, Start, StartLines
+from harmonia_actors.runtime.tenure import NotOwner
 from harmonia_actors.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class ExecutionActor:
         if self._keeping is None:
             # Before it registers: the answer may be lost for ever, and it be given executions.
             self._keeping = loop.create_task(self._serve_as_owner())
-        await host.register()
+        try:
+            await host.register()
+        except NotOwner:
+            await self._end()
         if not self._background:
             self._background = [
                 loop.create_task(host.look_around()),
@@ -84,6 +88,9 @@ class ExecutionActor:
     async def _serve_as_owner(self) -> None:
         """Keep the lease; an actor that has lost it ends, with all that it still had in mind."""
         await self._host.keep_lease()
+        await self._end()
+
+    async def _end(self) -> NoReturn:
         await self._stale.last_words(_LAST_WORDS_S)
         os._exit(1)
 

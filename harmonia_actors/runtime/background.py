@@ -1,4 +1,4 @@
-"""What goes on beside: tasks that nobody waits for, kept until they end.
+"""What goes on beside, whatever goes wrong: tasks that nobody waits for, kept until they end.
 
 Asyncio itself holds no task whose waiting nobody ends, and an error that nobody asks for is seen
 by nobody. This module must not know Ray.
@@ -7,10 +7,14 @@ by nobody. This module must not know Ray.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-__all__ = ["BackgroundTasks"]
+from persistence.errors import StoreUnavailable
+
+__all__ = ["BackgroundTasks", "survived"]
 
 
 class BackgroundTasks:
@@ -41,3 +45,14 @@ class BackgroundTasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._unexpected(error)
+
+
+@contextlib.contextmanager
+def survived(log: logging.Logger, what: str) -> Iterator[None]:
+    """Whatever goes wrong with one thing is logged, and the next is still looked after."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        log.warning("%s: %s", what, error)
+    except Exception:
+        log.exception("%s", what)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harmonia_actors.components.registry import Registry
@@ -19,7 +19,7 @@ from harmonia_actors.core.execution import CoreLimits, Decision
 from harmonia_actors.core.quarantine import quarantine_error
 from harmonia_actors.core.records import UnknownSchema
 from harmonia_actors.core.statuses import ExecutionStatus
-from harmonia_actors.runtime.background import BackgroundTasks
+from harmonia_actors.runtime.background import BackgroundTasks, survived
 from harmonia_actors.runtime.census import Census
 from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
@@ -36,7 +36,7 @@ from harmonia_actors.runtime.patience import patiently
 from harmonia_actors.runtime.pauses import Pauses
 from harmonia_actors.runtime.ports import Attempts, Clock, EventSink, Nodes
 from harmonia_actors.runtime.stale import NoteStale, unnoted
-from harmonia_actors.runtime.tenure import Tenure
+from harmonia_actors.runtime.tenure import NotOwner, Tenure
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
 
@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 _OWNED_PAGE = 1_000
 _ARRIVAL_S = 1.0
+#: Longest pause after a renewal that failed: nothing is given out until one has not.
+_AGAIN_S = 1.0
 #: A suspect of many crashes is alone for half an hour at most.
 _CALM_STEPS_MAX = 6
 #: Executions taken over at one time; each asks task actors what they run of it.
@@ -131,6 +133,7 @@ class ExecutionHost:
         self._background = BackgroundTasks(_log_unexpected)
         # A third of the lease at most: a renewal may fail, and be late, and there is another one.
         self._renewals = Pauses(f"{self.owner}/lease", limits.lease_ms / 3000)
+        self._retries = Pauses(f"{self.owner}/again", min(limits.lease_ms / 3000, _AGAIN_S))
         self._looks = Pauses(f"{self.owner}/look", limits.lease_ms / 3000)
         room = InFlight(
             attempts_max=limits.attempts_in_flight_max, bytes_max=limits.in_flight_bytes_max
@@ -177,6 +180,8 @@ class ExecutionHost:
         """Take an execution over, whoever has it."""
         if execution_id in self._drivers or execution_id in self._claiming:
             return
+        if self.tenure.has_begun and not self.tenure.is_certain:
+            return  # The store would make it an owner by that. If it is one, it looks again.
         self._claiming.add(execution_id)
         try:
             loaded = await self.store.claim(execution_id, self.owner)
@@ -249,24 +254,29 @@ class ExecutionHost:
                 driver.deliver_reports(told)
 
     async def register(self) -> None:
-        """Become an owner: from here on there are executions for it."""
+        """Become an owner: from here on there are executions for it. Raises NotOwner."""
         await self.learn_time()
-        await self._renew(known=False)
+        if not await self._renew(known=self.tenure.has_begun or bool(self._drivers)):
+            # What it has in mind is others' now: `keep_lease` ends it.
+            raise NotOwner(f"{self.owner} was succeeded, and cannot be an owner again")
 
     async def keep_lease(self) -> None:
         """Renew the lease until it has been taken away; nothing else is done here to delay it.
 
         When it returns, it did not answer for too long, and others have what it had: it must end.
         """
+        pauses = self._renewals
         while True:
-            await asyncio.sleep(self._renewals.next_s())
+            await asyncio.sleep(pauses.next_s())
+            pauses = self._retries
             if not (self.tenure.has_begun or self._drivers):
                 # Not registered yet. Who was given something is, whether it has heard so or not.
                 continue
-            with self._survived("the lease could not be renewed"):
+            with survived(_log, "the lease could not be renewed"):
                 if not await self._renew(known=True):
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
+                pauses = self._renewals
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.limits.lease_ms / 3000):
                         await self.learn_time()
@@ -280,13 +290,13 @@ class ExecutionHost:
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""
         while True:
-            with self._survived("inboxes could not be read"):
+            with survived(_log, "inboxes could not be read"):
                 for execution_id in await self.store.inboxes_waiting(self.owner):
-                    with self._survived(f"the inbox of {execution_id} could not be read"):
+                    with survived(_log, f"the inbox of {execution_id} could not be read"):
                         await self.nudge(execution_id)
-            with self._survived("executions that were never told of could not be taken"):
+            with survived(_log, "executions that were never told of could not be taken"):
                 await self._claim_untold()
-            with self._survived("executions that wait could not be taken"):
+            with survived(_log, "executions that wait could not be taken"):
                 await self.pick_up()
             await asyncio.sleep(self._looks.next_s())
 
@@ -300,7 +310,7 @@ class ExecutionHost:
                 self._untold.add(execution_id)
                 continue
             self._untold.discard(execution_id)
-            with self._survived(f"execution {execution_id} could not be claimed"):
+            with survived(_log, f"execution {execution_id} could not be claimed"):
                 await self.claim(execution_id)
         self._untold.difference_update(list(self._drivers))
 
@@ -315,16 +325,6 @@ class ExecutionHost:
             if len(page) < _OWNED_PAGE:
                 return found
 
-    @contextlib.contextmanager
-    def _survived(self, what: str) -> Iterator[None]:
-        """Whatever goes wrong with one thing, the next is still looked after."""
-        try:
-            yield
-        except StoreUnavailable as error:
-            _log.warning("%s: %s", what, error)
-        except Exception:
-            _log.exception("%s", what)
-
     async def close(self) -> None:
         """Stop driving. What is stored stays as it is; another owner can go on."""
         running = list(self._running.values())
@@ -335,7 +335,7 @@ class ExecutionHost:
     # -------------------------------------------------------------------------------------------
 
     async def _drive_quietly(self, loaded: Loaded) -> None:
-        with self._survived(f"execution {loaded.execution_id} could not be taken over"):
+        with survived(_log, f"execution {loaded.execution_id} could not be taken over"):
             await self._drive(loaded)
 
     async def _drive(self, loaded: Loaded) -> None:
@@ -426,7 +426,7 @@ class ExecutionHost:
         _log.error("execution %s: %s", execution_id, error["message"])
         last: tuple[ExecutionDriver, Decision] | None = None
         if loaded.crashes == self.limits.crashes_max:
-            with self._survived(f"execution {execution_id} cannot be failed task by task"):
+            with survived(_log, f"execution {execution_id} cannot be failed task by task"):
                 driver = await patiently(lambda: self._maker.make(loaded))
                 last = driver, driver.execution.quarantine(now_ms, error)
         if last is None:
@@ -492,7 +492,7 @@ class ExecutionHost:
             self._broke(given, error)
 
     async def _pick_up_quietly(self) -> None:
-        with self._survived("executions that wait could not be taken"):
+        with survived(_log, "executions that wait could not be taken"):
             await self.pick_up()
 
 

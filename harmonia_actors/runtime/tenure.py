@@ -13,33 +13,42 @@ from collections.abc import Awaitable, Callable
 
 from harmonia_actors.runtime.clock import steady_s
 
-__all__ = ["Tenure"]
+__all__ = ["NotOwner", "Tenure"]
+
+
+class NotOwner(Exception):
+    """Who wants to be an owner has been one, and was succeeded."""
 
 
 class Tenure:
-    """Until when the lease was had at least, by a clock that nobody sets and that never stops."""
+    """Until when the lease was had at least, by a clock that nobody sets.
+
+    It goes on while the machine sleeps, where there is such a clock; a virtual machine that stands
+    still with its clock learns nothing by it until it is next told that the lease is gone.
+    """
 
     def __init__(self, now_s: Callable[[], float] = steady_s) -> None:
         self._now_s = now_s
         self._certain_until_s = float("-inf")
+        #: Whether the store has ever answered.
+        self.has_begun = False
+        self._is_over = False
 
     @property
     def is_certain(self) -> bool:
         """Whether nobody else can have taken over; not that anybody has, if it is False."""
-        return self._now_s() < self._certain_until_s
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the store has ever said that it renewed the lease."""
-        return self._certain_until_s > float("-inf")
+        return not self._is_over and self._now_s() < self._certain_until_s
 
     async def renew(self, ask: Callable[[], Awaitable[bool]], lease_ms: int) -> bool:
         """Renew by `ask`, and tell what it says: whether the store has renewed the lease.
 
-        The lease runs from when the store did that, which is not before it was asked.
+        The lease runs from when the store did that, which is not before it was asked. Once it has
+        said no, others have what this owner had, and no later answer makes it theirs no more.
         """
         asked_s = self._now_s()
-        is_renewed = await ask()
+        is_renewed = not self._is_over and await ask() and not self._is_over
+        self.has_begun = True
+        self._is_over = not is_renewed
         if is_renewed:
             self._certain_until_s = max(self._certain_until_s, asked_s + lease_ms / 1000)
         return is_renewed

@@ -122,6 +122,7 @@ PARTS = (
         "harmonia_serve/deployments",
         (
             "harmonia_serve.app",
+            "harmonia_serve.beside",
             "harmonia_serve.connections",
             "harmonia_serve.ingress",
             "harmonia_serve.log_redaction",

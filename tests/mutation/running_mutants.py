@@ -200,7 +200,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "orphans, waiting",
         "what waits for an owner is found by those that look around",
         _HOST,
-        '            with self._survived("executions that wait could not be taken"):\n'
+        '            with survived(_log, "executions that wait could not be taken"):\n'
         "                await self.pick_up()\n            await asyncio.sleep",
         "            await asyncio.sleep",
         f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",

@@ -23,7 +23,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Queue
 from harmonia_actors.runtime.pool_host import HolderLost
 from harmonia_actors.runtime.ports import Clock, EventSink, TaskActorDied
 from harmonia_actors.runtime.silence import Gone, Patience, Silent
-from harmonia_actors.runtime.tenure import Tenure
+from harmonia_actors.runtime.tenure import NotOwner, Tenure
 from persistence.errors import StoreError
 from persistence.store import Store
 from tests.simulation.faults import Faults
@@ -138,7 +138,11 @@ class SimulatedOwner:
         loop = asyncio.get_running_loop()
         if self.keeper is None:
             self.keeper = loop.create_task(self._serve_as_owner())
-        await self.host.register()
+        try:
+            await self.host.register()
+        except NotOwner:
+            self.process.kill()
+            return
         if self.looker is None:
             self.looker = loop.create_task(self.host.look_around())
             if self._parts.uses_files:

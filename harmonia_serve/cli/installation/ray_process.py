@@ -11,15 +11,15 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from harmonia_serve.beside import begun
 from harmonia_serve.cli.installation import reports
 from harmonia_serve.cli.installation.plan import Plan
 from harmonia_serve.cli.installation.ports import service_url
@@ -105,7 +105,7 @@ class Driver:
         """Start or join the cluster, start Harmonia's actors and applications."""
         self._check_components()
         # Ray's own processes take seconds to start: what is needed next is loaded meanwhile.
-        loading = _begun(_load_what_comes_next)
+        loading = begun(_load_what_comes_next)
         if self._plan.address:
             self._join()
         else:
@@ -119,7 +119,7 @@ class Driver:
         settings = with_owners_max(self._plan.settings, _cpus())
         self._has_begun = not list_actors(settings.namespace)
         # Most of either start is waiting for processes; a request waits for the actors it needs.
-        self._serving = _begun(lambda: deploy(settings))
+        self._serving = begun(lambda: deploy(settings))
         with self._step("starting the actors", "actors"):
             install(settings, progress=self._progress)
         first_key = ensure_first_key(settings, anew=self._plan.new_key)
@@ -244,22 +244,6 @@ class Driver:
         yield
         text = done if detail is None else f"{done} {detail()}"
         self._report(reports.Done(text, round((time.monotonic() - started) * 1000)))
-
-
-def _begun(work: Callable[[], None]) -> Future[None]:
-    """Work that goes on beside this; it keeps nobody from ending."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _load_what_comes_next() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harmonia_actors.core.commands import StopReason
-from harmonia_actors.runtime.tenure import Tenure
-from persistence.errors import StoreUnavailable
+from harmonia_actors.runtime.tenure import NotOwner, Tenure
+from persistence.errors import Missing, StoreUnavailable
 from persistence.memory_store import MemoryStore
 from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
 from tests.support.desk import Desk
@@ -148,13 +148,15 @@ async def test_what_is_held_back_can_be_stopped(desk: Desk, certainty: Certainty
 
 
 class _DistantStore(MemoryStore):
-    """Leases cannot be renewed while it is away."""
+    """Leases cannot be renewed while it is away, or are not while it refuses that."""
 
-    is_away = False
+    is_away = refuses = False
 
     async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
         if self.is_away:
             raise StoreUnavailable("away")
+        if self.refuses:
+            return False
         return await super().renew_owner(owner, lease_ms=lease_ms, known=known)
 
 
@@ -170,9 +172,13 @@ def test_an_owner_is_certain_as_long_as_it_renews_its_lease(tmp_path: Path) -> N
             store.is_away = True
             await pass_time(lease_s + 0.1)
             assert not host.tenure.is_certain
+            # Nothing is asked of the store, which would not know this one.
+            await host.claim("exec-of-somebody")
             store.is_away = False
-            await pass_time(lease_s / 2)
+            await pass_time(1.1)
             assert host.tenure.is_certain
+            with pytest.raises(Missing):
+                await host.claim("exec-of-somebody")
 
     run_virtually(run)
 
@@ -192,5 +198,40 @@ def test_who_was_given_nothing_waits_until_he_hears_that_he_is_registered(tmp_pa
             await pass_time(10 * lease_s)
             assert host.tenure.is_certain
             assert not keeper.done()
+
+    run_virtually(run)
+
+
+def test_who_was_succeeded_is_no_owner_again_whoever_asks_it_to_be(tmp_path: Path) -> None:
+    async def run(loop: VirtualLoop) -> None:
+        store = MemoryStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            ((name, host),) = installation.hosts.items()
+            keeper = installation.running[name].loops[0]
+            assert await store.orphan(name, limit=100) == 0
+            for _ in range(2):
+                with pytest.raises(NotOwner, match="was succeeded"):
+                    await host.register()
+                assert not host.tenure.is_certain
+            assert await store.owners() == []
+            await pass_time(host.limits.lease_ms / 1000)
+            assert keeper.done()
+
+    run_virtually(run)
+
+
+def test_who_is_succeeded_before_it_has_heard_anything_ends(tmp_path: Path) -> None:
+    async def run(loop: VirtualLoop) -> None:
+        store = _DistantStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            ((name, host),) = installation.hosts.items()
+            keeper = installation.running[name].loops[0]
+            host.tenure = Tenure(loop.time)
+            store.refuses = True
+            with pytest.raises(NotOwner):
+                await host.register()
+            store.refuses = False
+            await pass_time(host.limits.lease_ms / 1000)
+            assert keeper.done()
 
     run_virtually(run)
