@@ -96,6 +96,7 @@ PARTS = (
     Part(
         "harmonia_serve/cli/installation/ray_process",
         (
+            "harmonia_serve.beside",
             "harmonia_serve.cli",
             "harmonia_serve.deployments",
             "harmonia_serve.ingress",
