@@ -80,7 +80,26 @@ async def test_what_the_store_does_not_renew_is_not_certain_for_longer() -> None
     assert await rig.renew()
     rig.at_s, rig.says = rig.at_s + 9.0, False
     assert not await rig.renew()
-    rig.at_s += 1.1
+    assert not rig.tenure.is_certain
+
+
+async def test_who_was_refused_once_is_never_certain_again() -> None:
+    rig = Rig(says=False)
+    assert not await rig.renew()
+    rig.says = True
+    assert not await rig.renew()
+    assert not rig.tenure.is_certain
+
+
+async def test_an_answer_that_was_on_its_way_makes_nobody_certain_who_was_refused() -> None:
+    rig = Rig()
+
+    async def slow() -> bool:
+        rig.says = False
+        assert not await rig.renew()
+        return True
+
+    assert not await rig.tenure.renew(slow, LEASE_MS)
     assert not rig.tenure.is_certain
 
 
