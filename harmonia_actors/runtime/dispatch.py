@@ -93,7 +93,9 @@ class Dispatcher:
                 queue.waiting[order.id] = order
                 queue.order.append(order.id)
             self._touched[order.key] = None
-        self._pump_soon()
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._pump_touched)
 
     def stop(self, attempt: AttemptId, reason: StopReason) -> None:
         """Take an attempt back, or stop it where it runs."""
@@ -205,11 +207,6 @@ class Dispatcher:
 
     # Giving out --------------------------------------------------------------------------------
 
-    def _pump_soon(self, after_s: float = 0.0) -> None:
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_later(after_s, self._pump_touched)
-
     def _pump_touched(self) -> None:
         # Executions whose commits land together start what follows in one turn of the loop, and
         # each call to a task actor costs more than what it carries.
@@ -224,7 +221,9 @@ class Dispatcher:
         if queue.waiting and not self._may_give():
             # A successor may have counted it as lost; the store says so or not, before long.
             self._touched[queue.key] = None
-            self._pump_soon(_AGAIN_S)
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._pump_touched)
             return
         for held in list(queue.held):
             if not queue.waiting:
