@@ -257,7 +257,7 @@ class ExecutionHost:
         """Become an owner: from here on there are executions for it. Raises NotOwner."""
         await self.learn_time()
         if not await self._renew(known=self.tenure.has_begun or bool(self._drivers)):
-            # What it has in mind is others' now: `keep_lease` ends it.
+            # What it has in mind is others' now: its process must end.
             raise NotOwner(f"{self.owner} was succeeded, and cannot be an owner again")
 
     async def keep_lease(self) -> None:

@@ -43,7 +43,7 @@ class Tenure:
         """Renew by `ask`, and tell what it says: whether the store has renewed the lease.
 
         The lease runs from when the store did that, which is not before it was asked. Once it has
-        said no, others have what this owner had, and no later answer makes it theirs no more.
+        said no, others have what this owner had, and no later answer makes it an owner again.
         """
         asked_s = self._now_s()
         is_renewed = not self._is_over and await ask() and not self._is_over

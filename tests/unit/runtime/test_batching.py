@@ -48,11 +48,7 @@ async def test_what_is_worth_a_call_is_shared_with_an_actor_that_is_yet_to_be_ha
     desk: Desk,
 ) -> None:
     first = desk.leases.add()
-    first.seconds = 0.005
-    desk.start(order(900))
-    await until(first.running)
-    first.end(first.running()[0])
-    await until(desk.dispatcher.idle)
+    await desk.learn(first, 0.005)
     second = desk.leases.add()
     desk.start(order(0), order(1))
     await until(lambda: first.running() and second.running())
@@ -61,13 +57,9 @@ async def test_what_is_worth_a_call_is_shared_with_an_actor_that_is_yet_to_be_ha
 
 async def test_what_nobody_else_comes_for_is_done_by_whoever_is_held(desk: Desk) -> None:
     only = desk.leases.add()
-    only.seconds = 0.005
-    desk.start(order(900))
-    await until(only.running)
-    only.end(only.running()[0])
-    await until(desk.dispatcher.idle)
+    await desk.learn(only, 0.005)
     desk.start(order(0), order(1))
-    for batches in ([[900], [0]], [[900], [0], [1]]):
+    for batches in ([[0]], [[0], [1]]):
         await until(lambda batches=batches: only.batches == batches)
         await until(only.running)
         only.end(only.running()[0])
