@@ -175,7 +175,7 @@ def _refusal(subject: str, expected: int, version: int) -> Exception:
 
 @dataclass(slots=True)
 class _Owner:
-    #: When the lease runs out; 0 for an owner that never registered but has something.
+    #: When the lease runs out.
     lease_ms: int = 0
     #: Being emptied after its death: gets nothing new and cannot renew.
     emptying: bool = False
@@ -191,15 +191,22 @@ class Roster:
         self._now_ms = now_ms
         self._owners: dict[str, _Owner] = {}
 
-    def renew(self, owner: str, lease_ms: int, *, known: bool) -> bool:
-        """Register an owner or renew its lease, unless it is being emptied, or has been."""
-        if known and owner not in self._owners:
+    def renew(self, owner: str, lease_ms: int, *, known: bool, by_ms: int | None) -> bool:
+        """Register an owner or renew its lease: see `Store.renew_owner`."""
+        now = self._now_ms()
+        if owner not in self._owners:
+            if known or (by_ms is not None and now > by_ms):
+                return False
+            self._owners[owner] = _Owner()
+        if self._owners[owner].emptying:
             return False
-        entry = self._owners.setdefault(owner, _Owner())
-        if entry.emptying:
-            return False
-        entry.lease_ms = self._now_ms() + lease_ms
+        self._owners[owner].lease_ms = now + lease_ms
         return True
+
+    def has(self, owner: str) -> bool:
+        """Whether it is an owner: it has registered, and has not been found dead since."""
+        entry = self._owners.get(owner)
+        return entry is not None and not entry.emptying
 
     def retire(self, owner: str) -> bool:
         """Take an owner that has nothing off the roster."""
@@ -231,7 +238,7 @@ class Roster:
 
     def give(self, owner: str, execution_id: str) -> None:
         """Add to what an owner has."""
-        self._owners.setdefault(owner, _Owner()).executions.add(execution_id)
+        self._owners[owner].executions.add(execution_id)
 
     def take(self, owner: str, execution_id: str) -> None:
         """Take from what an owner has."""

@@ -13,13 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from persistence import checks
-from persistence.errors import (
-    AlreadyExists,
-    LimitReached,
-    Missing,
-    StaleOwner,
-    StoreError,
-)
+from persistence.errors import AlreadyExists, LimitReached, Missing, StaleOwner, StoreError
 from persistence.log import LOG_ENTRIES_MAX
 from persistence.memory_checkpoints import Checkpoints
 from persistence.memory_execution import StoredExecution
@@ -196,7 +190,8 @@ class MemoryStore(MemoryLog):
         """See `Store.claim`."""
         checks.check_name("owner", owner)
         execution = self._existing(execution_id)
-        return None if execution.ended else self._claim(execution, owner)
+        may = self._roster.has(owner) and not execution.ended
+        return self._claim(execution, owner) if may else None
 
     async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
         """See `Store.claim_next`."""
@@ -305,11 +300,13 @@ class MemoryStore(MemoryLog):
 
     # Owners ----------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+    async def renew_owner(
+        self, owner: str, *, lease_ms: int, known: bool = False, by_ms: int | None = None
+    ) -> bool:
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        return self._roster.renew(owner, lease_ms, known=known)
+        return self._roster.renew(owner, lease_ms, known=known, by_ms=by_ms)
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""

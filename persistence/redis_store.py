@@ -221,7 +221,7 @@ class RedisStore(RedisLog):
         reply = await self._run("claim", execution_id, owner)
         if reply == b"missing":
             raise redis_replies.no_execution(execution_id)
-        return None if reply == b"ended" else redis_replies.loaded(reply)
+        return None if reply in (b"ended", b"no owner") else redis_replies.loaded(reply)
 
     async def claim_next(self, owner: str, *, owners_max: int) -> Loaded | None:
         """See `Store.claim_next`."""
@@ -314,11 +314,14 @@ class RedisStore(RedisLog):
 
     # Owners ----------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+    async def renew_owner(
+        self, owner: str, *, lease_ms: int, known: bool = False, by_ms: int | None = None
+    ) -> bool:
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        return bool(await self._run("renew_owner", owner, lease_ms, int(known)))
+        latest_ms = checks.EXACT_MAX if by_ms is None else by_ms
+        return bool(await self._run("renew_owner", owner, lease_ms, int(known), latest_ms))
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""

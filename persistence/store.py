@@ -309,10 +309,10 @@ class Store(Retention, EventLog, Inbox, Protocol):
     async def claim(self, execution_id: str, owner: str) -> Loaded | None:
         """Make `owner` the owner: raise the epoch and return the state.
 
-        Returns None if the execution has ended (was released). Raises Missing.
-        Claiming again as the same owner raises the epoch too, and leaves a suspect as alone as it
-        was. An owner that is not registered is then listed in `owners` with its lease run out, so
-        that nothing it holds can be forgotten.
+        Returns None if the execution has ended (was released), or this is no owner: it is not
+        registered, or has been found dead since (`orphan`) and others have what it had. Raises
+        Missing. Claiming again as the same owner raises the epoch too, and leaves a suspect as
+        alone as it was.
         """
         ...
 
@@ -369,11 +369,15 @@ class Store(Retention, EventLog, Inbox, Protocol):
 
     # Owners ------------------------------------------------------------------------------------
 
-    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+    async def renew_owner(
+        self, owner: str, *, lease_ms: int, known: bool = False, by_ms: int | None = None
+    ) -> bool:
         """Register an owner or renew its lease, by the server's clock.
 
         False, and nothing done, if it is being emptied (`orphan`), or is `known` to have registered
-        before and is not on the roster any more: others have what it had.
+        before and is not on the roster any more: others have what it had. The same if it is not on
+        the roster after `by_ms`: a registration that arrives late may be a repeat of one that made
+        it an owner, which has been succeeded since.
         """
         ...
 

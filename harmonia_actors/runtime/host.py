@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from harmonia_actors.components.registry import Registry
 from harmonia_actors.core import stimuli as st
@@ -180,8 +181,6 @@ class ExecutionHost:
         """Take an execution over, whoever has it."""
         if execution_id in self._drivers or execution_id in self._claiming:
             return
-        if self.tenure.has_begun and not self.tenure.is_certain:
-            return  # The store would make it an owner by that. If it is one, it looks again.
         self._claiming.add(execution_id)
         try:
             loaded = await self.store.claim(execution_id, self.owner)
@@ -200,9 +199,8 @@ class ExecutionHost:
         count = 0
         try:
             while self.load + len(taken) < self.limits.executions_max:
-                owners_max = self.limits.owners_max
                 self._asked_to_pick = False
-                loaded = await self.store.claim_next(self.owner, owners_max=owners_max)
+                loaded = await self.store.claim_next(self.owner, owners_max=self.limits.owners_max)
                 if loaded is None:
                     if self._asked_to_pick:
                         # The answer may be older than what this one was told of.
@@ -256,7 +254,7 @@ class ExecutionHost:
     async def register(self) -> None:
         """Become an owner: from here on there are executions for it. Raises NotOwner."""
         await self.learn_time()
-        if not await self._renew(known=self.tenure.has_begun or bool(self._drivers)):
+        if not await self._renew():
             # What it has in mind is others' now: its process must end.
             raise NotOwner(f"{self.owner} was succeeded, and cannot be an owner again")
 
@@ -269,11 +267,10 @@ class ExecutionHost:
         while True:
             await asyncio.sleep(pauses.next_s())
             pauses = self._retries
-            if not (self.tenure.has_begun or self._drivers):
-                # Not registered yet. Who was given something is, whether it has heard so or not.
+            if not self._is_known:
                 continue
             with survived(_log, "the lease could not be renewed"):
-                if not await self._renew(known=True):
+                if not await self._renew():
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
                 pauses = self._renewals
@@ -281,11 +278,16 @@ class ExecutionHost:
                     async with asyncio.timeout(self.limits.lease_ms / 3000):
                         await self.learn_time()
 
-    async def _renew(self, *, known: bool) -> bool:
+    @property
+    def _is_known(self) -> bool:
+        """Whether it has registered: who was given something has, though it may not know it."""
+        return self.tenure.has_begun or bool(self._drivers)
+
+    async def _renew(self) -> bool:
         lease_ms, renew = self.limits.lease_ms, self.store.renew_owner
-        return await self.tenure.renew(
-            lambda: renew(self.owner, lease_ms=lease_ms, known=known), lease_ms
-        )
+        known, by_ms = self._is_known, self.clock.now_ms() + lease_ms
+        ask = partial(renew, self.owner, lease_ms=lease_ms, known=known, by_ms=by_ms)
+        return await self.tenure.renew(ask, lease_ms)
 
     async def look_around(self) -> None:
         """Look into inboxes and for executions without an owner, for ever."""
@@ -331,8 +333,6 @@ class ExecutionHost:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, self._background.close(), return_exceptions=True)
-
-    # -------------------------------------------------------------------------------------------
 
     async def _drive_quietly(self, loaded: Loaded) -> None:
         with survived(_log, f"execution {loaded.execution_id} could not be taken over"):

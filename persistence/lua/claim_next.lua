@@ -1,7 +1,6 @@
 -- owner, owners_max. Answers the state, or nil if there is nothing to take or it may not.
 local owner = ARGV[1]
-local lease = redis.call('ZSCORE', LEASES, owner)
-if not lease or tonumber(lease) == 0 then return nil end
+if not is_on_roster(owner) then return nil end
 if redis.call('HEXISTS', ISOLATED, owner) == 1 then return nil end
 local is_empty = redis.call('ZCARD', OWNED .. owner) == 0
 if is_empty then

@@ -1,5 +1,11 @@
--- Owners and what they have. An owner's load is the size of its set, so that it cannot drift; an
--- owner that has something is always on the roster, so that what it has cannot be forgotten.
+-- Owners and what they have. An owner's load is the size of its set, so that it cannot drift; only
+-- who is on the roster is given anything, so that what it has cannot be forgotten.
+
+-- Whether it is an owner: it has registered, and has not been found dead since.
+local function is_on_roster(owner)
+  local lease = redis.call('ZSCORE', LEASES, owner)
+  return lease and tonumber(lease) > 0
+end
 
 local function note_load(owner)
   redis.call('ZADD', OWNERS, redis.call('ZCARD', OWNED .. owner), owner)
@@ -8,7 +14,6 @@ end
 local function give(id, number, owner)
   redis.call('ZADD', OWNED .. owner, number, id)
   note_load(owner)
-  redis.call('ZADD', LEASES, 'NX', 1, owner)
 end
 
 local function take_from(id, owner)

@@ -11,6 +11,7 @@ from persistence.store import (
     NewExecution,
     Store,
 )
+from tests.support.owning import claim
 
 LEASE_MS = 60_000
 DEADLINE_S = 20
@@ -72,7 +73,7 @@ async def create(store: Store, execution_id: str = "e", *, owners_max: int = 1) 
 
 async def claimed(store: Store, execution_id: str = "e", owner: str = "o") -> Loaded:
     await create(store, execution_id)
-    loaded = await store.claim(execution_id, owner)
+    loaded = await claim(store, execution_id, owner)
     assert loaded is not None
     return loaded
 

@@ -28,6 +28,7 @@ from tests.contract.builders import (
     new,
     next_commit,
 )
+from tests.support.owning import claim
 
 
 class CommitContract:
@@ -58,7 +59,7 @@ class CommitContract:
 
     async def test_a_stale_epoch_is_refused_and_nothing_moves(self, store: Store):
         old = await claimed(store, owner="old")
-        await store.claim("e", "next")
+        await claim(store, "e", "next")
         before = await store.read_execution("e")
         with pytest.raises(StaleOwner, match="epoch 1"):
             await store.commit(
@@ -86,7 +87,7 @@ class CommitContract:
         loaded = await claimed(store)
         commit = next_commit(loaded)
         await store.commit(commit)
-        await store.claim("e", "other")
+        await claim(store, "e", "other")
         with pytest.raises(StaleOwner):
             await store.commit(commit)
 
@@ -162,7 +163,7 @@ class CommitContract:
 
     async def test_many_commits_are_each_for_themselves(self, store: Store):
         loaded = [await claimed(store, f"e{at}") for at in range(5)]
-        await store.claim("e1", "other")
+        await claim(store, "e1", "other")
         commits = [next_commit(one, events=(b"2",)) for one in loaded]
         commits[2] = replace(commits[2], version=9)
         commits[3] = replace(commits[3], execution_id="none")
@@ -180,7 +181,7 @@ class CommitContract:
 
     async def test_commits_at_the_same_time_do_not_mix(self, store: Store):
         loaded = [await claimed(store, f"e{at}") for at in range(40)]
-        await store.claim("e7", "other")
+        await claim(store, "e7", "other")
         outcomes = await asyncio.gather(
             *(
                 store.commit(next_commit(one, rows={"task-1": one.execution_id.encode()}))
@@ -274,7 +275,7 @@ class InboxContract:
         entry = InboxEntry("i", b"outcome")
         for _ in range(2):
             assert await store.append_inbox("e", entry, epoch=loaded.epoch) == "o"
-        successor = await store.claim("e", "p")
+        successor = await claim(store, "e", "p")
         assert successor is not None
         assert successor.inbox == [entry]
         for each in entry, InboxEntry("later", b""):
@@ -318,7 +319,7 @@ class InboxContract:
         await store.append_inbox("a", InboxEntry("i", b""))
         await store.append_inbox("c", InboxEntry("i", b""))
         assert sorted(await store.inboxes_waiting("o")) == ["a", "c"]
-        await store.claim("c", "p")
+        await claim(store, "c", "p")
         assert await store.inboxes_waiting("o") == ["a"]
         assert await store.inboxes_waiting("p") == ["c"]
 

@@ -15,7 +15,6 @@ from persistence.store import (
     Commit,
     InboxEntry,
     IndexEntry,
-    OwnerLoad,
     Store,
     StoredEvent,
 )
@@ -31,6 +30,7 @@ from tests.contract.builders import (
     new,
     next_commit,
 )
+from tests.support.owning import claim
 
 
 class CreateContract:
@@ -58,7 +58,7 @@ class CreateContract:
         await store.put_definition("digest", b"definition")
         given = {"input": ALL_BYTES, "übergrößenträger": b""}
         await store.create_execution(new(constants=given), owners_max=1)
-        loaded = await store.claim("e", "o")
+        loaded = await claim(store, "e", "o")
         assert loaded is not None
         assert loaded.fields == {"head": b"pending", **given}
         await store.commit(next_commit(loaded, fields={"head": b"running", "late": b"1"}))
@@ -87,7 +87,7 @@ class CreateContract:
     async def test_repeating_a_create_gives_the_first_owner_and_changes_nothing(self, store: Store):
         await store.renew_owner("o", lease_ms=LEASE_MS)
         assert await create(store) == "o"
-        loaded = await store.claim("e", "other")
+        loaded = await claim(store, "e", "other")
         assert loaded is not None
         await store.commit(next_commit(loaded, "other", fields={"head": b"running"}))
         assert await create(store) == "o"
@@ -199,7 +199,7 @@ class CreateContract:
             )
             await store.create_execution(execution, owners_max=1)
         for name in ODD_NAMES:
-            loaded = await store.claim(name, name)
+            loaded = await claim(store, name, name)
             assert loaded is not None
             await store.append_inbox(name, InboxEntry(name, ALL_BYTES))
             await store.commit(next_commit(loaded, name, outputs={name: name.encode()}))
@@ -244,18 +244,18 @@ class ClaimContract:
         assert (loaded.seq, loaded.definition) == (1, "digest")
         assert loaded.fields == FIELDS
         assert loaded.rows == new().rows
-        again = await store.claim("e", "o")
+        again = await claim(store, "e", "o")
         assert again is not None
         assert again.epoch == 2, "also for the same owner"
 
     async def test_a_claim_of_nothing_is_an_error(self, store: Store):
         with pytest.raises(Missing, match="'e'"):
-            await store.claim("e", "o")
+            await claim(store, "e", "o")
 
     async def test_a_claim_of_what_has_ended_is_none(self, store: Store):
         loaded = await claimed(store)
         await store.commit(next_commit(loaded, release=True))
-        assert await store.claim("e", "o") is None
+        assert await claim(store, "e", "o") is None
         assert await store.claim_next("o", owners_max=1) is None
 
     async def test_a_claim_moves_the_load(self, store: Store):
@@ -263,30 +263,47 @@ class ClaimContract:
         await store.renew_owner("b", lease_ms=LEASE_MS)
         await create(store)
         assert await loads(store) == {"a": 1, "b": 0}
-        await store.claim("e", "b")
+        await claim(store, "e", "b")
         assert await loads(store) == {"a": 0, "b": 1}
-        await store.claim("e", "b")
+        await claim(store, "e", "b")
         assert await loads(store) == {"a": 0, "b": 1}
 
     async def test_a_claim_takes_a_waiting_execution_from_the_list(self, store: Store):
         await create(store)
-        await store.claim("e", "o")
+        await claim(store, "e", "o")
         assert await store.waiting_executions() == 0
         assert await store.claim_next("p", owners_max=1) is None
 
-    async def test_who_claims_without_a_lease_is_listed_as_expired(self, store: Store):
+    async def test_who_is_no_owner_claims_nothing(self, store: Store):
         await create(store)
-        await store.claim("e", "unknown")
-        assert await store.owners() == [OwnerLoad("unknown", 1, expired=True)]
-        await store.renew_owner("unknown", lease_ms=LEASE_MS)
-        assert await store.owners() == [OwnerLoad("unknown", 1, expired=False)]
+        assert await store.claim("e", "unknown") is None
+        assert await store.owners() == []
+        assert await store.waiting_executions() == 1
+
+    async def test_who_was_succeeded_claims_nothing_and_is_no_owner_by_that(self, store: Store):
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        for name in ("a", "b"):
+            await create(store, name)
+        for left in (1, 0):
+            await store.orphan("o", limit=1)
+            assert await store.claim("a", "o") is None
+            assert sum((await loads(store)).values()) == left
+        assert not await store.renew_owner("o", lease_ms=LEASE_MS, known=True)
+        snapshot = await store.read_execution("a")
+        assert snapshot is not None
+        assert (snapshot.epoch, snapshot.owner) == (1, "")
+
+    async def test_whose_lease_has_run_out_claims_until_he_is_succeeded(self, store: Store):
+        await store.renew_owner("o", lease_ms=1)
+        await create(store)
+        assert await store.claim("e", "o") is not None
 
     async def test_a_claim_brings_the_unread_inbox(self, store: Store):
         await create(store)
         entries = [InboxEntry("b", b"1"), InboxEntry("a", b"2")]
         for entry in entries:
             assert await store.append_inbox("e", entry) == ""
-        loaded = await store.claim("e", "o")
+        loaded = await claim(store, "e", "o")
         assert loaded is not None
         assert list(loaded.inbox) == entries
         assert await store.inboxes_waiting("o") == ["e"]

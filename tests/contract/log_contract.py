@@ -11,13 +11,14 @@ from persistence.errors import StaleOwner, VersionConflict
 from persistence.log import LOG_START, LogId
 from persistence.store import Loaded, Store, StoredEvent
 from tests.contract.builders import new, next_commit
+from tests.support.owning import claim
 
 
 async def begun(store: Store, execution_id: str = "e") -> Loaded:
     """An execution that has no events yet."""
     await store.put_definition("digest", b"definition")
     await store.create_execution(new(execution_id, events=()), owners_max=1)
-    loaded = await store.claim(execution_id, "o")
+    loaded = await claim(store, execution_id, "o")
     assert loaded is not None
     return loaded
 

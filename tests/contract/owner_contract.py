@@ -354,6 +354,13 @@ class SuspectContract:
         await store.give_on("e", epoch=taken.epoch, blame=True)
         assert await store.waiting_executions() == 0
 
+    async def test_a_registration_that_comes_too_late_makes_no_owner(self, store: Store):
+        now_ms = await store.time_ms()
+        assert not await store.renew_owner("o", lease_ms=LEASE_MS, by_ms=now_ms - 1)
+        assert await store.owners() == []
+        assert await store.renew_owner("o", lease_ms=LEASE_MS, by_ms=now_ms + LEASE_MS)
+        assert await store.renew_owner("o", lease_ms=LEASE_MS, by_ms=now_ms - 1), "it is one"
+
     async def test_an_owner_that_was_emptied_learns_it_when_it_renews(self, store: Store):
         assert await store.renew_owner("o", lease_ms=LEASE_MS)
         assert await store.renew_owner("o", lease_ms=LEASE_MS, known=True)

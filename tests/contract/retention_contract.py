@@ -20,6 +20,7 @@ from tests.contract.builders import (
     new,
     next_commit,
 )
+from tests.support.owning import claim
 
 HOUR_MS = 3_600_000
 
@@ -30,7 +31,7 @@ async def ended(store: Store, execution_id: str = "e", *, holds: tuple[str, ...]
     await store.create_execution(
         new(execution_id, holds=holds, indexes=(IndexEntry("all", 1),)), owners_max=1
     )
-    loaded = await store.claim(execution_id, "o")
+    loaded = await claim(store, execution_id, "o")
     assert loaded is not None
     await store.append_inbox(execution_id, InboxEntry("read", b""))
     await store.append_inbox(execution_id, InboxEntry("unread", b""))
@@ -43,6 +44,7 @@ async def ended(store: Store, execution_id: str = "e", *, holds: tuple[str, ...]
             release=True,
         )
     )
+    await store.retire_owner("o")
 
 
 async def expire_all(store: Store) -> int:
@@ -66,7 +68,7 @@ class ExpiryContract:
         assert await store.get_definition("digest") is None
         for call in (
             store.read_events("e", after=0, limit=1),
-            store.claim("e", "o"),
+            claim(store, "e", "o"),
             store.append_inbox("e", InboxEntry("read", b"")),
             store.create_checkpoint("c", "e", b"", [], None),
         ):
@@ -134,7 +136,7 @@ class ExpiryContract:
         await expire_all(store)
         await create(store, "third", owners_max=9)
         await store.renew_owner("p", lease_ms=100_000)
-        taken = [await store.claim_next("p", owners_max=0) for _ in range(3)]
+        taken = [await store.claim_next("p", owners_max=1) for _ in range(3)]
         assert [one and one.execution_id for one in taken] == ["first", "third", None]
 
     async def test_odd_ids_expire_like_any_other(self, store: Store):
@@ -204,7 +206,7 @@ class HoldingContract:
         await ended(store)
         for _ in range(3):
             await store.create_execution(new("f", holds=("e",)), owners_max=1)
-        loaded = await store.claim("f", "o")
+        loaded = await claim(store, "f", "o")
         assert loaded is not None
         await store.commit(next_commit(loaded, release=True))
         await expire_all(store)

@@ -20,6 +20,7 @@ from tests.contract.builders import claimed, create, ids, new, next_commit
 from tests.contract.own_checkpoint_contract import own
 from tests.contract.retention_contract import ended, expire_all, output
 from tests.contract.wire import Wire, wired
+from tests.support.owning import claim
 from tests.support.scripted_actors import until
 
 #: Keys that an installation keeps once it has had an execution and an owner.
@@ -143,7 +144,7 @@ async def test_a_create_that_holds_and_lost_its_reply_holds_and_counts_once(
     wire.lose_replies = False
     assert await store.create_execution(execution, owners_max=1, live_max=1) == ""
     assert (await store.tally()).live == 1
-    loaded = await store.claim("f", "o")
+    loaded = await claim(store, "f", "o")
     assert loaded is not None
     await store.commit(next_commit(loaded, release=True))
     await expire_all(store)
@@ -189,7 +190,7 @@ async def test_a_checkpoint_costs_the_same_whatever_the_size_of_input_and_output
     await store.put_definition("digest", b"definition")
     large = new(constants={"input": b"x" * 4_000_000})
     await store.create_execution(large, owners_max=1)
-    loaded = await store.claim("e", "o")
+    loaded = await claim(store, "e", "o")
     assert loaded is not None
     await store.commit(next_commit(loaded, outputs={"out": b"x" * 4_000_000}))
     await store.take_checkpoint(own(loaded, 1))

@@ -23,6 +23,7 @@ from persistence.redis_store import RedisStore
 from persistence.redis_suitability import refuse_kind
 from persistence.store import Commit, NewExecution
 from tests.contract.builders import DEADLINE_S, claimed, create, next_commit
+from tests.support.owning import claim
 from tests.support.scripted_actors import until
 
 
@@ -246,13 +247,13 @@ async def test_a_server_without_memory_is_unavailable_and_nothing_is_written_in_
 async def test_a_replica_is_unavailable_for_writes(store: RedisStore, admin: redis.Redis):
     await create(store)
     await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-    for call in (store.ping, lambda: store.claim("e", "o")):
+    for call in (store.ping, lambda: claim(store, "e", "o")):
         with pytest.raises(StoreUnavailable):
             await call()
     with pytest.raises(UnsuitableServer, match="replica"):
         await store.durability()
     await admin.execute_command("REPLICAOF", "NO", "ONE")
-    assert await store.claim("e", "o")
+    assert await claim(store, "e", "o")
 
 
 async def test_an_error_of_our_own_stays_loud(store: RedisStore, admin: redis.Redis):
@@ -260,7 +261,7 @@ async def test_an_error_of_our_own_stays_loud(store: RedisStore, admin: redis.Re
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await store.read_execution("e")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await store.claim("e", "o")
+        await claim(store, "e", "o")
 
 
 @pytest.mark.parametrize("password", ["s3cret-canary", "with%2Fslash%40at"])

@@ -19,6 +19,7 @@ from persistence.store import InboxEntry, IndexEntry, OwnCheckpoint, StoredEvent
 from tests.contract.builders import ALL_BYTES, ODD_NAMES, claimed, create, new, next_commit
 from tests.contract.store_contract import StoreContract
 from tests.contract.wire import Wire, wired
+from tests.support.owning import claim
 
 
 @asynccontextmanager
@@ -236,7 +237,7 @@ async def test_scripts_that_the_server_forgot_are_given_again(
         await client.script_flush()
         await store.commit_many([next_commit(one) for one in loaded])
         await client.script_flush()
-        assert await store.claim("e0", "o")
+        assert await claim(store, "e0", "o")
 
 
 async def test_only_keys_of_the_namespace_are_touched(

@@ -13,6 +13,7 @@ from harmonia_actors.runtime.event_hub import parse_event
 from persistence.errors import StaleOwner
 from persistence.store import Commit, InboxEntry
 from tests.support.executions import EXECUTION_ID, START_MS, failed, new_head, output
+from tests.support.owning import claim
 from tests.support.scripted_actors import ManualClock, settle, until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
@@ -104,7 +105,7 @@ async def test_another_owner_ends_a_driver_without_a_trace(rigs: list[Rig]) -> N
     rig = await a_rig(rigs, {"a": "", "b": ["a"]})
     rig.begin()
     await until(lambda: rig.orders)
-    await rig.store.claim(EXECUTION_ID, "other")
+    await claim(rig.store, EXECUTION_ID, "other")
     story = list(rig.story)
     rig.done("a")
     async with asyncio.timeout(10):
@@ -122,7 +123,7 @@ async def test_an_end_that_was_not_written_is_no_end(rigs: list[Rig]) -> None:
         rig.begin()
         await until(lambda rig=rig: rig.orders)
         if is_succeeded:
-            await rig.store.claim(EXECUTION_ID, "other")
+            await claim(rig.store, EXECUTION_ID, "other")
         rig.done("a")
         async with asyncio.timeout(10):
             await rig.running
@@ -142,7 +143,7 @@ async def test_a_driver_that_lost_count_gives_up_its_execution(rigs: list[Rig]) 
 
 async def test_a_stale_owner_is_refused_by_the_store_itself(rigs: list[Rig]) -> None:
     rig = await a_rig(rigs, {"a": ""})
-    await rig.store.claim(EXECUTION_ID, "other")
+    await claim(rig.store, EXECUTION_ID, "other")
     with pytest.raises(StaleOwner):
         await rig.store.commit(Commit(EXECUTION_ID, "me", 1, 2, 1, fields={"head": b"{}"}))
 

@@ -14,6 +14,7 @@ from harmonia_actors.core.records import decode_head, decode_row
 from harmonia_actors.runtime.driver import ExecutionDriver
 from harmonia_actors.runtime.event_hub import parse_event
 from tests.support.executions import EXECUTION_ID, START_MS, output
+from tests.support.owning import claim
 from tests.support.scripted_actors import until
 from tests.unit.runtime.driver_rig import Rig, a_rig
 
@@ -63,7 +64,7 @@ async def test_a_large_output_travels_as_its_place_only(rigs: list[Rig]) -> None
 async def resumed(rig: Rig) -> ExecutionDriver:
     """Another owner takes the execution over; nothing of the former one is in memory."""
     await rig.close()
-    loaded = await rig.store.claim(EXECUTION_ID, "other")
+    loaded = await claim(rig.store, EXECUTION_ID, "other")
     assert loaded is not None
     rows = {int(name): decode_row(body) for name, body in loaded.rows.items()}
     head = decode_head(loaded.fields["head"])

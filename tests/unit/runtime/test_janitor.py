@@ -18,6 +18,7 @@ from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
 from persistence.retention import Tally
 from persistence.store import Commit, NewExecution
+from tests.support.owning import claim
 from tests.support.scripted_actors import until
 
 HOUR_MS = 3_600_000
@@ -66,7 +67,7 @@ class World:
 
     async def ended(self, number: int) -> str:
         execution_id = await self.live(number)
-        loaded = await self.store.claim(execution_id, "o")
+        loaded = await claim(self.store, execution_id, "o")
         assert loaded is not None
         await self.store.commit(Commit(execution_id, "o", loaded.epoch, 2, 1, release=True))
         return execution_id
@@ -218,8 +219,9 @@ async def test_an_id_that_can_name_nothing_does_not_stop_the_others(world: World
     execution_id = await world.ended(1)
     for odd in ("../out", ".", "a b"):
         await world.store.create_execution(NewExecution(odd, "d", {}), owners_max=1)
-        await world.store.claim(odd, "o")
-        await world.store.commit(Commit(odd, "o", 1, 2, 1, release=True))
+        loaded = await claim(world.store, odd, "o")
+        assert loaded is not None
+        await world.store.commit(Commit(odd, "o", loaded.epoch, 2, 1, release=True))
     (world.directory / "out").mkdir()
     world.now_ms += HOUR_MS
     await (await world.janitor()).round()

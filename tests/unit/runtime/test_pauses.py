@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as s
@@ -49,9 +50,9 @@ class Watched(MemoryStore):
         self._note(f"{owner} looks")
         return await super().inboxes_waiting(owner)
 
-    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+    async def renew_owner(self, owner: str, **how: Any) -> bool:
         self._note(f"{owner} renews")
-        return await super().renew_owner(owner, lease_ms=lease_ms, known=known)
+        return await super().renew_owner(owner, **how)
 
     def _note(self, what: str) -> None:
         self.asked.setdefault(what, []).append(self._loop.time())

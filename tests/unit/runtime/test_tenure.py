@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harmonia_actors.core.commands import StopReason
+from harmonia_actors.runtime.clock import SteadyClock, StoreClock
 from harmonia_actors.runtime.tenure import NotOwner, Tenure
-from persistence.errors import Missing, StoreUnavailable
+from persistence.errors import StoreUnavailable
 from persistence.memory_store import MemoryStore
+from persistence.store import NewExecution
 from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
 from tests.support.desk import Desk
 from tests.support.local import LocalInstallation
-from tests.support.scripted_actors import order, settle, until
+from tests.support.scripted_actors import ManualClock, order, settle, until
 
 LEASE_MS = 10_000
 
@@ -171,12 +174,22 @@ class _DistantStore(MemoryStore):
 
     is_away = refuses = False
 
-    async def renew_owner(self, owner: str, *, lease_ms: int, known: bool = False) -> bool:
+    async def renew_owner(self, owner: str, **how: Any) -> bool:
         if self.is_away:
             raise StoreUnavailable("away")
         if self.refuses:
             return False
-        return await super().renew_owner(owner, lease_ms=lease_ms, known=known)
+        return await super().renew_owner(owner, **how)
+
+
+class _SlowStore(MemoryStore):
+    """A registration takes so long to get there."""
+
+    takes_s = 0.0
+
+    async def renew_owner(self, owner: str, **how: Any) -> bool:
+        await pass_time(self.takes_s)
+        return await super().renew_owner(owner, **how)
 
 
 def test_an_owner_is_certain_as_long_as_it_renews_its_lease(tmp_path: Path) -> None:
@@ -191,13 +204,9 @@ def test_an_owner_is_certain_as_long_as_it_renews_its_lease(tmp_path: Path) -> N
             store.is_away = True
             await pass_time(lease_s + 0.1)
             assert not host.tenure.is_certain
-            # Nothing is asked of the store, which would not know this one.
-            await host.claim("exec-of-somebody")
             store.is_away = False
             await pass_time(1.1)
             assert host.tenure.is_certain
-            with pytest.raises(Missing):
-                await host.claim("exec-of-somebody")
 
     run_virtually(run)
 
@@ -235,6 +244,49 @@ def test_who_was_succeeded_is_no_owner_again_whoever_asks_it_to_be(tmp_path: Pat
             assert await store.owners() == []
             await pass_time(host.limits.lease_ms / 1000)
             assert keeper.done()
+
+    run_virtually(run)
+
+
+def test_a_claim_makes_no_owner_of_who_was_succeeded(tmp_path: Path) -> None:
+    """It may have been on its way when that happened."""
+
+    async def run(loop: VirtualLoop) -> None:
+        store = MemoryStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            ((name, host),) = installation.hosts.items()
+            keeper = installation.running[name].loops[0]
+            assert await store.orphan(name, limit=100) == 0
+            await store.put_definition("d", b"")
+            await store.create_execution(NewExecution("e", "d", {}), owners_max=1)
+            await host.claim("e")
+            assert host.load == 0
+            assert (await store.owners(), await store.waiting_executions()) == ([], 1)
+            await pass_time(host.limits.lease_ms / 1000)
+            assert keeper.done()
+
+    run_virtually(run)
+
+
+def test_a_registration_that_came_too_late_makes_no_owner(tmp_path: Path) -> None:
+    """It may be a repeat of one that did, and what it had be others' by now."""
+
+    async def run(loop: VirtualLoop) -> None:
+        store = _SlowStore(lambda: int(loop.time() * 1000))
+        async with LocalInstallation(store, tmp_path, owners=1) as installation:
+            ((name, host),) = installation.hosts.items()
+            lease_s = host.limits.lease_ms / 1000
+            clock = StoreClock(ManualClock(0), store.time_ms, lambda at: SteadyClock(at, loop.time))
+            host.clock, host.learn_time = clock, clock.learn
+            for takes_s, is_one in ((lease_s - 0.1, True), (lease_s + 0.1, False)):
+                host.tenure = Tenure(loop.time)
+                assert await store.retire_owner(name)
+                store.takes_s = takes_s
+                registering = loop.create_task(host.register())
+                await pass_time(lease_s + 0.2)
+                assert registering.done()
+                assert (registering.exception() is None) == is_one
+                assert (name in {one.owner for one in await store.owners()}) == is_one
 
     run_virtually(run)
 
