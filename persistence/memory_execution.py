@@ -53,6 +53,8 @@ class StoredExecution:
         subject = f"execution {commit.execution_id!r}, commit {commit.version}"
         if commit.epoch != self.epoch:
             raise StaleOwner(f"{subject}: made under epoch {commit.epoch}, now it is {self.epoch}")
+        if self.owner not in ("", commit.owner):
+            raise StaleOwner(f"{subject}: made by {commit.owner!r}, its owner is {self.owner!r}")
         if commit.version == self.version:
             return False
         if self.ended:

@@ -203,6 +203,10 @@ class Roster:
         self._owners[owner].lease_ms = now + lease_ms
         return True
 
+    def knows(self, owner: str) -> bool:
+        """Whether it is on the roster, if only until it has been emptied."""
+        return owner in self._owners
+
     def has(self, owner: str) -> bool:
         """Whether it is an owner: it has registered, and has not been found dead since."""
         entry = self._owners.get(owner)

@@ -44,6 +44,8 @@ __all__ = ["MemoryStore"]
 INBOX_MAX = 1_000
 #: With so many unread, no outcome is taken in: a request that comes must be among those.
 OUTCOMES_BELOW = 900
+#: Executions that are taken from aside when an owner registers.
+ASIDE_MAX = 1_000
 
 
 class MemoryStore(MemoryLog):
@@ -69,6 +71,7 @@ class MemoryStore(MemoryLog):
         #: Executions without an owner.
         self._waiting: set[str] = set()
         self._suspects: set[str] = set()
+        self._aside: set[str] = set()
         self._crashes_kept_ms = crashes_kept_ms
         self._checkpoints = Checkpoints(self._documents, self._definitions, self._holdings)
 
@@ -202,7 +205,7 @@ class MemoryStore(MemoryLog):
             self._roster.isolate(owner, suspect.execution_id)
             return loaded
         if self._waiting and self._roster.may_take(owner, owners_max):
-            return self._claim(self._oldest(self._waiting), owner)
+            return self._claim(self._by_number(self._waiting)[0], owner)
         return None
 
     async def commit(self, commit: Commit) -> None:
@@ -234,10 +237,9 @@ class MemoryStore(MemoryLog):
         for commit in commits:
             try:
                 await self.commit(commit)
+                outcomes.append(None)
             except StoreError as error:
                 outcomes.append(error)
-            else:
-                outcomes.append(None)
         return outcomes
 
     async def read_execution(self, execution_id: str, *, rows: bool = True) -> Snapshot | None:
@@ -295,7 +297,7 @@ class MemoryStore(MemoryLog):
 
     async def inboxes_waiting(self, owner: str) -> list[str]:
         """See `Store.inboxes_waiting`."""
-        owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
+        owned = self._by_number(self._roster.owned(owner))
         return [one.execution_id for one in owned if one.inbox][:INBOX_MAX]
 
     # Owners ----------------------------------------------------------------------------------
@@ -306,7 +308,13 @@ class MemoryStore(MemoryLog):
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        return self._roster.renew(owner, lease_ms, known=known, by_ms=by_ms)
+        was_known = self._roster.knows(owner)
+        is_renewed = self._roster.renew(owner, lease_ms, known=known, by_ms=by_ms)
+        if is_renewed and not was_known:
+            for execution in self._by_number(self._aside)[:ASIDE_MAX]:
+                self._aside.discard(execution.execution_id)
+                self._enqueue(execution)
+        return is_renewed
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""
@@ -320,31 +328,32 @@ class MemoryStore(MemoryLog):
         """See `Store.owned_executions`."""
         checks.check_count("limit", limit)
         checks.check_count("offset", offset, 0)
-        owned = sorted(self._by_number(self._roster.owned(owner)), key=_number)
+        owned = self._by_number(self._roster.owned(owner))
         return [one.execution_id for one in owned[offset : offset + limit]]
 
     async def orphan(self, owner: str, *, limit: int, blame: bool = False) -> int:
         """See `Store.orphan`."""
         checks.check_count("limit", limit)
-        moved = await self.owned_executions(owner, limit=limit)
+        moved = self._by_number(self._roster.owned(owner))[:limit]
         self._roster.start_emptying(owner)
-        for execution_id in moved:
-            execution = self._executions[execution_id]
+        for execution in moved:
             self._take_from_owner(execution)
             if blame:
                 execution.count_crash(self._now_ms(), self._crashes_kept_ms)
-            (self._suspects if execution.crashes else self._waiting).add(execution_id)
+            self._enqueue(execution)
         self._roster.retire(owner)
         return len(moved)
 
-    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+    async def give_on(
+        self, execution_id: str, *, epoch: int, blame: bool = False, aside: bool = False
+    ) -> None:
         """See `Store.give_on`."""
         execution = self._executions.get(execution_id)
         if execution and execution.epoch == epoch and execution.owner and not execution.ended:
             self._take_from_owner(execution)
             if blame:
                 execution.count_crash(self._now_ms(), self._crashes_kept_ms)
-            self._waiting.add(execution_id)
+            (self._aside if aside else self._waiting).add(execution_id)
 
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """See `Store.calm`."""
@@ -467,7 +476,7 @@ class MemoryStore(MemoryLog):
         return execution
 
     def _by_number(self, ids: set[str]) -> list[StoredExecution]:
-        return [self._executions[one] for one in ids]
+        return sorted((self._executions[one] for one in ids), key=lambda one: one.number)
 
     def _claim(self, execution: StoredExecution, owner: str) -> Loaded:
         isolated = self._roster.isolates(owner, execution.execution_id)
@@ -480,16 +489,12 @@ class MemoryStore(MemoryLog):
             self._roster.isolate(owner, execution.execution_id)
         return execution.loaded(INBOX_MAX)
 
-    def _oldest(self, ids: set[str]) -> StoredExecution:
-        return min(self._by_number(ids), key=_number)
+    def _enqueue(self, execution: StoredExecution) -> None:
+        (self._suspects if execution.crashes else self._waiting).add(execution.execution_id)
 
     def _take_from_owner(self, execution: StoredExecution) -> None:
-        self._waiting.discard(execution.execution_id)
-        self._suspects.discard(execution.execution_id)
+        for queue in (self._waiting, self._suspects, self._aside):
+            queue.discard(execution.execution_id)
         if execution.owner:
             self._roster.take(execution.owner, execution.execution_id)
         execution.owner = ""
-
-
-def _number(execution: StoredExecution) -> int:
-    return execution.number

@@ -175,6 +175,12 @@ KINDS: tuple[KeyKind, ...] = (
         "as long as there are any",
     ),
     KeyKind(
+        "ASIDE",
+        "aside",
+        "sorted set: executions without an owner that none there can read, by number",
+        "until another owner comes",
+    ),
+    KeyKind(
         "ISOLATED",
         "isolated",
         "hash: an owner to the suspect that it has alone",
@@ -225,7 +231,7 @@ class Keys:
 
 #: Kinds with one key only: the name is whole, no id follows.
 _SINGLE = frozenset(
-    {"OWNERS", "LEASES", "WAITING", "SUSPECTS", "ISOLATED", "CREATED", "PING"}
+    {"OWNERS", "LEASES", "WAITING", "SUSPECTS", "ASIDE", "ISOLATED", "CREATED", "PING"}
     | {"LOG", "HELD", "ENDED", "GARBAGE", "LIVE", "EXPIRED", "INSTALLATION"}
 )
 

@@ -152,10 +152,13 @@ def refused_commit(commit: Commit, reply: Any) -> Exception | None:
     subject = f"execution {commit.execution_id!r}, commit {commit.version}"
     if reason == b"missing":
         return no_execution(commit.execution_id)
-    if reason in {b"epoch", b"ended"}:
-        why = f"made under epoch {commit.epoch}, now it is {stored}"
-        ended = f"the execution ended with commit {stored}"
-        return StaleOwner(f"{subject}: {ended if reason == b'ended' else why}")
+    stale = {
+        b"epoch": f"made under epoch {commit.epoch}, now it is {stored}",
+        b"owner": f"made by {commit.owner!r}, its owner is {stored!r}",
+        b"ended": f"the execution ended with commit {stored}",
+    }
+    if reason in stale:
+        return StaleOwner(f"{subject}: {stale[reason]}")
     first = f"its first event is {commit.first_seq}, the last stored is {stored}"
     other = f"the last one stored is {stored}"
     return VersionConflict(f"{subject}: {first if reason == b'seq' else other}")

@@ -349,9 +349,12 @@ class RedisStore(RedisLog):
         checks.check_count("limit", limit)
         return int(await self._run("orphan", owner, limit, int(blame), self._crashes_kept_ms))
 
-    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+    async def give_on(
+        self, execution_id: str, *, epoch: int, blame: bool = False, aside: bool = False
+    ) -> None:
         """See `Store.give_on`."""
-        await self._run("give_on", execution_id, epoch, int(blame), self._crashes_kept_ms)
+        how = (int(blame), self._crashes_kept_ms, int(aside))
+        await self._run("give_on", execution_id, epoch, *how)
 
     async def calm(self, execution_id: str, *, epoch: int) -> bool:
         """See `Store.calm`."""
@@ -482,7 +485,7 @@ class RedisStore(RedisLog):
         return await self._client.run(self._scripts.get(script), *arguments)
 
     def _commit_arguments(self, commit: Commit) -> list[Argument]:
-        return [*redis_replies.commit_arguments(commit), self._log_entries_max]
+        return [*redis_replies.commit_arguments(commit), self._log_entries_max, commit.owner]
 
     async def _send_commits(self, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         return await self._client.run_many(self._scripts.get("commit"), calls)

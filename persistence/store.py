@@ -125,7 +125,8 @@ class Loaded:
 class Commit:
     """All that one decision changes, written in one atomic step.
 
-    Refused with StaleOwner if the stored epoch is not `epoch`. Refused with VersionConflict if the
+    Refused with StaleOwner if the stored epoch is not `epoch`, or there is another owner: a server
+    that has lost its last second may give an epoch twice. Refused with VersionConflict if the
     stored version is neither `version - 1` (apply) nor `version` (already applied: success), or
     if `first_seq` does not follow the last event. After a release nothing more is taken
     (StaleOwner).
@@ -413,10 +414,13 @@ class Store(Retention, EventLog, Inbox, Protocol):
         """
         ...
 
-    async def give_on(self, execution_id: str, *, epoch: int, blame: bool) -> None:
+    async def give_on(
+        self, execution_id: str, *, epoch: int, blame: bool = False, aside: bool = False
+    ) -> None:
         """Let another owner have an execution, if the epoch is still this one.
 
-        It waits for its next owner like a new one. `blame`: it counts a crash more.
+        It waits for its next owner like a new one. `blame`: it counts a crash more. `aside`: no
+        owner that is there now is of use to it; it waits for the next one that registers.
         """
         ...
 

@@ -91,8 +91,10 @@ class ExecutionActor:
         await self._end()
 
     async def _end(self) -> NoReturn:
-        await self._stale.last_words(_LAST_WORDS_S)
-        os._exit(1)
+        try:
+            await self._stale.last_words(_LAST_WORDS_S)
+        finally:
+            os._exit(1)
 
     async def watch(self) -> None:
         """Never returns: whoever waits for it learns of this actor's death at once."""

@@ -6,7 +6,7 @@ from harmonia_actors.actors.sizes import most_owners, patience
 from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.runtime.census import CensusTimes
 from harmonia_actors.runtime.dispatch import DispatchLimits
-from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.settings import Settings
 
 __all__ = ["census_times", "core_limits", "dispatch_limits", "host_limits"]

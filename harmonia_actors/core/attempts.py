@@ -179,6 +179,9 @@ class AttemptRules(ExecutionState):
 
     def _attempt_stopped(self, task: int, at_ms: int) -> None:
         reason = self._stopping.get(task)
+        if reason is None and self._is_overdue(task, at_ms):
+            # Another owner has stopped it, and was succeeded before it could write that down.
+            reason = StopReason.TIMEOUT
         if reason is StopReason.TIMEOUT and task in self._running:
             timeout_s = (self.workflow.tasks[task].timeout_ms or 0) / 1000
             failure = st.Failure(
@@ -192,6 +195,12 @@ class AttemptRules(ExecutionState):
             self._attempt_lost(task, at_ms, "the attempt was stopped by its task actor")
         else:
             self._drop(task, at_ms)
+
+    def _is_overdue(self, task: int, at_ms: int) -> bool:
+        started_ms, timeout_ms = self.rows[task].started_ms, self.workflow.tasks[task].timeout_ms
+        if timeout_ms is None or started_ms is None:
+            return False
+        return started_ms + timeout_ms <= at_ms
 
     def _tell_midway(self, stimulus: st.ProgressReported | st.LinesReported) -> None:
         if isinstance(stimulus, st.LinesReported):

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.orders import AttemptId, Found, Report
 from harmonia_actors.runtime.rounds import Rounds
-from harmonia_actors.runtime.silence import Gone, Patience, ask
+from harmonia_actors.runtime.silence import Gone, Patience, ask, unless_silent
 
 __all__ = ["AskedActor", "Census", "CensusCluster", "CensusTaker", "CensusTimes"]
 
@@ -103,8 +103,8 @@ class CensusTaker(Generic[_A]):
         what = f"task actor {actor.name}"
         while True:
             try:
-                async with asyncio.timeout(self._silence_s_max):
-                    return await ask(lambda: actor.census(asked, self._owner), self._for_ever, what)
+                answer = ask(lambda: actor.census(asked, self._owner), self._for_ever, what)
+                return await unless_silent(answer, self._silence_s_max)
             except Gone:
                 return {}
             except TimeoutError:

@@ -19,12 +19,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.runtime.background import BackgroundTasks
 from harmonia_actors.runtime.batching import next_batch
-from harmonia_actors.runtime.dispatch_queues import (
-    AttemptQueue,
-    DispatchLimits,
-    Held,
-    why_dead,
-)
+from harmonia_actors.runtime.dispatch_queues import AttemptQueue, DispatchLimits, Held, why_dead
 from harmonia_actors.runtime.durations import Durations
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report
 from harmonia_actors.runtime.ports import (
@@ -35,6 +30,7 @@ from harmonia_actors.runtime.ports import (
     TaskActorUnreachable,
     Unplaceable,
 )
+from harmonia_actors.runtime.silence import unless_silent
 from harmonia_actors.runtime.stale import NoteStale, unnoted
 from harmonia_actors.runtime.turns import Turns, members_of, ran_of
 
@@ -418,18 +414,20 @@ class Dispatcher:
     # Stopping ----------------------------------------------------------------------------------
 
     async def _stop_at(self, held: Held, attempt: AttemptId, reason: StopReason) -> None:
-        grace_s = self._limits.cancel_grace_ms / 1000
         only_waiting = reason is StopReason.TAKEN_BACK
         ended = self._ended.setdefault(attempt, asyncio.Event())
-        try:
-            async with asyncio.timeout(grace_s):
-                never_started = await held.stop(attempt, only_waiting=only_waiting)
-                if never_started and self._at.get(attempt) is held:
-                    self._forget_given(held, attempt)
-                    self._report_stopped(attempt)
-                if never_started or only_waiting:
-                    return
+
+        async def stopped() -> None:
+            never_started = await held.stop(attempt, only_waiting=only_waiting)
+            if never_started and self._at.get(attempt) is held:
+                self._forget_given(held, attempt)
+                self._report_stopped(attempt)
+            if not (never_started or only_waiting):
                 await ended.wait()
+
+        grace_s = self._limits.cancel_grace_ms / 1000
+        try:
+            await unless_silent(stopped(), grace_s, self._may_give)
         except TimeoutError:
             if self._at.get(attempt) is held and not only_waiting:
                 held.killed_for.add(attempt)

@@ -94,7 +94,7 @@ class ExecutionDriver:
         self.execution_id = execution.head.execution_id
         self._ordering = ordering
         self._owner = owner
-        self._epoch = epoch
+        self.epoch = epoch
         self._version = version
         self._written = written or Written(is_all=False)
         self._store = surroundings.store
@@ -311,7 +311,7 @@ class ExecutionDriver:
         commit = Commit(
             execution_id=self.execution_id,
             owner=self._owner,
-            epoch=self._epoch,
+            epoch=self.epoch,
             version=self._version,
             first_seq=execution.seq - len(bodies) + 1,
             fields={"head": encode_head(head)},
@@ -326,7 +326,7 @@ class ExecutionDriver:
         self._written.add(commit)
         _log.debug(
             "execution %s: commit %d of epoch %d, %d events up to %d, %d tasks changed",
-            *(self.execution_id, self._version, self._epoch),
+            *(self.execution_id, self._version, self.epoch),
             *(len(bodies), execution.seq, len(decision.changed)),
         )
         self._listed_status = head.status
@@ -405,7 +405,7 @@ class ExecutionDriver:
 
     def _make(self, starts: Sequence[cmd.StartAttempt]) -> Sequence[AttemptOrder]:
         """Orders that can be made from memory; what is missing is read beside the loop."""
-        ready, missing, failed = self._ordering.prepare(starts, self._epoch, None)
+        ready, missing, failed = self._ordering.prepare(starts, self.epoch, None)
         self._report_unresolved(failed)
         self._return_rests([start for start in starts if start not in missing], ready)
         if missing:
@@ -416,7 +416,7 @@ class ExecutionDriver:
 
     async def _start_later(self, starts: Sequence[cmd.StartAttempt]) -> None:
         values = await patiently(lambda: self._ordering.fetch(starts))
-        ready, _, failed = self._ordering.prepare(starts, self._epoch, values)
+        ready, _, failed = self._ordering.prepare(starts, self.epoch, values)
         self._return_rests(starts, ready)
         kept = []
         for order in ready:
@@ -462,7 +462,7 @@ class ExecutionDriver:
         What is copied is one commit, the one that decided on it or a later one.
         """
         head, now_ms = self.execution.head, self._clock.now_ms()
-        wanted = automatic_checkpoint(head, command, epoch=self._epoch, now_ms=now_ms)
+        wanted = automatic_checkpoint(head, command, epoch=self.epoch, now_ms=now_ms)
         try:
             await patiently(lambda: self._store.take_checkpoint(wanted))
         except StaleOwner:

@@ -26,6 +26,7 @@ from harmonia_actors.runtime.driver import ExecutionDriver, Surroundings
 from harmonia_actors.runtime.driver_maker import DriverMaker
 from harmonia_actors.runtime.ending import Ending, LatelyEnded
 from harmonia_actors.runtime.failing_by_head import fail_by_head
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.runtime.in_flight import InFlight
 from harmonia_actors.runtime.mailbox import LinesRoom
 from harmonia_actors.runtime.nodes import AnyNode
@@ -41,7 +42,7 @@ from harmonia_actors.runtime.tenure import NotOwner, Tenure
 from persistence.errors import Missing, StaleOwner, StoreUnavailable
 from persistence.store import Loaded, Store
 
-__all__ = ["ExecutionHost", "HostLimits"]
+__all__ = ["ExecutionHost"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,29 +54,6 @@ _AGAIN_S = 1.0
 _CALM_STEPS_MAX = 6
 #: Executions taken over at one time; each asks task actors what they run of it.
 _TAKEN_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class HostLimits:
-    """Bounds of one host."""
-
-    owners_max: int
-    lease_ms: int
-    executions_max: int = 2_000
-    output_cache_bytes: int = 64_000_000
-    #: Attempts of one execution handed out at a time, and bytes of all inputs that are.
-    attempts_in_flight_max: int = 2_000
-    in_flight_bytes_max: int = 128_000_000
-    #: Log lines wait so long for something else to be committed with.
-    lines_wait_ms: int = 250
-    #: What all log lines may count for that wait to be committed.
-    lines_waiting_bytes_max: int = 64_000_000
-    #: Crashes in a row after which an execution is failed, and the time alone that clears it of
-    #: one, four times as long for each that it ever had.
-    crashes_max: int = 3
-    calm_s: float = 0.5
-    #: Wait before another try with an execution whose driver failed, four times as long each time.
-    broken_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +98,6 @@ class ExecutionHost:
     #: Whether it was asked to take what waits since it last asked the store for it.
     _asked_to_pick: bool = False
     _untold: set[str] = field(default_factory=set)
-    #: Executions of this owner that this version of Harmonia cannot read.
-    _set_aside: set[str] = field(default_factory=set)
     #: Executions that are about to be given on.
     _giving_on: set[str] = field(default_factory=set)
     #: Executions that somebody waits for before they have come here.
@@ -173,7 +149,7 @@ class ExecutionHost:
         self._claiming.add(execution_id)
         try:
             loaded = Loaded(execution_id, 1, 1, 0, definition, fields, {}, ())
-            await self._drive(loaded)
+            await self._drive(loaded, is_new=True)
         finally:
             self._claiming.discard(execution_id)
 
@@ -207,6 +183,7 @@ class ExecutionHost:
                         continue
                     break
                 count += 1
+                self._claiming.add(loaded.execution_id)
                 taken.add(asyncio.get_running_loop().create_task(self._drive_quietly(loaded)))
                 if len(taken) >= _TAKEN_AT_ONCE:
                     _, taken = await asyncio.wait(taken, return_when=asyncio.FIRST_COMPLETED)
@@ -218,8 +195,7 @@ class ExecutionHost:
 
     async def nudge(self, execution_id: str) -> None:
         """Something lies in the execution's inbox."""
-        driver = self._drivers.get(execution_id)
-        if driver is not None:
+        if (driver := self._drivers.get(execution_id)) is not None:
             driver.take_in(await self.store.read_inbox(execution_id))
 
     async def wait_ended(self, execution_id: str) -> Ending | None:
@@ -247,8 +223,7 @@ class ExecutionHost:
         for report in reports:
             by_execution.setdefault(report.execution_id, []).append(report)
         for execution_id, told in by_execution.items():
-            driver = self._drivers.get(execution_id)
-            if driver is not None:
+            if (driver := self._drivers.get(execution_id)) is not None:
                 driver.deliver_reports(told)
 
     async def register(self) -> None:
@@ -270,7 +245,9 @@ class ExecutionHost:
             if not self._is_known:
                 continue
             with survived(_log, "the lease could not be renewed"):
-                if not await self._renew():
+                async with asyncio.timeout(self.limits.lease_ms / 3000):
+                    is_owner = await self._renew()
+                if not is_owner:
                     _log.error("%s was succeeded while it did not answer, and ends", self.owner)
                     return
                 pauses = self._renewals
@@ -298,14 +275,16 @@ class ExecutionHost:
                         await self.nudge(execution_id)
             with survived(_log, "executions that were never told of could not be taken"):
                 await self._claim_untold()
-            with survived(_log, "executions that wait could not be taken"):
-                await self.pick_up()
+            # Behind a silent task actor, which it may wait for, inboxes must not wait as well.
+            self._background.spawn(self._pick_up_quietly())
             await asyncio.sleep(self._looks.next_s())
 
     async def _claim_untold(self) -> None:
         """Executions that are this owner's in the store, but of which it was never told."""
-        for execution_id in await self._owned():
-            if execution_id in self._drivers or execution_id in self._set_aside | self._giving_on:
+        owned = await self._owned()
+        self._untold.intersection_update(owned)
+        for execution_id in owned:
+            if execution_id in self._drivers or execution_id in self._giving_on:
                 continue
             if execution_id not in self._untold:
                 # The call that tells of it may be under way: it gets until the next look.
@@ -335,39 +314,36 @@ class ExecutionHost:
         await asyncio.gather(*running, self._background.close(), return_exceptions=True)
 
     async def _drive_quietly(self, loaded: Loaded) -> None:
-        with survived(_log, f"execution {loaded.execution_id} could not be taken over"):
-            await self._drive(loaded)
+        try:
+            with survived(_log, f"execution {loaded.execution_id} could not be taken over"):
+                await self._drive(loaded)
+        finally:
+            self._claiming.discard(loaded.execution_id)
 
-    async def _drive(self, loaded: Loaded) -> None:
+    async def _drive(self, loaded: Loaded, *, is_new: bool = False) -> None:
         """Make a driver for what was claimed, and let it run.
 
-        What cannot be read is set aside: it stays this owner's, and is tried again by the next.
+        What cannot be read is set aside, and tried again by the next owner that registers.
         """
         execution_id = loaded.execution_id
         given = _Given(execution_id, loaded.epoch, loaded.crashes)
         _log.debug("%s has execution %s, epoch %d", self.owner, execution_id, loaded.epoch)
-        await self._end_former(execution_id)
+        await self._end_former(execution_id, loaded.epoch)
         try:
-            if loaded.crashes >= self.limits.crashes_max:
-                await self._quarantine(loaded)
-                return
-            driver = await self._maker.make(loaded)
+            driver = await self._driver_for(loaded)
         except (Missing, UnknownSchema) as error:
             _log.error("execution %s is set aside: %s", execution_id, error)
-            self._set_aside.add(execution_id)
+            self._background.spawn(self._give_on(given, wait_s=0, aside=True))
             return
-        except StaleOwner:
-            _log.info("execution %s was claimed anew before it was quarantined", execution_id)
-            return
-        except ValueError as error:
+        except StoreUnavailable:
+            raise
+        except Exception as error:
             self._broke(given, error)
             return
-        self._drivers[execution_id] = driver
-        arrival = self._arrivals.get(execution_id)
-        if arrival is not None:
-            arrival.set()
+        if driver is None:
+            return
         try:
-            first = await self._first_steps(driver, loaded)
+            first = await self._first_steps(driver, loaded, is_new=is_new)
         except Exception as error:
             self._forget(driver)
             driver.close()
@@ -381,41 +357,57 @@ class ExecutionHost:
         if loaded.crashes:
             self._background.spawn(self._calm_later(driver, given, loaded.crashes_lately))
 
+    async def _driver_for(self, loaded: Loaded) -> ExecutionDriver | None:
+        """None if there is nothing to drive: it was quarantined, or claimed anew meanwhile."""
+        execution_id = loaded.execution_id
+        if loaded.crashes >= self.limits.crashes_max:
+            try:
+                await self._quarantine(loaded)
+            except StaleOwner:
+                _log.info("execution %s was claimed anew before it was quarantined", execution_id)
+            return None
+        driver = await self._maker.make(loaded)
+        await self._end_former(execution_id, loaded.epoch)
+        if execution_id in self._drivers:
+            driver.close()
+            return None
+        self._drivers[execution_id] = driver
+        if arrival := self._arrivals.get(execution_id):
+            arrival.set()
+        return driver
+
     # Suspects ----------------------------------------------------------------------------------
 
     def _broke(self, given: _Given, error: BaseException) -> None:
         """Its driver failed, by a defect of ours or of what it holds: another try, counted."""
         _log.error("execution %s: its driver failed", given.execution_id, exc_info=error)
         self._giving_on.add(given.execution_id)
-        wait_s = self.limits.broken_s * 4**given.crashes
+        wait_s = self.limits.broken_s * 4 ** min(given.crashes, _CALM_STEPS_MAX)
         self._background.spawn(self._give_on(given, wait_s=wait_s, blame=True))
 
-    async def _give_on(self, given: _Given, *, wait_s: float, blame: bool) -> None:
+    async def _give_on(self, given: _Given, *, wait_s: float, **how: bool) -> None:
         """Let another owner have an execution, or this one again if nobody else wants it."""
-        self._giving_on.add(given.execution_id)
+        execution_id, epoch = given.execution_id, given.epoch
+        self._giving_on.add(execution_id)
         try:
             await asyncio.sleep(wait_s)
-            await self._end_former(given.execution_id)
-            await patiently(
-                lambda: self.store.give_on(given.execution_id, epoch=given.epoch, blame=blame)
-            )
+            await self._end_former(execution_id, epoch)
+            await patiently(lambda: self.store.give_on(execution_id, epoch=epoch, **how))
         finally:
-            self._giving_on.discard(given.execution_id)
+            self._giving_on.discard(execution_id)
         await self.call_others()
         await self._pick_up_quietly()
 
-    async def _calm_later(
-        self, driver: ExecutionDriver, given: _Given, crashes_lately: int
-    ) -> None:
+    async def _calm_later(self, driver: ExecutionDriver, given: _Given, lately: int) -> None:
         """A suspect that does no harm for a while is cleared, and makes room for the next one."""
-        await asyncio.sleep(self.limits.calm_s * 4 ** min(crashes_lately - 1, _CALM_STEPS_MAX))
+        await asyncio.sleep(self.limits.calm_s * 4 ** min(lately - 1, _CALM_STEPS_MAX))
         if self._drivers.get(driver.execution_id) is not driver:
             return
         others_wait = await patiently(
             lambda: self.store.calm(given.execution_id, epoch=given.epoch)
         )
         if others_wait:
-            await self._give_on(given, wait_s=0, blame=False)
+            await self._give_on(given, wait_s=0)
         else:
             await self._pick_up_quietly()
 
@@ -439,10 +431,10 @@ class ExecutionHost:
         for task, attempt in census.adopted:
             self.attempts.stop((execution_id, task, attempt), StopReason.CANCELLED)
 
-    async def _end_former(self, execution_id: str) -> None:
-        """Stop a driver of an earlier epoch: the execution was given away, and has come back."""
+    async def _end_former(self, execution_id: str, epoch: int) -> None:
+        """Stop a driver of no later epoch: the execution was given away, or has come back."""
         former = self._drivers.get(execution_id)
-        if former is None:
+        if former is None or former.epoch > epoch:
             return
         task = self._running.get(former)
         if task is not None:
@@ -456,19 +448,27 @@ class ExecutionHost:
             self.attempts.forget(driver.execution_id)
             driver.ended.set()
 
-    async def _first_steps(self, driver: ExecutionDriver, loaded: Loaded) -> Decision | None:
+    async def _first_steps(
+        self, driver: ExecutionDriver, loaded: Loaded, *, is_new: bool
+    ) -> Decision | None:
         """What the driver begins with: a start, or what is outstanding after another owner."""
-        execution = driver.execution
-        first = None
-        if execution.head.status is not ExecutionStatus.PENDING:
-            census = await self.take_census(loaded.execution_id, loaded.epoch)
-            settled = outcomes_in(loaded.inbox)
+        execution_id, first, census = loaded.execution_id, None, Census()
+        is_pending = driver.execution.head.status is ExecutionStatus.PENDING
+        if not is_pending:
+            census = await self.take_census(execution_id, loaded.epoch)
+        inbox = loaded.inbox
+        if not is_new:
+            # Who nudged before there was a driver will not do so again: a cancel must not wait.
+            with contextlib.suppress(StoreUnavailable):
+                inbox = await self.store.read_inbox(execution_id)
+        if not is_pending:
+            settled = outcomes_in(inbox)
             # A restored execution begins as a running one; at version 1 nobody has driven it yet.
             first = driver.resume(census.adopted, settled, untouched=loaded.version == 1)
             driver.deliver(*census.outcomes)
         else:
             driver.deliver(st.StartRequested(self.clock.now_ms()))
-        driver.take_in(loaded.inbox)
+        driver.take_in(inbox)
         return first
 
     def _driver_ended(

@@ -22,6 +22,7 @@ from harmonia_actors.runtime.attempt_context import LiveAttempt
 from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
 from harmonia_actors.runtime.stale import NoteStale, unnoted
+from harmonia_actors.runtime.stopped_early import StoppedEarly
 from harmonia_actors.runtime.task_host import Epochs, HeldOutcomes, Send, TaskHostLimits
 
 __all__ = ["WATCHING", "SharedTaskHost", "told_after_s"]
@@ -29,7 +30,8 @@ __all__ = ["WATCHING", "SharedTaskHost", "told_after_s"]
 _log = logging.getLogger(__name__)
 
 _BLOCKED_S = 1.0
-_STOPPED_EARLY_MAX = 10_000
+#: Executions that are here no more, and whose owner is remembered: they are sorted out seldom.
+_OWNERS_KEPT = 1_000
 #: Reports wait so long to be told, at least and at most; between, so long for each live attempt.
 _FLUSH_LEAST_S = 0.002
 _FLUSH_PER_LIVE_S = 0.000_02
@@ -72,7 +74,7 @@ class SharedTaskHost:
         #: Of all attempts that are here, live or waiting: done when they have ended or are gone.
         self._ends: dict[AttemptId, asyncio.Future[None]] = {}
         #: Attempts that were stopped before they came.
-        self._stopped_early: dict[AttemptId, None] = {}
+        self._stopped_early = StoppedEarly()
         self._owner_of: dict[str, str] = {}
         #: What is to be told, by owner and attempt.
         self._unsent: dict[str, dict[AttemptId, list[Report]]] = {}
@@ -96,8 +98,8 @@ class SharedTaskHost:
             if not self._epochs.admits(order.execution_id, order.epoch):
                 _log.warning("refused %s: its owner has been superseded", order.id)
                 self._note_stale("orders_refused", 1)
-            elif order.id in self._stopped_early:
-                del self._stopped_early[order.id]
+            elif self._stopped_early.take(order.id):
+                continue
             elif order.id not in self._ends:
                 self._owner_of[order.execution_id] = owner
                 self._waiting[order.id] = order
@@ -125,9 +127,7 @@ class SharedTaskHost:
         known = self._live.get(attempt)
         if known is None and not self._held.of_attempts([attempt]):
             # This call has overtaken the one that brings the attempt.
-            self._stopped_early[attempt] = None
-            while len(self._stopped_early) > _STOPPED_EARLY_MAX:
-                del self._stopped_early[next(iter(self._stopped_early))]
+            self._stopped_early.add(attempt)
             return True
         if known is not None and not only_waiting:
             live, task = known
@@ -152,6 +152,7 @@ class SharedTaskHost:
     def census_of_all(self, asked: Sequence[tuple[str, int]], owner: str) -> Found:
         """The new owner of executions, with their epochs, asks: what runs and what has ended."""
         mine = dict.fromkeys(one for one, epoch in asked if self._epochs.admits(one, epoch))
+        self._stopped_early.forget(mine)
         for attempt in [each for each in self._waiting if each[0] in mine]:
             self._drop(attempt)
         found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
@@ -266,8 +267,9 @@ class SharedTaskHost:
             except Exception:
                 # The owner is gone; its successor asks by census.
                 _log.exception("reports could not be told to %s", owner)
-        if not self._ends:
-            self._owner_of.clear()
+        if len(self._owner_of) > 2 * len(self._ends) + _OWNERS_KEPT:
+            here = {attempt[0] for attempt in self._ends}
+            self._owner_of = {each: own for each, own in self._owner_of.items() if each in here}
 
     async def _beat(self) -> None:
         while True:

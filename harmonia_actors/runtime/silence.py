@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Failed", "Gone", "NotFound", "Patience", "Silent", "ask", "foreseen"]
+__all__ = [
+    "Failed",
+    "Gone",
+    "NotFound",
+    "Patience",
+    "Silent",
+    "ask",
+    "foreseen",
+    "unless_silent",
+]
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+#: Parts of a silence; one in which this process stood still does not count.
+_PARTS = 4
 
 
 class Gone(Exception):
@@ -79,6 +91,30 @@ async def ask(call: Callable[[], Awaitable[_T]], patience: Patience, what: str) 
                 raise
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, patience.again_s_max)
+
+
+async def unless_silent(
+    answer: Coroutine[Any, Any, _T], silent_s: float, may_judge: Callable[[], bool] = lambda: True
+) -> _T:
+    """The answer, if it comes within so long. Raises TimeoutError.
+
+    Only such time counts in which this process ran, and `may_judge`: whoever stood still sees that
+    the time is over before he reads what he was told long ago.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(answer)
+    part_s, silent_parts = silent_s / _PARTS, 0
+    try:
+        while silent_parts < _PARTS:
+            begun_s = loop.time()
+            await asyncio.wait([task], timeout=part_s)
+            if task.done():
+                return task.result()
+            if may_judge() and loop.time() - begun_s < 2 * part_s:
+                silent_parts += 1
+        raise TimeoutError
+    finally:
+        task.cancel()
 
 
 def foreseen(call: Callable[[], Awaitable[_T]]) -> Callable[[], Awaitable[_T]]:

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 #: A call that waits for an end, and knows none, returns after so long all the same.
 _WAIT_S = 20.0
+#: An owner that has not even answered after so long may be hung, and others have what it had.
+_SILENT_S = 2 * _WAIT_S
 #: A line on which nothing was said for so long, and nobody waits, is forgotten.
 _IDLE_S = 60.0
 #: Calls under way on one line: one that waits, and one that ends its wait.
@@ -175,9 +177,10 @@ class StartLine:
     async def _call(self, news: News) -> None:
         ended: Sequence[Ended] = ()
         try:
-            ended = await self._exchange(news)
+            async with asyncio.timeout(_SILENT_S):
+                ended = await self._exchange(news)
             self._is_in_doubt = not ended
-        except LineCut:
+        except (LineCut, TimeoutError):
             self._let_all_go()
         except Exception:
             # By a defect of ours; who waits must not pay for it.

@@ -26,6 +26,7 @@ from harmonia_actors.runtime.attempt_runner import AttemptRunner
 from harmonia_actors.runtime.notes import encode_outcome
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Report
 from harmonia_actors.runtime.stale import NoteStale, unnoted
+from harmonia_actors.runtime.stopped_early import StoppedEarly
 from harmonia_actors.runtime.stretch import Stretch
 from persistence.store import InboxEntry
 
@@ -201,6 +202,7 @@ class TaskHost:
         self._taken_back: list[AttemptId] = []
         #: Of the last batch, what has come back.
         self._returned: dict[AttemptId, Report] = {}
+        self._stopped_early = StoppedEarly()
         self._epochs = Epochs()
         self._busy = threading.Event()
         self._reporter: threading.Thread | None = None
@@ -234,6 +236,9 @@ class TaskHost:
             for order in orders:
                 if self._epochs.admits(order.execution_id, order.epoch):
                     self._waiting.append((order, owner))
+                    for each in (order, *order.then):
+                        if self._stopped_early.take(each.id):
+                            self._stop_waiting(each.id)
                 else:
                     _log.warning("refused %s: its owner has been superseded", order.id)
                     self._note_stale("orders_refused", 1)
@@ -300,21 +305,16 @@ class TaskHost:
         whoever stops one may not know yet.
         """
         with self._lock:
-            if attempt in self._never:
+            if attempt in self._never or self._stop_waiting(attempt):
                 return True
-            for at, (order, owner) in enumerate(self._waiting):
-                ids = [order.id, *(follower.id for follower in order.then)]
-                if attempt in ids:
-                    self._waiting[at] = (replace(order, then=()), owner)
-                    self._return(follower for follower in order.then if follower.id != attempt)
-                    if order.id == attempt:
-                        del self._waiting[at]
-                    self._never.add(attempt)
-                    return True
             live = self._live if self._live and self._live.order.id == attempt else None
             is_unstarted = any(order.id == attempt for order in self._stretch.rest)
             if is_unstarted:
                 self._never.add(attempt)
+            elif live is None and not self._has_been_here(attempt):
+                # This call has overtaken the one that brings the attempt.
+                self._stopped_early.add(attempt)
+                return True
             if attempt[0] == self._stretch.execution_id:
                 self._return_rest(but=attempt)
         if live is not None and not only_waiting:
@@ -341,6 +341,7 @@ class TaskHost:
         """
         with self._lock:
             mine = dict.fromkeys(one for one, epoch in asked if self._epochs.admits(one, epoch))
+            self._stopped_early.forget(mine)
             self._waiting = deque(e for e in self._waiting if e[0].execution_id not in mine)
             found: Found = {each: ([], held) for each in mine if (held := self._held.of(each))}
             live = self._live
@@ -369,6 +370,22 @@ class TaskHost:
         self._busy.set()
 
     # -------------------------------------------------------------------------------------------
+
+    def _stop_waiting(self, attempt: AttemptId) -> bool:
+        """Drop what waits; what would have followed it goes back. False if it does not wait."""
+        for at, (order, owner) in enumerate(self._waiting):
+            if attempt in (order.id, *(follower.id for follower in order.then)):
+                self._waiting[at] = (replace(order, then=()), owner)
+                self._return(follower for follower in order.then if follower.id != attempt)
+                if order.id == attempt:
+                    del self._waiting[at]
+                self._never.add(attempt)
+                return True
+        return False
+
+    def _has_been_here(self, attempt: AttemptId) -> bool:
+        is_back = attempt in self._returned or attempt in self._taken_back
+        return is_back or bool(self._held.of_attempts([attempt]))
 
     def _leave(self, order: AttemptOrder, entry: InboxEntry) -> bool:
         try:

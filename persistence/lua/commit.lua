@@ -1,11 +1,13 @@
 -- id, epoch, version, first_seq, release, packed: fields, rows, outputs, events, inbox_done, indexes
--- (false to leave them), and entries_max of the log.
+-- (false to leave them), entries_max of the log, owner.
 -- Answers 0 if the commit is written (now or before), else {reason, what is stored}.
 local id, version = ARGV[1], tonumber(ARGV[3])
 local key = EXECUTION .. id
 local head = redis.call('HMGET', key, 'e', 'v', 's', 'o', 'z', 'x')
 if not head[1] then return {'missing', ''} end
 if head[1] ~= ARGV[2] then return {'epoch', head[1]} end
+-- A server that has lost its last second gives an epoch twice: the owner tells them apart.
+if head[4] ~= '' and head[4] ~= ARGV[8] then return {'owner', head[4]} end
 local stored = tonumber(head[2])
 if stored == version then return 0 end
 if head[5] then return {'ended', head[2]} end

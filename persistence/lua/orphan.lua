@@ -12,11 +12,7 @@ for at = 1, #moved, 2 do
   redis.call('ZREM', MAIL .. owner, id)
   redis.call('HSET', EXECUTION .. id, 'o', '')
   if blame then count_crash(id, ARGV[4]) end
-  if is_suspect(id) then
-    redis.call('ZADD', SUSPECTS, turn_of_suspect(id, moved[at + 1]), id)
-  else
-    redis.call('ZADD', WAITING, moved[at + 1], id)
-  end
+  enter_queue(id, moved[at + 1])
 end
 if redis.call('ZCARD', OWNED .. owner) == 0 then
   redis.call('ZREM', OWNERS, owner)

@@ -1,10 +1,12 @@
 -- Executions without an owner wait in one of two queues. Those that were there when an owner died,
 -- and have not shown since that it was not their doing, are suspects: each gets an owner that has
--- nothing else, and that owner nothing else while it is under suspicion (ISOLATED).
+-- nothing else, and that owner nothing else while it is under suspicion (ISOLATED). What no owner
+-- that is there can read is in neither of them until another one comes (ASIDE).
 
 local function leave_queue(id)
   redis.call('ZREM', WAITING, id)
   redis.call('ZREM', SUSPECTS, id)
+  redis.call('ZREM', ASIDE, id)
 end
 
 -- Crashes are forgotten `kept_ms` after the last one: whoever lives for months has met a few.
@@ -25,6 +27,14 @@ end
 local function turn_of_suspect(id, number)
   local lately = math.min(tonumber(redis.call('HGET', EXECUTION .. id, 'C') or 0), 1000)
   return string.format('%d', lately * 1e12 + number)
+end
+
+local function enter_queue(id, number)
+  if is_suspect(id) then
+    redis.call('ZADD', SUSPECTS, turn_of_suspect(id, number), id)
+  else
+    redis.call('ZADD', WAITING, number, id)
+  end
 end
 
 local function is_isolated(id, owner)

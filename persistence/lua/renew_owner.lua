@@ -4,6 +4,15 @@ local lease, now = redis.call('ZSCORE', LEASES, ARGV[1]), now_ms()
 if lease and tonumber(lease) == 0 then return 0 end
 if not lease and ARGV[3] == '1' then return 0 end
 if not lease and now > tonumber(ARGV[4]) then return 0 end
+
 redis.call('ZADD', LEASES, now + ARGV[2], ARGV[1])
 note_load(ARGV[1])
+if not lease then
+  -- It may be of another version than those that could not read them.
+  local aside = redis.call('ZRANGE', ASIDE, 0, 999, 'WITHSCORES')
+  for at = 1, #aside, 2 do
+    redis.call('ZREM', ASIDE, aside[at])
+    enter_queue(aside[at], aside[at + 1])
+  end
+end
 return 1

@@ -272,6 +272,8 @@ async def test_only_keys_of_the_namespace_are_touched(
         await store.orphan("dead", limit=2, blame=True)
         await store.renew_owner("alone", lease_ms=100_000)
         assert await store.claim_next("alone", owners_max=1)
+        odd = await claimed(store, "odd")
+        await store.give_on("odd", epoch=odd.epoch, aside=True)
         await store.installation()
         made = set(await client.keys("*")) - before
     assert all(key.startswith(f"{redis_namespace}:".encode()) for key in made)

@@ -200,8 +200,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "orphans, waiting",
         "what waits for an owner is found by those that look around",
         _HOST,
-        '            with survived(_log, "executions that wait could not be taken"):\n'
-        "                await self.pick_up()\n            await asyncio.sleep",
+        "            self._background.spawn(self._pick_up_quietly())\n            await asyncio.sleep",
         "            await asyncio.sleep",
         f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",
     ),
@@ -234,8 +233,8 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "quarantine",
         "what kills its owner again and again is failed",
         _HOST,
-        "            if loaded.crashes >= self.limits.crashes_max:\n",
-        "            if False:\n",
+        "        if loaded.crashes >= self.limits.crashes_max:\n",
+        "        if False:\n",
         f"{_UNIT}/test_quarantine.py"
         "::test_who_kills_its_owner_again_and_again_is_failed_and_others_go_on",
     ),

@@ -26,7 +26,7 @@ from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
 from harmonia_actors.core.stimuli import AttemptSucceeded
 from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.event_hub import parse_event
-from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.runtime.notes import outcomes_in
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder
 from persistence.errors import StoreError

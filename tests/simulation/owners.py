@@ -16,7 +16,8 @@ from harmonia_actors.core.stimuli import Stimulus
 from harmonia_actors.runtime.census import Census, CensusTaker, CensusTimes
 from harmonia_actors.runtime.clock import SteadyClock, StoreClock
 from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
-from harmonia_actors.runtime.host import ExecutionHost, HostLimits
+from harmonia_actors.runtime.host import ExecutionHost
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.runtime.nodes import WorkspaceNodes
 from harmonia_actors.runtime.ordering import BlobReader, OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, QueueKey, Report

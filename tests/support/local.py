@@ -29,7 +29,8 @@ from harmonia_actors.runtime.dispatch import Dispatcher, DispatchLimits
 from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.event_hub import EventHub
 from harmonia_actors.runtime.files import FileInfo, WorkspaceFiles
-from harmonia_actors.runtime.host import ExecutionHost, HostLimits
+from harmonia_actors.runtime.host import ExecutionHost
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.runtime.nodes import AnyNode
 from harmonia_actors.runtime.ordering import OrderingLimits
 from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, QueueKey, Report

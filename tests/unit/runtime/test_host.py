@@ -15,7 +15,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.log_lines import LogLine
 from harmonia_actors.runtime import host as host_module
 from harmonia_actors.runtime.census import Census
-from harmonia_actors.runtime.host import HostLimits
+from harmonia_actors.runtime.host_limits import HostLimits
 from harmonia_actors.runtime.notes import decode_note, encode_note, encode_outcome, outcomes_in
 from harmonia_actors.settings import Settings
 from persistence.memory_store import MemoryStore
