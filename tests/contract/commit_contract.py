@@ -57,6 +57,15 @@ class CommitContract:
         assert await store.read_inbox("e") == []
         assert await ids(store, "running") == ("e",)
 
+    async def test_another_owner_is_refused_whatever_its_epoch(self, store: Store):
+        """A server that has lost its last second gives the same one twice."""
+        loaded = await claimed(store, owner="o")
+        for version in (loaded.version, loaded.version + 1):
+            with pytest.raises(StaleOwner, match="'o'"):
+                await store.commit(next_commit(loaded, "other", version=version))
+        await store.commit(next_commit(loaded, release=True))
+        await store.commit(next_commit(loaded, release=True))
+
     async def test_a_stale_epoch_is_refused_and_nothing_moves(self, store: Store):
         old = await claimed(store, owner="old")
         await claim(store, "e", "next")

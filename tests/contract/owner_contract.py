@@ -354,6 +354,37 @@ class SuspectContract:
         await store.give_on("e", epoch=taken.epoch, blame=True)
         assert await store.waiting_executions() == 0
 
+    async def test_what_is_put_aside_waits_for_an_owner_that_is_not_there_yet(self, store: Store):
+        await suspects(store, "e0")
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        await create(store, "e1")
+        first = await store.claim("e1", "o")
+        assert first is not None
+        await store.give_on("e1", epoch=first.epoch, aside=True)
+        second = await store.claim_next("o", owners_max=1)
+        assert second is not None
+        assert second.execution_id == "e0"
+        await store.give_on("e0", epoch=second.epoch, aside=True)
+        assert (await store.waiting_executions(), await loads(store)) == (0, {"o": 0})
+        assert await store.renew_owner("o", lease_ms=LEASE_MS)
+        assert await store.claim_next("o", owners_max=1) is None
+        assert await create(store, "e2") == "o", "nothing else stands behind it"
+        assert await store.renew_owner("p", lease_ms=LEASE_MS)
+        assert await store.waiting_executions() == 2
+        taken = await store.claim_next("p", owners_max=9)
+        assert taken is not None
+        assert (taken.execution_id, taken.crashes) == ("e0", 1)
+        assert await store.claim("e1", "o") is not None
+        assert await store.waiting_executions() == 0
+
+    async def test_what_is_put_aside_can_be_claimed_by_its_name(self, store: Store):
+        await store.renew_owner("o", lease_ms=LEASE_MS)
+        loaded = await claimed(store, owner="o")
+        await store.give_on("e", epoch=loaded.epoch, aside=True)
+        assert await store.claim("e", "o") is not None
+        await store.renew_owner("p", lease_ms=LEASE_MS)
+        assert await store.waiting_executions() == 0
+
     async def test_a_registration_that_comes_too_late_makes_no_owner(self, store: Store):
         now_ms = await store.time_ms()
         assert not await store.renew_owner("o", lease_ms=LEASE_MS, by_ms=now_ms - 1)

@@ -200,8 +200,8 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "orphans, waiting",
         "what waits for an owner is found by those that look around",
         _HOST,
-        "            self._background.spawn(self._pick_up_quietly())\n            await asyncio.sleep",
-        "            await asyncio.sleep",
+        "self._background.spawn(self._pick_up_quietly())\n            await asyncio.sleep",
+        "await asyncio.sleep",
         f"{_UNIT}/test_host.py::test_by_looking_around_an_owner_finds_what_nobody_told_it_of",
     ),
     mutant(

@@ -108,6 +108,30 @@ def test_a_stop_for_a_timeout_is_given_again() -> None:
     assert story.ordered() == ["stop a 1 timeout"]
 
 
+def test_a_stop_for_a_timeout_that_took_effect_under_the_former_owner_is_one() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.started("a")
+    story.wait(5_000)
+    story.restart("a")
+    story.stopped("a")
+    assert story.statuses()["a"] == "failed"
+    failure = story.execution.rows[0].failure
+    assert failure is not None
+    assert failure.code == "TIMEOUT"
+
+
+def test_a_stop_before_the_timeout_is_a_loss() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.started("a")
+    story.wait(4_999)
+    story.restart("a")
+    story.stopped("a")
+    assert story.statuses()["a"] == "pending"
+    assert story.ordered() == ["start a 2"]
+
+
 def test_a_cancel_goes_on() -> None:
     story = Story(workflow_of({"a": "", "b": "", "c": ["a"]}))
     story.start()

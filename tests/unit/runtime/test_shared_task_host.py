@@ -15,6 +15,7 @@ from harmonia_actors.components.contract import TaskContext
 from harmonia_actors.components.workspace import Workspace
 from harmonia_actors.core import jsontext
 from harmonia_actors.core import stimuli as st
+from harmonia_actors.runtime import shared_task_host
 from harmonia_actors.runtime.files import WorkspaceFiles
 from harmonia_actors.runtime.orders import Report
 from harmonia_actors.runtime.shared_task_host import WATCHING, SharedTaskHost, told_after_s
@@ -322,3 +323,19 @@ def test_nobody_watches_a_loop_that_is_over(bench: Bench) -> None:
     for thread in begun:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+async def test_owners_of_what_has_ended_are_forgotten_while_something_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_task_host, "_OWNERS_KEPT", 10)
+    host = SharedTaskHost(bench.runner(), SLOW, bench.send)
+    long = asyncio.ensure_future(host.run("me", [order(0, "hold_async")]))
+    await until(bench.began("t0"))
+    bench.gates.open("t1")
+    for number in range(60):
+        await host.run("me", [replace(order(1, "hold_async"), execution_id=f"exec-{number + 9}")])
+    await until(lambda: len(host._owner_of) <= 12)
+    bench.gates.open("t0")
+    reports, _ = await long
+    assert "Succeeded 0" in [shown(report) for report in reports]

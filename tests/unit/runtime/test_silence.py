@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import time
 
 import pytest
 
-from harmonia_actors.runtime.silence import Failed, Gone, NotFound, Patience, Silent, ask
+from harmonia_actors.runtime.silence import (
+    Failed,
+    Gone,
+    NotFound,
+    Patience,
+    Silent,
+    ask,
+    unless_silent,
+)
+from tests.simulation.virtual_loop import VirtualLoop, pass_time, run_virtually
 
 QUICK = Patience(again_s=0, again_s_max=0)
 
@@ -76,3 +87,45 @@ async def test_a_call_that_lasted_long_was_heard() -> None:
         raise Silent("the line was cut")
 
     assert await ask(lasts, ends, "x") == "still here"
+
+
+def test_who_answers_in_time_is_heard_and_who_does_not_is_silent() -> None:
+    async def run(loop: VirtualLoop) -> None:
+        async def answer(after_s: float) -> str:
+            await pass_time(after_s)
+            return "here"
+
+        assert await unless_silent(answer(3.9), 4) == "here"
+        with pytest.raises(TimeoutError):
+            await unless_silent(answer(4.1), 4)
+        assert loop.time() == pytest.approx(7.9)
+
+    run_virtually(run)
+
+
+async def test_what_is_raised_instead_of_an_answer_is_raised() -> None:
+    with pytest.raises(Gone):
+        await unless_silent(Somebody(Gone())(), 60)
+
+
+def test_while_nobody_may_judge_nobody_is_silent() -> None:
+    async def run(loop: VirtualLoop) -> None:
+        with pytest.raises(TimeoutError):
+            await unless_silent(pass_time(1_000), 4, lambda: loop.time() > 50)
+        assert 53 < loop.time() < 56
+
+    run_virtually(run)
+
+
+async def test_who_stood_still_hears_first_what_he_was_told_meanwhile() -> None:
+    """By a thread of another: when he wakes, the time is over before that has had its turn."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+
+    def stand_still() -> None:
+        until_s = time.monotonic() + 0.3
+        while time.monotonic() < until_s:
+            pass
+        threading.Thread(target=lambda: loop.call_soon_threadsafe(heard.set)).start()
+
+    loop.call_soon(stand_still)
+    assert await unless_silent(heard.wait(), 0.1)

@@ -12,6 +12,7 @@ import pytest
 from harmonia_actors.runtime import start_lines
 from harmonia_actors.runtime.ending import Ending
 from harmonia_actors.runtime.start_lines import Ended, LineCut, News, Start, StartLine, StartLines
+from tests.simulation.virtual_loop import VirtualLoop, run_virtually
 from tests.support.scripted_actors import settle, until
 
 
@@ -411,3 +412,18 @@ async def test_whatever_comes_when_everybody_hears_of_his_end(owner: Owner, seed
         await asyncio.gather(*tasks, return_exceptions=True)
     assert all(task.cancelled() or task.exception() is None for task in tasks)
     await until(lambda: all(line.is_idle for line in crowd.lines))
+
+
+def test_who_waits_for_an_owner_that_hangs_is_let_go() -> None:
+    """Others may have what it had by then."""
+
+    async def run(loop: VirtualLoop) -> None:
+        async def never(news: News) -> Sequence[Ended]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        line = StartLine(never)
+        assert await line.wait_ended("exec-1") is None
+        assert 30 < loop.time() < 60
+
+    run_virtually(run)
