@@ -52,7 +52,7 @@ def survived(log: logging.Logger, what: str) -> Iterator[None]:
     """Whatever goes wrong with one thing is logged, and the next is still looked after."""
     try:
         yield
-    except StoreUnavailable as error:
-        log.warning("%s: %s", what, error)
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("%s: %s", what, str(error) or "no answer in time")
     except Exception:
         log.exception("%s", what)
