@@ -36,6 +36,8 @@ SETTINGS = {
 _STOPPED = "execution actor stopped"
 #: Kinds of faults by which no attempt is ever lost.
 _SPARE_ATTEMPTS = {"store killed", "store stopped", "store stopped for a minute"}
+#: Those of them after which nothing else is started anew that may run attempts.
+_END_NO_ATTEMPT = {"store killed", "store stopped"}
 _COMPLETED_SHARE = 0.8
 _READY_S = 180.0
 _END_S = 300.0
@@ -63,6 +65,8 @@ def shortfalls(found: Judgement, landed: Counter[str], kinds: Sequence[str]) -> 
     missing = [f"no '{kind}' has landed" for kind in kinds if not landed[kind]]
     if not found.rerun and not _SPARE_ATTEMPTS.issuperset(kinds):
         missing.append("no attempt was lost: the faults hit nothing that ran")
+    if found.rerun and landed and _END_NO_ATTEMPT.issuperset(landed):
+        missing.append(f"{found.rerun} attempts were run again, though no fault has ended any")
     completed = found.statuses["completed"]
     if completed < _COMPLETED_SHARE * found.executions or not completed:
         missing.append(f"only {completed} of {found.executions} executions have completed")
@@ -113,7 +117,8 @@ def _run(directory: Path, random: Random, given: argparse.Namespace) -> int:
         f"{time.monotonic() - begun_s:.0f} s, {sum(faults.landed.values())} faults: "
         f"{dict(sorted(faults.landed.items()))}\n"
         f"{found.executions} executions ({dict(found.statuses)}), {found.tasks} tasks, "
-        f"{found.attempts} attempts, of which {found.rerun} were run again after a loss\n"
+        f"{found.attempts} attempts, of which {found.rerun} were run again after a loss; "
+        f"{found.cancels} cancels acknowledged\n"
         f"{found.audited_events} events audited; {starter.sent_again} requests sent again; "
         f"{len(faults.woken)} stopped execution actors woke, and ended"
     )

@@ -16,9 +16,13 @@ import httpx
 
 from tests.support.running import RunningService
 
-__all__ = ["LOADS", "USUAL", "Accepted", "Load", "Starter", "Work", "make_work"]
+__all__ = ["LASTING_S", "LOADS", "USUAL", "Accepted", "Load", "Starter", "Work", "make_work"]
 
 _CANCELLED_SHARE = 0.05
+#: Those of them that cannot have completed before the cancel must have been taken in; the others
+#: try what happens when both come at once.
+_LASTING_SHARE = 0.5
+LASTING_S = 120.0
 #: How long a request is sent again and again, in seconds: longer than any fault keeps us waiting.
 _PATIENCE_S = 180.0
 
@@ -53,10 +57,17 @@ class Accepted:
     execution_id: str
     work: Work
     is_cancelled: bool
+    #: When its cancel had been answered with 200, by the time of day; None if it was refused.
+    acknowledged_s: float | None = None
 
 
-def make_work(random: Random, journal: Path, load: Load = USUAL) -> Work:
-    """A random graph of tasks that add up what they are given and write down what they do."""
+def make_work(
+    random: Random, journal: Path, load: Load = USUAL, *, is_lasting: bool = False
+) -> Work:
+    """A random graph of tasks that add up what they are given and write down what they do.
+
+    What is lasting has one more task, which nothing waits for and which takes very long.
+    """
     parents = _graph(random, load.tasks_max)
     values: list[int] = []
     tasks: dict[str, Any] = {}
@@ -83,9 +94,19 @@ def make_work(random: Random, journal: Path, load: Load = USUAL) -> Work:
                 **({"files": left} if action == "record_file" else {}),
             },
         }
+    if is_lasting:
+        number = random.randrange(1000)
+        tasks[f"t{len(parents)}"] = _lasting_task(journal, number)
+        parents.append([])
+        values.append(number)
     inner = {parent for above in parents for parent in above}
     sinks = {f"t{index}": value for index, value in enumerate(values) if index not in inner}
     return Work(tasks, sinks)
+
+
+def _lasting_task(journal: Path, number: int) -> dict[str, Any]:
+    given = {"path": str(journal), "number": number, "given": [], "seconds": LASTING_S, "fails": 0}
+    return {"component": "testing", "action": "record_async", "depends_on": [], "input": given}
 
 
 def _graph(random: Random, tasks_max: int) -> list[list[int]]:
@@ -151,19 +172,24 @@ class Starter:
         with self._service.client(self._service.key) as api:
             for number in self._next_numbers():
                 self._wait_for_room(api)
-                work = make_work(random, self._journal, self._load)
+                is_cancelled = random.random() < _CANCELLED_SHARE
+                is_lasting = is_cancelled and random.random() < _LASTING_SHARE
+                work = make_work(random, self._journal, self._load, is_lasting=is_lasting)
                 key = f"chaos-{seed}-{number}"
                 workflow = {"name": key, "tasks": work.tasks}
-                made = self._send(api, "/workflows", workflow, key, 201)
+                made = self._send(api, "/workflows", workflow, key, 201).json()
                 body = {"workflow_id": made["workflow_id"], "input": {}}
-                begun = self._send(api, "/executions", body, f"{key}-run", 202)
-                is_cancelled = random.random() < _CANCELLED_SHARE
+                begun = self._send(api, "/executions", body, f"{key}-run", 202).json()
+                acknowledged_s = None
                 if is_cancelled:
                     self._over.wait(random.random())
                     path = f"/executions/{begun['execution_id']}/cancel"
-                    self._send(api, path, {}, f"{key}-cancel", 200, 409)
+                    answer = self._send(api, path, {}, f"{key}-cancel", 200, 409)
+                    if answer.status_code == httpx.codes.OK:
+                        acknowledged_s = time.time()
+                one = Accepted(begun["execution_id"], work, is_cancelled, acknowledged_s)
                 with self._lock:
-                    self.accepted.append(Accepted(begun["execution_id"], work, is_cancelled))
+                    self.accepted.append(one)
 
     def _next_numbers(self) -> Iterator[int]:
         while not self._over.is_set():
@@ -189,7 +215,7 @@ class Starter:
 
     def _send(
         self, api: httpx.Client, path: str, body: dict[str, Any], key: str, *expected: int
-    ) -> dict[str, Any]:
+    ) -> httpx.Response:
         """Send a request until it is answered as it must be in the end; never something else."""
         deadline = time.monotonic() + _PATIENCE_S
         while True:
@@ -200,8 +226,7 @@ class Starter:
                 told = repr(error)
             else:
                 if answer.status_code in expected:
-                    found: dict[str, Any] = answer.json()
-                    return found
+                    return answer
                 told = f"{answer.status_code} {answer.text[:300]}"
                 if answer.status_code not in (429, 500, 502, 503, 504):
                     raise AssertionError(f"POST {path}: {told}")
