@@ -8,6 +8,8 @@ __all__ = ["KEEPING_MUTANTS"]
 
 _LUA = "persistence/lua"
 _UNIT = "tests/unit/runtime"
+_BLOBS = "persistence/blobs.py"
+_POWER_CUT = "tests/unit/test_blobs.py::test_a_blob_that_was_put_survives_a_power_cut"
 _ALONE = "test_each_suspect_gets_an_owner_of_its_own_until_it_is_calm"
 _NEXT = "test_nothing_comes_between_a_calm_and_the_next_suspect"
 _HELD = "test_a_checkpoint_holds_the_outputs_of_its_execution"
@@ -150,6 +152,22 @@ KEEPING_MUTANTS: tuple[Mutant, ...] = (
         "hold(holds)\nredis.call('INCR', LIVE)",
         "redis.call('INCR', LIVE)",
         f"{REDIS}::test_an_execution_may_hold_what_others_left",
+    ),
+    mutant(
+        "blob, bytes",
+        "the bytes of a large output are on disk before it has its name",
+        _BLOBS,
+        "        os.fsync(file.fileno())\n",
+        "",
+        _POWER_CUT,
+    ),
+    mutant(
+        "blob, name",
+        "the name of a large output is on disk before anything refers to it",
+        _BLOBS,
+        "            _sync_directory(path.parent)\n",
+        "",
+        _POWER_CUT,
     ),
     mutant(
         "garbage, memory",

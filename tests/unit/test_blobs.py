@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,6 +213,61 @@ def test_a_failed_put_leaves_the_former_blob_and_no_rest(tmp_path: Path):
         blobs.put("b", b"a directory is in the way")
     assert blobs.get(url) == b"former"
     assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+class Disk:
+    """Follows what the system is asked to do, and knows what a power cut would leave of it."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        #: Bytes that are there for good, by the inode of their file.
+        self._bytes: dict[int, int] = {}
+        #: New names that are not there for good yet, by the inode of their directory.
+        self._names: dict[int, set[str]] = {}
+        #: Names given to files of which a power cut would leave less than they hold.
+        self.hollow: list[str] = []
+        self._fsync, self._mkdir, self._replace = os.fsync, os.mkdir, os.replace
+        for call in (self.fsync, self.mkdir, self.replace):
+            patched.setattr(os, call.__name__, call)
+
+    def fsync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            self._names.pop(found.st_ino, None)
+        else:
+            self._bytes[found.st_ino] = found.st_size
+
+    def mkdir(self, path: Path, *more: Any, **options: Any) -> None:
+        self._mkdir(path, *more, **options)
+        self._note_name(Path(path))
+
+    def replace(self, source: Path, target: Path) -> None:
+        held = Path(source).stat()
+        if self._bytes.pop(held.st_ino, None) != held.st_size:
+            self.hollow.append(Path(target).name)
+        self._replace(source, target)
+        self._note_name(Path(target))
+
+    def lost_names(self) -> set[str]:
+        """Names that nobody would find after a power cut."""
+        return set().union(*self._names.values())
+
+    def _note_name(self, path: Path) -> None:
+        self._names.setdefault(path.parent.stat().st_ino, set()).add(path.name)
+
+
+@pytest.mark.parametrize("name", ["a", "exec-1/a", "exec-1/task.1/2"])
+def test_a_blob_that_was_put_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever refers to it comes after it: its bytes, then its name, then its directory's own."""
+    disk = Disk(monkeypatch)
+    blobs = FileBlobs(tmp_path / "blobs")
+    for body in (ALL_BYTES, b"another, in directories that are there", b""):
+        url = blobs.put(name, body)
+        assert disk.hollow == []
+        assert disk.lost_names() == set()
+        assert blobs.get(url) == body
 
 
 def test_what_killed_writers_left_is_swept(tmp_path: Path):
