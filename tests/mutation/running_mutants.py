@@ -213,6 +213,14 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         f"{_UNIT}/test_picking_up.py::test_what_comes_to_wait_while_an_owner_looks_is_not_missed",
     ),
     mutant(
+        "orphans, at one time",
+        "of many that wait, only some are taken over at a time",
+        _HOST,
+        "_TAKEN_AT_ONCE = 64\n",
+        "_TAKEN_AT_ONCE = 10**9\n",
+        f"{_UNIT}/test_picking_up.py::test_of_many_that_wait_only_some_are_taken_over_at_a_time",
+    ),
+    mutant(
         "asked again, task actors",
         "what waits for task actors is asked for again if that failed",
         "harmonia_actors/runtime/dispatch.py",

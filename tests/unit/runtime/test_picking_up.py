@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
+from harmonia_actors.runtime.census import Census
+from harmonia_actors.runtime.host import ExecutionHost
 from persistence.memory_store import MemoryStore
 from persistence.store import Loaded
 from tests.support.gates import Gates
 from tests.support.local import LocalInstallation
-from tests.support.scripted_actors import until
+from tests.support.scripted_actors import settle, until
 from tests.unit.runtime.test_host import World
+
+#: Of one owner; whatever it is that its takeovers wait for.
+TAKEN_AT_ONCE = 64
 
 
 class LateReplies(MemoryStore):
@@ -50,3 +56,61 @@ async def test_what_comes_to_wait_while_an_owner_looks_is_not_missed(tmp_path: P
         assert await world.owner_of(execution_id) == heir.owner
         gates.open("x")
         assert (await world.ended(execution_id))["status"] == "completed"
+
+
+class Turns:
+    """Takes the place of a host's census: each waits for its turn, and they are counted."""
+
+    def __init__(self, host: ExecutionHost) -> None:
+        self._real = host.take_census
+        self._turns = asyncio.Semaphore(0)
+        self.under_way = self.most_at_once = self.done = 0
+        host.take_census = self._take
+
+    def give(self, count: int) -> None:
+        """Let so many go on."""
+        for _ in range(count):
+            self._turns.release()
+
+    async def _take(self, execution_id: str, epoch: int) -> Census:
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        await self._turns.acquire()
+        self.under_way -= 1
+        self.done += 1
+        return await self._real(execution_id, epoch)
+
+
+async def test_of_many_that_wait_only_some_are_taken_over_at_a_time(tmp_path: Path) -> None:
+    """Each asks task actors what they run of it: all at once would be a stampede."""
+    gates, many = Gates(), 200
+    async with (
+        LocalInstallation(
+            MemoryStore(), tmp_path, workers=1, owners=1, components=[gates.component]
+        ) as installation,
+        asyncio.timeout(60),
+    ):
+        with contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(gates.open, "x")
+            world = World(installation, gates)
+            started = [await world.start({"x": {"action": "hold"}}) for _ in range(many)]
+            for execution_id in started:
+                while (await world.status(execution_id))["status"] != "running":
+                    await settle()
+            (dead,) = installation.hosts
+            await installation.kill_owner(dead)
+            while await world.store.orphan(dead, limit=100):
+                pass
+            # It has not looked around yet: it does when this test waits for the first time.
+            turns = Turns(heir := await installation.add_owner("heir"))
+            await until(lambda: turns.under_way >= TAKEN_AT_ONCE)
+            for given in (1, 11, 75, many):
+                await settle()
+                assert turns.most_at_once == TAKEN_AT_ONCE
+                turns.give(given - turns.done)
+                await until(lambda given=given: turns.done == given)
+            await until(lambda: heir.load == many)
+            gates.open("x")
+            for execution_id in started:
+                assert (await world.ended(execution_id))["status"] == "completed"
+            assert gates.running_twice() == []
