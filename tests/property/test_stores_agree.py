@@ -27,6 +27,8 @@ EXAMPLES = int(os.environ.get("HARMONIA_TEST_EXAMPLES", "20"))
 LOOK_EVERY = 8
 #: No lease runs out and no bucket fills within a test, so that clocks make no difference.
 FOR_EVER_MS = 10_000_000
+#: Until when an owner may register: long over, and not for long, by whichever clock.
+PAST_MS, FUTURE_MS = 1_000_000_000_000, 4_000_000_000_000
 OWNERS = ("o1", "o2", "o:3")
 EXECUTIONS = ("e1", "e2", "e:3", "e*\r\n4")
 CHECKPOINTS = ("c1", "c2", "c3")
@@ -103,9 +105,15 @@ class StoresAgree(RuleBasedStateMachine):
     def delete_document(self, kind: str, document: str) -> None:
         self.both(lambda store: store.delete_document(kind, document))
 
-    @rule(owner=owners, known=st.booleans())
-    def renew_owner(self, owner: str, known: bool) -> None:
-        self.both(lambda store: store.renew_owner(owner, lease_ms=FOR_EVER_MS, known=known))
+    @rule(
+        owner=owners,
+        known=st.booleans(),
+        by_ms=st.none() | st.sampled_from([0, PAST_MS, FUTURE_MS]),
+    )
+    def renew_owner(self, owner: str, known: bool, by_ms: int | None) -> None:
+        self.both(
+            lambda store: store.renew_owner(owner, lease_ms=FOR_EVER_MS, known=known, by_ms=by_ms)
+        )
 
     @rule(owner=owners)
     def retire_owner(self, owner: str) -> None:
