@@ -21,7 +21,9 @@ from harmonia_serve.cli.installation.lock import holder_of
 from harmonia_serve.cli.installation.processes import end_all, marked, runs
 from harmonia_serve.cli.installation.records import read_running
 from harmonia_serve.client import HarmoniaClient
+from harmonia_serve.client.execution import Execution
 from persistence.embedded import reap
+from tests.support.data_server import DataServer, data_server
 
 HARMONIA = [sys.executable, "-m", "harmonia_serve.cli"]
 BOOT_S = 180.0
@@ -61,6 +63,12 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def data() -> Iterator[DataServer]:
+    with data_server() as server:
+        yield server
+
+
+@pytest.fixture
 def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -94,8 +102,47 @@ def open_to_others(processes: list[psutil.Process]) -> list[str]:
     return found
 
 
+def in_flight(client: HarmoniaClient, data: DataServer) -> Execution:
+    """An execution that has done a part of its work, and is held in the midst of it."""
+    value = "${tasks.held.output.exit_code}"
+    tasks = {
+        "before": {"component": "harmonia", "action": "echo", "input": {"value": "once"}},
+        "held": {**data.held("gate"), "depends_on": ["before"]},
+        "after": {
+            "component": "harmonia",
+            "action": "echo",
+            "input": {"value": value},
+            "depends_on": ["held"],
+        },
+    }
+    output = {"said": "${tasks.before.output.value}", "code": "${tasks.after.output.value}"}
+    execution = client.run({"name": "held", "tasks": tasks, "output": output})
+    until(lambda: held_attempt(execution) == 1)
+    return execution
+
+
+def held_attempt(execution: Execution) -> int:
+    """Which attempt of its held task runs; 0 if none does."""
+    task = execution.refresh()["task_status"]["held"]
+    return int(task["attempt"]) if task["status"] == "running" else 0
+
+
+def land(execution: Execution, data: DataServer) -> None:
+    """It goes on without being asked to, and ends as if nothing had been."""
+    # What was cut off runs again: whoever ran it first has died.
+    until(lambda: held_attempt(execution) > 1, 120)
+    data.open("gate")
+    assert execution.result(timeout=120) == {"said": "once", "code": 0}
+    done = execution.document["task_status"]
+    assert done["before"]["attempt"] == 1, "what had ended is not run again"
+    audit = execution.audit()
+    assert (audit["complete"], audit["violations"]) == (True, [])
+
+
 @pytest.mark.timeout(600)
-def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: int) -> None:
+def test_up_survives_kill_9_and_leaves_nothing_at_its_end(
+    data_dir: Path, port: int, data: DataServer
+) -> None:
     where = ["--data-dir", str(data_dir)]
     first = harmonia("up", "--detach", "--json", "--port", str(port), *where)
     assert first.returncode == 0, first.stderr
@@ -118,6 +165,8 @@ def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: 
     assert status["service"]["durability"]["promise"] == "always"
     assert len(status["processes"]) == len(started)
 
+    with HarmoniaClient(data_dir=data_dir) as client:
+        flight = in_flight(client, data).id
     os.kill(ready["pid"], signal.SIGKILL)
     again = subprocess.Popen(
         [*HARMONIA, "up", "--json", "--host", "::1", "--port", str(port), *where],
@@ -132,6 +181,7 @@ def test_up_survives_kill_9_and_leaves_nothing_at_its_end(data_dir: Path, port: 
         assert client.get_execution(execution.id)["output"] == {"said": "hello"}
         # Both kinds of actors are up again: what is started now runs.
         assert client.run(ECHO).result(timeout=60) == {"said": "hello"}
+        land(client.execution(flight), data)
 
     started = everything(data_dir)
     assert open_to_others(started) == []
