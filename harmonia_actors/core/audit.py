@@ -28,7 +28,7 @@ from harmonia_actors.core.audit_forms import (
 )
 from harmonia_actors.core.audit_tasks import ToldTasks, listed
 from harmonia_actors.core.cursors import Place
-from harmonia_actors.core.events import FINAL_EVENT_TYPES, CheckpointCreated, TaskLog
+from harmonia_actors.core.events import FINAL_EVENT_TYPES, TaskLog
 from harmonia_actors.core.quarantine import QUARANTINED
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.state import CANCELLED_REASON
@@ -132,9 +132,7 @@ class Auditor:
             )
             # Its owners may have died before they began it; then its head alone was looked at.
             is_quarantine = self.events == 1 and _is_quarantine(event)
-            # Asked for while it waited for an owner, it is made of what the cancel has left.
-            is_checkpoint = self.events > 1 and event.kind == CheckpointCreated.type
-            if is_restored or not (is_cancel or is_quarantine or is_checkpoint):
+            if is_restored or not (is_cancel or is_quarantine):
                 self._begins_badly = True
                 self._add("A3", seq, f"{event.kind} comes before execution_started")
 

@@ -452,22 +452,22 @@ class ExecutionHost:
         self, driver: ExecutionDriver, loaded: Loaded, *, is_new: bool
     ) -> Decision | None:
         """What the driver begins with: a start, or what is outstanding after another owner."""
-        execution_id, first, census = loaded.execution_id, None, Census()
-        is_pending = driver.execution.head.status is ExecutionStatus.PENDING
-        if not is_pending:
+        execution_id, first, inbox = loaded.execution_id, None, loaded.inbox
+        census: Census | None = None
+        if driver.execution.head.status is not ExecutionStatus.PENDING:
             census = await self.take_census(execution_id, loaded.epoch)
-        inbox = loaded.inbox
+        else:
+            # At once: it begins before anything from its inbox is taken in.
+            driver.deliver(st.StartRequested(self.clock.now_ms()))
         if not is_new:
             # Who nudged before there was a driver will not do so again: a cancel must not wait.
             with contextlib.suppress(StoreUnavailable):
                 inbox = await self.store.read_inbox(execution_id)
-        if not is_pending:
+        if census is not None:
             settled = outcomes_in(inbox)
             # A restored execution begins as a running one; at version 1 nobody has driven it yet.
             first = driver.resume(census.adopted, settled, untouched=loaded.version == 1)
             driver.deliver(*census.outcomes)
-        else:
-            driver.deliver(st.StartRequested(self.clock.now_ms()))
         driver.take_in(inbox)
         return first
 

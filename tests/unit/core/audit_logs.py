@@ -212,9 +212,6 @@ GOOD: dict[str, list[Any]] = {
         cancelled(),
     ],
     "cancelled before it began": [cancel("a"), cancel("b"), cancel("c"), cancelled()],
-    "a checkpoint of what was cancelled before it began": [
-        *(cancel("a"), cancel("b"), cancel("c"), checkpoint(), cancelled()),
-    ],
     "as far in the next attempt": [
         *(begin(), start("a"), progress("a"), lose("a"), start("a", 2), progress("a")),
         *(complete("a", 2), run("b"), run("c"), completed()),
