@@ -34,7 +34,9 @@ from persistence.store import Commit, Loaded, NewExecution, OwnCheckpoint, Snaps
 from tests.simulation.checkpoint_audit import CheckpointAuditor
 from tests.simulation.clock_audit import ClockAuditor
 from tests.simulation.line_judge import LineJudge
+from tests.simulation.loss_audit import LossAuditor
 from tests.simulation.owners import OwnerLimits
+from tests.simulation.stop_audit import StopAuditor
 from tests.simulation.store import StoreServer, at_once
 from tests.simulation.stored_events import read_event
 from tests.simulation.task_actors import SimulatedTaskActor, value_of
@@ -73,10 +75,18 @@ class Auditor:
     """Sees all; `broken` holds what is wrong."""
 
     def __init__(
-        self, server: StoreServer, blobs: Any, limits: OwnerLimits, clocks: ClockAuditor
+        self,
+        server: StoreServer,
+        blobs: Any,
+        limits: OwnerLimits,
+        clocks: ClockAuditor,
+        stops: StopAuditor,
+        losses: LossAuditor,
     ) -> None:
         self._server = server
         self._clocks = clocks
+        self._stops = stops
+        self._losses = losses
         self._blobs = blobs
         self._limits = limits.core
         self._crashes_max = limits.crashes_max
@@ -131,7 +141,11 @@ class Auditor:
         if order.id in self._begun:
             self._report(order.execution_id, f"{order.id} begins to run twice")
         self._begun.add(order.id)
-        for problem in self._clocks.begun(order.id, order.epoch):
+        for problem in (
+            *self._clocks.begun(order.id, order.epoch),
+            *self._stops.begun(order, self.suspicion_s()),
+            *self._losses.begun(actor, order),
+        ):
             self._report(order.execution_id, problem)
         self.counts["attempts begun"] += 1
         key = (actor, order.execution_id)
@@ -146,6 +160,10 @@ class Auditor:
         if (node_id := self._node_of(order)) not in ("", actor.node_id):
             self._report(order.execution_id, f"{order.id} begins on {actor.node_id}, not {node_id}")
         self.counts["attempts begun with files"] += bool(node_id)
+
+    def ended(self, order: AttemptOrder) -> None:
+        """An attempt does not run any more, in a process that lives."""
+        self._losses.ended(order)
 
     def kept(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
         """A task actor has left an outcome in the inbox, and goes on with what follows."""
@@ -188,6 +206,8 @@ class Auditor:
             execution = self._rebuilt(execution_id, self._snapshot(execution_id))
             self.counts[f"executions {execution.head.status}"] += 1
             self._check_reason(execution_id, execution)
+            for problem in self._stops.check_end(execution_id, execution.head, self.suspicion_s()):
+                self._report(execution_id, problem)
 
     def _check_reason(self, execution_id: str, execution: Execution) -> None:
         """An execution that failed needs a reason that the scenario has."""
@@ -266,6 +286,7 @@ class Auditor:
             self._report(execution_id, f"epoch {epoch} is claimed again")
         known.epoch = epoch
         known.owners[epoch] = process.name
+        self._stops.claimed(execution_id)
         self.counts["claims"] += 1
         return f"claimed {execution_id} by {process.name} as {epoch}"
 
@@ -295,7 +316,10 @@ class Auditor:
         self.counts["commits"] += 1
         self._check_fence(known, commit, snapshot, told)
         execution = self._rebuilt(execution_id, snapshot)
-        for rule in violations_since(known.picture, execution):
+        for rule in (
+            *violations_since(known.picture, execution),
+            *self._stops.committed(commit, execution.head),
+        ):
             self._report(execution_id, f"{told}: {rule}")
         if known.picture.node_id is None and "node" in execution.head.labels and known.written:
             self.counts["nodes waited for"] += 1
@@ -357,7 +381,10 @@ class Auditor:
             known.history = HistoryAuditor(known.workflow, execution.head, inherited=inherited)
         for seq, body in enumerate(bodies, known.seq - len(bodies) + 1):
             known.history.feed(seq, body)
-            for problem in self._clocks.told(execution, body, known.epoch):
+            for problem in (
+                *self._clocks.told(execution, body, known.epoch),
+                *self._losses.told(execution_id, jsontext.decode(body)),
+            ):
                 self._report(execution_id, problem)
             event = read_event(body)
             if isinstance(event, CheckpointCreated):

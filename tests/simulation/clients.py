@@ -101,12 +101,14 @@ class Clients:
         network: Network,
         replica: Callable[[], ServiceReplica],
         follow: Callable[[str, float], None],
+        acknowledged: Callable[[str], None],
         scenario: Scenario,
     ) -> None:
         self._process = process
         self._network = network
         self._replica = replica
         self._follow = follow
+        self._acknowledged = acknowledged
         self._scenario = scenario
         self.counts: Counter[str] = Counter()
         self._workflow_ids: list[str] = []
@@ -173,6 +175,7 @@ class Clients:
             self.counts["cancelled too late"] += 1
         else:
             self.counts["cancelled"] += 1
+            self._acknowledged(execution_id)
 
     async def _checkpoint(self, execution_id: str, after_s: float, restore_s: float | None) -> None:
         await pass_time(after_s)

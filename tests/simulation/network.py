@@ -65,6 +65,8 @@ class Network:
         self.closed = False
         #: Processes that count as dead, though they may live.
         self.struck_off: set[str] = set()
+        #: Task actors that somebody has given up: their end is under way.
+        self.given_up: set[str] = set()
         #: Of each process, how those who watch it are told of its death.
         self._watchers: dict[str, list[Callable[[str], None]]] = {}
 

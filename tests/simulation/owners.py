@@ -229,6 +229,7 @@ class _CensusCluster:
         return [_Asked(self.owner, process) for _, _, process in found]
 
     async def lost(self, name: str) -> None:
+        self.owner.parts.network.given_up.add(name)
         await self._call(lambda pool: pool.host.lost, name)
 
     async def _call(self, method: Callable[[SimulatedPool], Any], *arguments: Any) -> Any:
@@ -322,6 +323,7 @@ class _Leases:
         self._tell(lambda pool: pool.host.release, self._owner.name, given)
 
     def lost(self, lease: SimulatedLease) -> None:
+        self._owner.parts.network.given_up.add(lease.actor.name)
         self._tell(lambda pool: pool.host.lost, lease.actor.name)
 
     def _tell(self, method: Callable[[SimulatedPool], Any], *arguments: Any) -> None:

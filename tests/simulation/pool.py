@@ -67,6 +67,7 @@ class _Pooled:
             await self._call("run", self._actor.settled, [])
 
     async def kill(self) -> None:
+        self.network.given_up.add(self.handle.name)
         await pass_time(self.network.delay_s())
         self.handle.kill()
 

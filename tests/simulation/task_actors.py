@@ -96,6 +96,8 @@ class Surroundings:
     tell: Callable[[Process, str, Sequence[Report]], None]
     #: An attempt begins to run on an actor.
     begun: Callable[[SimulatedTaskActor, AttemptOrder], None]
+    #: It does not run any more; never told of what dies with its process.
+    ended: Callable[[AttemptOrder], None]
     #: A new owner has asked an actor.
     asked: Callable[[SimulatedTaskActor, str, int], None]
     #: Leaves an outcome in its execution's inbox; False if that could not be done.
@@ -186,12 +188,15 @@ class SimulatedTaskActor:
         """The time that an async action takes."""
         self._around.begun(self, order)
         until_s = self._loop.time() + plan["ms"] / 1000
-        while (left_s := until_s - self._loop.time()) > 0:
-            try:
-                await pass_time(left_s)
-            except asyncio.CancelledError:
-                if not plan["stubborn"] or self._around.network.closed:
-                    raise
+        try:
+            while (left_s := until_s - self._loop.time()) > 0:
+                try:
+                    await pass_time(left_s)
+                except asyncio.CancelledError:
+                    if not plan["stubborn"] or self._around.network.closed:
+                        raise
+        finally:
+            self._around.ended(order)
         self._perhaps_die()
 
     # -------------------------------------------------------------------------------------------
@@ -228,6 +233,7 @@ class SimulatedTaskActor:
         finally:
             for timer in timers:
                 timer.cancel()
+            self._around.ended(live.order)
 
     def _send(self, owner: str, reports: Sequence[Report]) -> None:
         self._around.tell(self.process, owner, reports)
@@ -266,6 +272,7 @@ class SimulatedPort:
         return await self._call("control", self.actor.take_back)
 
     async def kill(self) -> None:
+        self.network.given_up.add(self.name)
         await pass_time(self.network.delay_s())
         self.actor.process.kill()
 

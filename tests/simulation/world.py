@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,11 +35,13 @@ from tests.simulation.chaos import Chaos
 from tests.simulation.clients import Clients, ServiceReplica, SimulatedLauncher
 from tests.simulation.clock_audit import ClockAuditor
 from tests.simulation.faults import Faults
+from tests.simulation.loss_audit import LossAuditor
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
 from tests.simulation.owners import OwnerLimits, OwnerParts, SimulatedOwner
 from tests.simulation.pool import PoolWorld, SimulatedPool
 from tests.simulation.scenario import Scenario, draw_scenario
+from tests.simulation.stop_audit import StopAuditor
 from tests.simulation.store import DistantStore, StoreServer
 from tests.simulation.subscribers import Broadcaster, Streams, Subscriber
 from tests.simulation.supervisor import SimulatedSupervisor, SupervisorWorld
@@ -145,7 +148,10 @@ class World:
         self.server = StoreServer(loop, self.network, self.faults, clock.now_ms)
         self.server.witness = self._witness
         clocks = ClockAuditor(loop.time, lambda: self.machine_process.set_forward_ms / 1000)
-        self.auditor = Auditor(self.server, self.blobs, self.limits, clocks)
+        self._calm_s = math.inf
+        stops = StopAuditor(loop.time, lambda: self._calm_s)
+        losses = LossAuditor(self.network.given_up)
+        self.auditor = Auditor(self.server, self.blobs, self.limits, clocks, stops, losses)
         self.chaos = Chaos(self, self.faults, self.network, self.note)
         self.server.when_stopped = self.chaos.stopped
         self.subscribers: list[Subscriber] = []
@@ -163,6 +169,7 @@ class World:
             self.network,
             lambda: self.replica,
             self._subscribe,
+            stops.acknowledged,
             self.scenario,
         )
 
@@ -294,6 +301,7 @@ class World:
             self._make_runner,
             self._tell_owner,
             self._begun,
+            self.auditor.ended,
             self.auditor.asked,
             self._keep,
         )
@@ -379,6 +387,7 @@ class World:
         self.server.cut_off.clear()
         for process in self.loop.processes:
             process.resume()
+        self._calm_s = self.loop.time()
         self.note("faults are over")
 
 
