@@ -26,6 +26,7 @@ from harmonia_actors.core.audit_forms import (
     read_event,
     timestamp_problem,
 )
+from harmonia_actors.core.audit_outputs import ToldOutput
 from harmonia_actors.core.audit_tasks import ToldTasks, listed
 from harmonia_actors.core.cursors import Place
 from harmonia_actors.core.events import FINAL_EVENT_TYPES, TaskLog
@@ -64,6 +65,8 @@ class Auditor:
         #: The first and the last event of the execution, once they have come.
         self.started: StoredForm | None = None
         self.final: StoredForm | None = None
+        #: What the last event has told of the execution's output.
+        self.output: ToldOutput | None = None
         self._checkpoints: set[str] = set()
         #: How many events were log lines, in all and since the last other one.
         self.log_events = 0
@@ -170,7 +173,7 @@ class Auditor:
         self._checkpoints.add(checkpoint_id)
 
     def _take_end(self, seq: int, event: StoredForm) -> None:
-        self.final = event
+        self.final, self.output = event, event.output
         tasks = self.told.tasks
         if self.told.open and not self._can_be_of_the_head(event):
             without = [task.name for task in tasks if task.end is None]

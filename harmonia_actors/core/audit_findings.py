@@ -23,16 +23,20 @@ AUDIT_RULES: Final = {
     "A9": "Outcomes, progress and log lines are those of the attempt that runs; only a failure may "
     "be of one that has not begun. Progress that says nothing new is not told.",
     "A10": "A task ends once, and nothing is told of it afterwards.",
-    "A11": "`will_retry` and `retry_count` are what the retry policy gives; lost attempts count "
-    "apart.",
+    "A11": "`retry_count` is what was told; lost attempts count apart; nothing is retried more "
+    "often than the policy allows. Of the failure that is stored, also whether it may be retried: "
+    "if it may not, it is not; if it may, it does not end the execution. How many losses a task "
+    "may bear is a setting, and is not asked.",
     "A12": "How tasks end fits why the execution ends: what runs is not skipped, the reasons "
     "agree, and after a cancel nothing fails.",
     "A13": "Once the execution is bound to end, only what was ready may still start, and what "
     "follows it one by one; nothing is tried again, and all else is dropped at once.",
     "A14": "The event that ends the execution fits how its tasks have ended.",
     "A15": "A checkpoint is told once.",
-    "A16": "The stored status, error, times and counts of the execution are those of its log.",
-    "A17": "The stored status, attempt, failures, times and output of a task are those of the log.",
+    "A16": "The stored status, error, times, counts and output of the execution are those of its "
+    "log.",
+    "A17": "The stored status, attempt, failures, times and output of a task are those of the log; "
+    "blobs are not looked into.",
     "A18": "The outputs that the stored state refers to are stored; blobs are not looked for.",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harmonia_actors.core import jsontext
+from harmonia_actors.core.audit_outputs import ToldOutput, told_output
 from harmonia_actors.core.log_lines import LEVELS, STREAMS
 from harmonia_actors.core.timestamps import timestamp
 
@@ -31,6 +32,8 @@ class StoredForm:
     execution_id: str
     data: dict[str, Any]
     part: int = 0
+    #: What it tells of an output, if it is an event that has one.
+    output: ToldOutput | None = None
 
 
 def _text(value: Any) -> bool:
@@ -162,6 +165,7 @@ def read_event(body: bytes) -> StoredForm:
         execution_id=envelope["execution_id"],
         data=envelope["data"],
         part=part,
+        output=told_output(body, envelope["data"]["output"]) if "output" in _FORMS[kind] else None,
     )
 
 

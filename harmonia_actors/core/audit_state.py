@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_findings import Violation
+from harmonia_actors.core.audit_outputs import ToldOutput, digest_of, reference_problem
 from harmonia_actors.core.audit_tasks import ToldTask
 from harmonia_actors.core.records import Head, TaskRow
 from harmonia_actors.core.statuses import ExecutionStatus, TaskStatus
+from harmonia_actors.core.stimuli import WORKER_LOST
 
-__all__ = ["disagreements", "inherited_tasks", "missing_output"]
+__all__ = ["disagreements", "inherited_tasks", "missing_output", "wrong_output"]
 
 _ENDS = {
     "execution_completed": ExecutionStatus.COMPLETED,
@@ -39,20 +41,31 @@ def inherited_tasks(head: Head, rows: Mapping[int, TaskRow]) -> frozenset[int]:
 
 
 def disagreements(
-    auditor: Auditor, head: Head, rows: Mapping[int, TaskRow], seq: int
+    auditor: Auditor,
+    head: Head,
+    rows: Mapping[int, TaskRow],
+    seq: int,
+    *,
+    lost_attempts_max: int | None = None,
 ) -> list[Violation]:
-    """What the state stored at `seq` says otherwise than the log up to there."""
+    """What the state stored at `seq` says otherwise than the log up to there.
+
+    `lost_attempts_max` is the setting under which the execution has run; None if it is not known.
+    """
     found = []
     if auditor.seq != seq:
         message = f"the log ends with event {auditor.seq}, but {seq} were stored"
         found.append(Violation("A1", auditor.seq, None, message))
     found += [Violation("A16", None, None, problem) for problem in _head_problems(auditor, head)]
+    if problem := _output_problem(auditor, head):
+        found.append(Violation("A16", None, None, problem))
     for index, task in enumerate(auditor.told.tasks):
         if index not in auditor.inherited:
             row = rows.get(index, _NO_ROW)
-            problem = next(_row_problems(task, row, head.execution_id), None)
-            if problem is not None:
+            if problem := next(_row_problems(index, task, row, head.execution_id), ""):
                 found.append(Violation("A17", None, task.name, problem))
+            if problem := _retry_problem(task, row, head, lost_attempts_max):
+                found.append(Violation("A11", None, task.name, problem))
     return found
 
 
@@ -60,6 +73,15 @@ def missing_output(task: str | None) -> Violation:
     """The output of a task, or of the execution, is referred to and is not there."""
     whose = "the execution" if task is None else f"task '{task}'"
     return Violation("A18", None, task, f"the output of {whose} is not stored")
+
+
+def wrong_output(task: str | None, told: ToldOutput, body: bytes) -> Violation | None:
+    """What is wrong with the stored body of an output, of a task or of the execution."""
+    if digest_of(body) == told.digest:
+        return None
+    whose = "the execution" if task is None else f"task '{task}'"
+    message = f"the output of {whose} is stored otherwise than it was told"
+    return Violation("A16" if task is None else "A17", None, task, message)
 
 
 def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
@@ -91,7 +113,13 @@ def _head_problems(auditor: Auditor, head: Head) -> Iterator[str]:
             yield f"{name} is {stored}, by the log it is {told}"
 
 
-def _row_problems(task: ToldTask, row: TaskRow, execution_id: str) -> Iterator[str]:
+def _output_problem(auditor: Auditor, head: Head) -> str:
+    if head.output is None or auditor.output is None:
+        return ""
+    return reference_problem(head.output, auditor.output, head.execution_id, None, "execution")
+
+
+def _row_problems(index: int, task: ToldTask, row: TaskRow, execution_id: str) -> Iterator[str]:
     if not _fits(task, row):
         told = task.end or ("running" if task.is_running else "waiting")
         yield f"it is stored as {row.status}, but told as {told}"
@@ -115,10 +143,35 @@ def _row_problems(task: ToldTask, row: TaskRow, execution_id: str) -> Iterator[s
         )
     if (row.output is not None) != (task.end is TaskStatus.COMPLETED):
         yield f"it is told as {task.end or 'not ended'}, its output is {row.output}"
-    if row.output is not None and row.output.execution_id != execution_id:
-        yield f"its output is kept under '{row.output.execution_id}'"
-    if task.end is TaskStatus.FAILED and row.failure is None:
-        yield "it has failed, but it is not stored why"
+    if row.output is not None and task.output is not None:
+        key = f"{index}:{task.attempt}"
+        problem = reference_problem(row.output, task.output, execution_id, task.name, key)
+        if problem:
+            yield problem
+    failure = row.failure
+    failed_with = None if failure is None else (failure.message, failure.shown_details())
+    if failed_with != task.failed_with:
+        yield "what is stored of its last failure is not what was told"
+
+
+def _retry_problem(task: ToldTask, row: TaskRow, head: Head, lost_attempts_max: int | None) -> str:
+    """Whether it is known that a failure was tried again, or not, as it should not have been.
+
+    The log does not tell whether a failure may be tried again; the row does, of the last one. Only
+    of the failure that has bound the execution to end is it sure that nothing else had before.
+    """
+    if row.failure is None or task.failed_with is None:
+        return ""
+    if task.will_retry:
+        return "" if row.failure.retriable else "a failure is retried that says it is for good"
+    if task.end is not TaskStatus.FAILED or (head.error or {}).get("task") != task.name:
+        return ""
+    if row.failure.code == WORKER_LOST:
+        if lost_attempts_max is not None and row.losses <= lost_attempts_max:
+            return f"loss {row.losses} ends the task, which may lose {lost_attempts_max} attempts"
+    elif row.failure.retriable and row.failures <= task.max_retries:
+        return f"failure {row.failures} is not retried; {task.max_retries} retries are due"
+    return ""
 
 
 def _fits(task: ToldTask, row: TaskRow) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from harmonia_actors.core.audit_ending import Ending
 from harmonia_actors.core.audit_findings import Findings, Violation
 from harmonia_actors.core.audit_forms import StoredForm
+from harmonia_actors.core.audit_outputs import ToldOutput
 from harmonia_actors.core.log_lines import EVENT_COST, LINE_COST
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.retry import NO_RETRY
@@ -53,6 +54,10 @@ class ToldTask:
     ended_running: bool = False
     #: Whether it may have been handed out behind another one when the execution was bound to end.
     follows: bool = False
+    #: The last failure that counts: its error and details, and whether it was to be tried again.
+    failed_with: tuple[str, dict[str, Any]] | None = None
+    will_retry: bool = False
+    output: ToldOutput | None = None
     #: The last progress of the attempt that runs: how far, and its message.
     progress: tuple[float, str] | None = None
     #: Lines of it that were told or left out.
@@ -115,6 +120,7 @@ class ToldTasks:
             case "task_completed":
                 if not task.is_running or task.attempt != data["attempt"]:
                     self._add("A9", seq, task, _not_running(task, data["attempt"], "completes"))
+                task.output, task.failed_with = event.output, None
                 self._end(index, TaskStatus.COMPLETED, event.at_ms)
                 self._unblock_children(seq, index)
             case "task_failed":
@@ -242,6 +248,9 @@ class ToldTasks:
                 task.started_ms = None
         else:
             self._count_failure(seq, task, will_retry=data["will_retry"])
+        if not (is_loss and data["will_retry"]):
+            task.failed_with = (data["error"], data["error_details"])
+            task.will_retry = data["will_retry"]
         retries = max(0, task.failures - 1)
         if data["retry_count"] != retries:
             message = f"retry_count is {data['retry_count']}, {retries} retries were told"

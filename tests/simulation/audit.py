@@ -394,7 +394,10 @@ class Auditor:
                 self._report(execution_id, problem)
             self.counts["log lines"] += len(event.lines) if isinstance(event, TaskLog) else 0
         found = known.history.findings.violations
-        disagreeing = disagreements(known.history, execution.head, rows, known.seq)
+        disagreeing = disagreements(
+            *(known.history, execution.head, rows, known.seq),
+            lost_attempts_max=execution.limits.lost_attempts_max,
+        )
         for violation in [*found[known.found :], *disagreeing]:
             self._report(execution_id, f"its history: {violation}")
         known.found = len(found)

@@ -31,5 +31,8 @@ class AuditedLog:
         for numbered, body in zip(decision.events, bodies, strict=True):
             self.auditor.feed(numbered.index, body)
         rows = dict(enumerate(execution.rows))
-        found = disagreements(self.auditor, execution.head, rows, execution.seq)
+        found = disagreements(
+            *(self.auditor, execution.head, rows, execution.seq),
+            lost_attempts_max=execution.limits.lost_attempts_max,
+        )
         return [*self.auditor.findings.violations, *found]

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from harmonia_actors.core.audit import Auditor
 from harmonia_actors.core.audit_findings import Violation
-from harmonia_actors.core.audit_state import disagreements, inherited_tasks, missing_output
+from harmonia_actors.core.audit_outputs import ToldOutput
+from harmonia_actors.core.audit_state import (
+    disagreements,
+    inherited_tasks,
+    missing_output,
+    wrong_output,
+)
 from harmonia_actors.core.errors import ExecutionNotFound
 from harmonia_actors.core.records import Head, OutputReference, TaskRow, decode_head, decode_row
 from harmonia_actors.core.requests import JsonObject
@@ -46,7 +52,7 @@ class AuditService(ExecutionService):
             await self._read_log(auditor, None if head.status.is_final else snapshot.seq)
             for violation in disagreements(auditor, head, rows, snapshot.seq):
                 auditor.findings.add(violation)
-            for violation in await self._missing_outputs(auditor, head, rows):
+            for violation in await self._wrong_outputs(auditor, head, rows):
                 auditor.findings.add(violation)
         return _document(auditor, head)
 
@@ -73,23 +79,28 @@ class AuditService(ExecutionService):
         except Missing:
             raise ExecutionNotFound(execution_id) from None
 
-    async def _missing_outputs(
+    async def _wrong_outputs(
         self, auditor: Auditor, head: Head, rows: Mapping[int, TaskRow]
     ) -> list[Violation]:
-        """Outputs that the state refers to and the store has not. Blobs are not looked for."""
-        references: list[tuple[str | None, OutputReference | None]] = [(None, head.output)]
-        references += [(auditor.told.tasks[index].name, row.output) for index, row in rows.items()]
-        inline = [(task, found) for task, found in references if found and found.url is None]
-        missing = []
+        """Outputs that the store has not, or not as the log tells. Blobs are not looked for."""
+        tasks = auditor.told.tasks
+        references: list[tuple[str | None, ToldOutput | None, OutputReference | None]] = [
+            (None, auditor.output, head.output),
+            *((tasks[i].name, tasks[i].output, row.output) for i, row in rows.items()),
+        ]
+        inline = [
+            (task, told, found)
+            for task, told, found in references
+            if found is not None and found.url is None
+        ]
+        wrong: list[Violation] = []
         for first in range(0, len(inline), self.settings.audit_page_max):
             page = inline[first : first + self.settings.audit_page_max]
-            bodies = await self._outputs([(found.execution_id, found.key) for _, found in page])
-            missing += [
-                missing_output(task)
-                for (task, _), body in zip(page, bodies, strict=True)
-                if body is None
-            ]
-        return missing
+            bodies = await self._outputs([(found.execution_id, found.key) for *_, found in page])
+            told = [(task, told) for task, told, _ in page]
+            # Large ones take long to read: the loop has others to serve.
+            wrong += await asyncio.to_thread(_wrong, told, bodies)
+        return wrong
 
     async def _outputs(self, keys: Sequence[tuple[str, str]]) -> Sequence[bytes | None]:
         return await answered(lambda: self.store.read_outputs(keys))
@@ -98,6 +109,18 @@ class AuditService(ExecutionService):
 def _feed(auditor: Auditor, events: Sequence[StoredEvent]) -> None:
     for event in events:
         auditor.feed(event.seq, event.body)
+
+
+def _wrong(
+    told: Sequence[tuple[str | None, ToldOutput | None]], bodies: Sequence[bytes | None]
+) -> list[Violation]:
+    wrong = []
+    for (task, output), body in zip(told, bodies, strict=True):
+        if body is None:
+            wrong.append(missing_output(task))
+        elif output is not None and (problem := wrong_output(task, output, body)):
+            wrong.append(problem)
+    return wrong
 
 
 def _document(auditor: Auditor, head: Head) -> JsonObject:

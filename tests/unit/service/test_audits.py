@@ -185,6 +185,9 @@ class Tampered(MemoryStore):
             setattr(head, name, value)
         fields["head"] = encode_head(head)
 
+    def change_output(self, execution_id: str, key: str, body: bytes) -> None:
+        self._holdings._outputs[execution_id][key] = body
+
     def lose_output(self, execution_id: str, key: str) -> None:
         del self._holdings._outputs[execution_id][key]
 
@@ -241,6 +244,16 @@ async def test_an_output_that_is_gone_is_found(
     tampered.lose_output(execution_id, key)
     (violation,) = (await audit(world, execution_id))["violations"]
     assert (violation["rule"], violation["seq"], violation["task"]) == ("A18", None, task)
+
+
+@pytest.mark.parametrize(("key", "rule", "task"), [("1:1", "A17", "b"), ("execution", "A16", None)])
+async def test_an_output_that_is_not_the_one_of_the_log_is_found(
+    make_world: MakeWorld, tampered: Tampered, key: str, rule: str, task: str | None
+) -> None:
+    world, execution_id = await completed(make_world, tampered)
+    tampered.change_output(execution_id, key, b'"else"')
+    (violation,) = (await audit(world, execution_id))["violations"]
+    assert (violation["rule"], violation["seq"], violation["task"]) == (rule, None, task)
 
 
 async def test_an_output_of_the_execution_that_was_restored_may_not_go(
