@@ -35,11 +35,12 @@ from tests.simulation.checkpoint_audit import CheckpointAuditor
 from tests.simulation.clock_audit import ClockAuditor
 from tests.simulation.line_judge import LineJudge
 from tests.simulation.loss_audit import LossAuditor
+from tests.simulation.output_audit import check_output, expected_values
 from tests.simulation.owners import OwnerLimits
 from tests.simulation.stop_audit import StopAuditor
 from tests.simulation.store import StoreServer, at_once
 from tests.simulation.stored_events import read_event
-from tests.simulation.task_actors import SimulatedTaskActor, value_of
+from tests.simulation.task_actors import SimulatedTaskActor
 from tests.simulation.virtual_loop import Process
 
 __all__ = ["Auditor"]
@@ -206,7 +207,13 @@ class Auditor:
             execution = self._rebuilt(execution_id, self._snapshot(execution_id))
             self.counts[f"executions {execution.head.status}"] += 1
             self._check_reason(execution_id, execution)
-            for problem in self._stops.check_end(execution_id, execution.head, self.suspicion_s()):
+            head = execution.head
+            body = None if head.output is None else self._body(head.output)
+            given = {at: one for at, (_, one) in self._known[execution_id].outputs.items()}
+            for problem in (
+                *self._stops.check_end(execution_id, head, self.suspicion_s()),
+                *check_output(execution, body, given, self._limits.inline_output_bytes_max),
+            ):
                 self._report(execution_id, problem)
 
     def _check_reason(self, execution_id: str, execution: Execution) -> None:
@@ -265,7 +272,7 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         self._known[execution_id] = _Known(
             workflow=execution.workflow,
-            expected=_expected(execution.workflow),
+            expected=expected_values(execution.workflow),
             version=snapshot.version,
             seq=snapshot.seq,
             epoch=snapshot.epoch,
@@ -475,11 +482,3 @@ class Auditor:
         own = bodies.get(str(order.task))
         if order.attempt > 1 and (own is None or decode_row(own).attempt < order.attempt):
             self._report(execution_id, f"{order.id} {what}, but is not in the store")
-
-
-def _expected(workflow: Workflow) -> dict[int, int]:
-    values: dict[int, int] = {}
-    for index in workflow.graph.order():
-        given = [values[parent] for parent in workflow.graph.parents[index]]
-        values[index] = value_of(dict(workflow.tasks[index].input["plan"]), given)
-    return values

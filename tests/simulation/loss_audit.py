@@ -55,8 +55,7 @@ class LossAuditor:
             if data["will_retry"]:
                 yield f"{attempt} is told as lost, and has never begun"
         elif self._is_there(actor):
-            why = data["error"] if "error" in data else data
-            yield f"{attempt} is told as lost ({why}), but {actor.name} lives"
+            yield f"{attempt} is told as lost ({data['error']}), but {actor.name} lives"
 
     def _is_there(self, actor: SimulatedTaskActor) -> bool:
         return actor.process.alive and actor.name not in self._given_up
