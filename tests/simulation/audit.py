@@ -165,6 +165,8 @@ class Auditor:
     def ended(self, order: AttemptOrder) -> None:
         """An attempt does not run any more, in a process that lives."""
         self._losses.ended(order)
+        for problem in self._stops.ended(order, self.workflow_of(order.execution_id)):
+            self._report(order.execution_id, problem)
 
     def kept(self, actor: SimulatedTaskActor, order: AttemptOrder) -> None:
         """A task actor has left an outcome in the inbox, and goes on with what follows."""
@@ -325,7 +327,7 @@ class Auditor:
         execution = self._rebuilt(execution_id, snapshot)
         for rule in (
             *violations_since(known.picture, execution),
-            *self._stops.committed(commit, execution.head),
+            *self._stops.committed(commit, execution),
         ):
             self._report(execution_id, f"{told}: {rule}")
         if known.picture.node_id is None and "node" in execution.head.labels and known.written:
@@ -388,9 +390,11 @@ class Auditor:
             known.history = HistoryAuditor(known.workflow, execution.head, inherited=inherited)
         for seq, body in enumerate(bodies, known.seq - len(bodies) + 1):
             known.history.feed(seq, body)
+            raw = jsontext.decode(body)
+            self._stops.told(execution_id, raw)
             for problem in (
                 *self._clocks.told(execution, body, known.epoch),
-                *self._losses.told(execution_id, jsontext.decode(body)),
+                *self._losses.told(execution_id, raw),
             ):
                 self._report(execution_id, problem)
             event = read_event(body)

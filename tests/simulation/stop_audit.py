@@ -1,20 +1,25 @@
 """Judges that what is to stop does stop: cancelled executions, and what is past its time.
 
 A cancel counts once a client has been told that it was accepted, or a commit has removed its note.
-From there on its execution must come to its end, unless it was there already. How soon, is judged
-from the end of all faults on: each of them may hold up whoever has to stop something.
+From there on its execution must come to its end, unless it was there already. A timeout counts from
+when the store was told that the attempt, or the execution, has begun. How soon something is to stop
+is judged from the end of all faults on: each of them may hold up whoever has to stop it.
 
 This module must not know how the engine decides what to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from harmonia_actors.core import events as ev
+from harmonia_actors.core.execution import Execution
 from harmonia_actors.core.quarantine import QUARANTINED
 from harmonia_actors.core.records import Head
 from harmonia_actors.core.statuses import ExecutionStatus
+from harmonia_actors.core.workflow import Workflow
 from harmonia_actors.runtime.orders import AttemptOrder
 from persistence.store import Commit
 
@@ -52,6 +57,9 @@ class StopAuditor:
         #: When each execution got the owner that it has.
         self._claimed_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
+        #: What runs of each task, as the log has it: its attempt, and when that was told.
+        self._running: dict[tuple[str, int], tuple[int, float]] = {}
+        self._started_s: dict[str, float] = {}
 
     def acknowledged(self, execution_id: str) -> None:
         """A client has been told that its cancel is accepted."""
@@ -74,9 +82,32 @@ class StopAuditor:
         if since_s is not None and self._now_s() - max(since_s, self._calm_s()) > patience_s:
             yield f"{order.id} begins, though its cancel was acknowledged at {since_s:.3f} s"
 
-    def committed(self, commit: Commit, head: Head) -> Iterator[str]:
+    def ended(self, order: AttemptOrder, workflow: Workflow) -> Iterator[str]:
+        """An attempt has ended in a process that lives. Yields what is wrong."""
+        attempt, told_s = self._running.get((order.execution_id, order.task), (0, 0.0))
+        timeout_ms = workflow.tasks[order.task].timeout_ms
+        # What the log does not show as running, nobody knows of who could stop it.
+        if timeout_ms is None or attempt != order.attempt:
+            return
+        if self._is_past(order.execution_id, told_s, timeout_ms):
+            yield f"{order.id} began before {told_s:.3f} s, and ends after its timeout"
+
+    def told(self, execution_id: str, raw: Mapping[str, Any]) -> None:
+        """An event is stored."""
+        kind, data = raw["type"], raw["data"]
+        if kind == ev.TaskStarted.type:
+            self._running[(execution_id, data["task_index"])] = data["attempt"], self._now_s()
+        elif "task_index" in data:
+            self._running.pop((execution_id, data["task_index"]), None)
+
+    def committed(self, commit: Commit, execution: Execution) -> Iterator[str]:
         """A commit has been written for the first time. Yields what is wrong."""
+        head = execution.head
         name, now_s, status = commit.execution_id, self._now_s(), head.status
+        begun_s = self._started_s.setdefault(name, now_s)
+        timeout_ms = head.options.timeout_ms or execution.workflow.timeout_ms
+        if timeout_ms is not None and status.is_final and self._is_past(name, begun_s, timeout_ms):
+            yield f"it began at {begun_s:.3f} s, and ends after its timeout"
         if "cancel" in commit.inbox_done:
             cancel = self._cancels.setdefault(name, _Cancel())
             if status not in _STOPPING:
@@ -106,7 +137,10 @@ class StopAuditor:
         if late_s > READ_S + suspicion_s:
             yield f"its cancel was acknowledged at {since_s:.3f} s, but it is {head.status}"
 
-    def _is_past(self, execution_id: str, since_s: float) -> bool:
-        """Whether there was time enough to stop all of it."""
+    def _is_past(self, execution_id: str, since_s: float, timeout_ms: int = 0) -> bool:
+        """Whether there was time enough to stop all of it.
+
+        An owner that takes over waits for no longer than if the wait began there.
+        """
         known_s = max(since_s, self._calm_s(), self._claimed_s.get(execution_id, 0.0))
-        return self._now_s() - known_s > _OBEYED_S
+        return self._now_s() - known_s > timeout_ms / 1000 + _OBEYED_S
