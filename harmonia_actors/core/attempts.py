@@ -13,7 +13,7 @@ from harmonia_actors.core import stimuli as st
 from harmonia_actors.core.commands import StopReason
 from harmonia_actors.core.records import OutputReference
 from harmonia_actors.core.retry import delay_ms
-from harmonia_actors.core.state import ExecutionState
+from harmonia_actors.core.state import TIMED_OUT, ExecutionState
 from harmonia_actors.core.statuses import ExecutionStatus, IllegalTransition, TaskStatus
 from harmonia_actors.core.timers import TimerKind
 
@@ -179,9 +179,9 @@ class AttemptRules(ExecutionState):
 
     def _attempt_stopped(self, task: int, at_ms: int) -> None:
         reason = self._stopping.get(task)
-        if reason is None and self._is_overdue(task, at_ms):
-            # Another owner has stopped it, and was succeeded before it could write that down.
-            reason = StopReason.TIMEOUT
+        if reason is None:
+            # Another owner may have stopped it, and been succeeded before it could write that down.
+            reason = self._why_stopped(task, at_ms)
         if reason is StopReason.TIMEOUT and task in self._running:
             timeout_s = (self.workflow.tasks[task].timeout_ms or 0) / 1000
             failure = st.Failure(
@@ -196,11 +196,15 @@ class AttemptRules(ExecutionState):
         else:
             self._drop(task, at_ms)
 
-    def _is_overdue(self, task: int, at_ms: int) -> bool:
+    def _why_stopped(self, task: int, at_ms: int) -> StopReason | None:
         started_ms, timeout_ms = self.rows[task].started_ms, self.workflow.tasks[task].timeout_ms
-        if timeout_ms is None or started_ms is None:
-            return False
-        return started_ms + timeout_ms <= at_ms
+        if started_ms is not None and timeout_ms and started_ms + timeout_ms <= at_ms:
+            return StopReason.TIMEOUT
+        deadline_ms, error = self.head.deadline_ms, self.head.error
+        if error is None or deadline_ms is None:
+            return None
+        is_over = error["code"] == TIMED_OUT or deadline_ms <= at_ms
+        return StopReason.CANCELLED if is_over else None
 
     def _tell_midway(self, stimulus: st.ProgressReported | st.LinesReported) -> None:
         if isinstance(stimulus, st.LinesReported):

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harmonia_actors.core.quarantine import QUARANTINED, quarantine_error
-from harmonia_actors.core.state import CANCELLED_REASON, timeout_error, why_ending
+from harmonia_actors.core.state import CANCELLED_REASON, TIMED_OUT, timeout_error, why_ending
 
 __all__ = ["QUARANTINED_REASON", "Ending"]
 
-_TIMED_OUT = why_ending({"code": "timeout"})
+_TIMED_OUT = why_ending({"code": TIMED_OUT})
 #: Why a task does not run, or not to its end, in an execution that is quarantined.
 QUARANTINED_REASON = why_ending({"code": QUARANTINED})
 _OF_TASKS = ("component_error", "execution_error")
@@ -115,7 +115,7 @@ class Ending:
     def _error_problems(self, error: Mapping[str, Any], *, all_completed: bool) -> Iterator[str]:
         if "task" in error:
             yield from self._task_error_problems(error)
-        elif error["code"] == "timeout":
+        elif error["code"] == TIMED_OUT:
             if _TIMED_OUT not in self._possible_causes():
                 yield "the error is a timeout, which is not why the execution ends"
             elif error != timeout_error(self._timeout_ms or 0):

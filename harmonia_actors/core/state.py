@@ -29,6 +29,7 @@ from harmonia_actors.core.workflow import Workflow
 
 __all__ = [
     "CANCELLED_REASON",
+    "TIMED_OUT",
     "CoreLimits",
     "Decision",
     "ExecutionState",
@@ -38,6 +39,8 @@ __all__ = [
     "why_ending",
 ]
 
+#: The code of the error of an execution whose time has run out.
+TIMED_OUT = "timeout"
 #: Why a task does not run, or not to its end, in an execution that is being cancelled.
 CANCELLED_REASON = "the execution was cancelled"
 _RUNNING_SHOWN_MAX = 20
@@ -357,7 +360,7 @@ class ExecutionState:
 def why_ending(error: Mapping[str, Any] | None) -> str:
     """Why a task does not run, or not to its end, in an execution that is bound to fail."""
     error = error or {}
-    if error.get("code") == "timeout":
+    if error.get("code") == TIMED_OUT:
         return "the execution timed out"
     if error.get("code") == "quarantined":
         return "the execution was quarantined"
@@ -382,7 +385,7 @@ def timeout_error(timeout_ms: int) -> dict[str, Any]:
     """The error of an execution whose time has run out."""
     timeout_s = timeout_ms / 1000
     return {
-        "code": "timeout",
+        "code": TIMED_OUT,
         "message": f"the execution ran longer than its timeout of {timeout_s:g} s",
         "details": {"timeout_seconds": timeout_s},
     }

@@ -300,7 +300,9 @@ def test_timestamps_are_those_of_the_status(service: RunningService) -> None:
         assert shown["task_completed", name] == (task["completed_ms"], task["completed_at"])
     times = [time_ms for time_ms, _ in shown.values()]
     assert min(times) == shown["execution_started", ""][0] == done["started_ms"]
-    assert max(times) == shown["execution_completed", ""][0] == done["completed_ms"]
+    assert shown["execution_completed", ""][0] == done["completed_ms"]
+    # Each process sets its clock by the store's, to within a round trip.
+    assert 0 <= max(times) - done["completed_ms"] <= 100
 
 
 def test_no_event_of_the_reference_was_left_out(request: pytest.FixtureRequest) -> None:

@@ -132,6 +132,16 @@ def test_a_stop_before_the_timeout_is_a_loss() -> None:
     assert story.ordered() == ["start a 2"]
 
 
+def test_a_stop_at_the_deadline_that_took_effect_under_the_former_owner_is_no_loss() -> None:
+    story = Story(workflow_of({"a": ""}), options=ExecutionOptions(timeout_ms=9_000))
+    story.start()
+    story.started("a")
+    story.wait(9_000)
+    story.restart("a")
+    story.stopped("a")
+    assert (story.statuses()["a"], story.status()) == ("cancelled", "failed")
+
+
 def test_a_cancel_goes_on() -> None:
     story = Story(workflow_of({"a": "", "b": "", "c": ["a"]}))
     story.start()
