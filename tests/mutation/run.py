@@ -29,6 +29,8 @@ _RUN_S_MAX = 300
 _RED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 #: A mutant that cannot even be loaded turns everything red, and proves nothing.
 _BROKEN = ("SyntaxError", "NameError", "ImportError", "Error compiling script")
+#: Where a test failed, by what of the mutated code itself.
+_CRASHED = re.compile(r"^(\S+):\d+: (?:AttributeError|TypeError)\b", re.MULTILINE)
 
 
 class Unfit(Exception):
@@ -110,6 +112,16 @@ def copy_tree(directory: Path) -> Copy:
     return Copy(directory)
 
 
+def only_crashes(said: str, paths: Sequence[str]) -> bool:
+    """Whether code of these files breaks as nonsense does, wherever a test is red.
+
+    Then it is not the guard's absence that was noticed.
+    """
+    ends = tuple(f"/{path}" for path in paths)
+    crashes = [path for path in _CRASHED.findall(said) if path.endswith(ends)]
+    return bool(crashes) and len(crashes) >= len(_RED.findall(said))
+
+
 def tried(copy: Copy, mutant: Mutant) -> Result:
     """Switch a guard off, run its tests, and switch it on again."""
     started_s = time.monotonic()
@@ -121,6 +133,8 @@ def tried(copy: Copy, mutant: Mutant) -> Result:
         code, said = copy.run(mutant.tests)
         red = {node.partition("[")[0] for node in _RED.findall(said)}
         broken = [sign for sign in _BROKEN if sign in said]
+        if only_crashes(said, list(before)):
+            broken.append("nothing but AttributeError or TypeError of its own")
         if code not in (0, 1) or broken:
             problem = f"it cannot be run ({code}, {', '.join(broken)}):\n{said[-2_000:]}"
     except Unfit as error:
