@@ -12,7 +12,7 @@ from harmonia_actors.core.execution import CoreLimits
 from harmonia_actors.core.options import ExecutionOptions
 from harmonia_actors.core.outputs import merge_sinks
 from harmonia_actors.core.state import timeout_error
-from tests.support.executions import Story, failed, output, workflow_of
+from tests.support.executions import EXECUTION_ID, Story, failed, output, workflow_of
 
 # Another owner -----------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ def test_what_cannot_be_composed_here_is_asked_for(case: str) -> None:
     story.start()
     result = output({"x": "y" * (200 if case == "large" else 2)})
     if case == "blob":
-        result = st.Output(900_000, None, "file:///blobs/1.json", "y…")
+        result = st.Output(900_000, None, f"file:///blobs/{EXECUTION_ID}/0-1.json", "y…")
     story.take(st.AttemptSucceeded(0, 1, story.at_ms, result))
     if case == "restarted":
         story.started("b")
