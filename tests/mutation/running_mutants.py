@@ -79,6 +79,7 @@ RUNNING_MUTANTS: tuple[Mutant, ...] = (
         "            if False:\n",
         f"{_CORE}/test_resuming.py::test_an_adopted_attempt_goes_on_under_its_number",
         f"{_UNIT}/test_host.py::test_what_runs_survives_its_owner",
+        _SIMULATION,
     ),
     Mutant(
         "commit, dispatch",

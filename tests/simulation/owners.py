@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -24,6 +25,7 @@ from harmonia_actors.runtime.orders import AttemptId, AttemptOrder, Found, Queue
 from harmonia_actors.runtime.pool_host import HolderLost
 from harmonia_actors.runtime.ports import Clock, EventSink, TaskActorDied
 from harmonia_actors.runtime.silence import Gone, Patience, Silent
+from harmonia_actors.runtime.start_lines import News, Start, StartLines
 from harmonia_actors.runtime.tenure import NotOwner, Tenure
 from persistence.errors import StoreError
 from persistence.store import Store
@@ -42,6 +44,8 @@ from tests.simulation.virtual_loop import Process, pass_time
 __all__ = ["OwnerLimits", "OwnerParts", "SimulatedOwner"]
 
 _CENSUS_S = 4.0
+#: Whoever tells of starts and nudges: each message counts for itself, so the name is of no account.
+_REPLICA = "service"
 _AGAIN_S = 0.2
 _TELLS_MAX = 50
 
@@ -122,6 +126,7 @@ class SimulatedOwner:
             tenure=tenure,
         )
         times = CensusTimes(Patience(), _CENSUS_S)
+        self._lines = StartLines(self._begin, self.host.wait_ended, self._nudge)
         self._taker = CensusTaker(_CensusCluster(self), self.name, times)
         self.keeper: asyncio.Task[None] | None = None
         self.looker: asyncio.Task[None] | None = None
@@ -155,14 +160,23 @@ class SimulatedOwner:
 
     def started(self, execution_id: str, definition: str, fields: Mapping[str, bytes]) -> None:
         """An execution was created for this owner."""
-        if fields:
-            self._try(self.host.start, execution_id, definition, fields)
-        else:
-            self._try(self.host.claim, execution_id)
+        start = Start(execution_id, definition, fields)
+        self._try(self._lines.exchange, _REPLICA, News(starts=[start]))
 
     def nudged(self, execution_id: str) -> None:
-        """Something lies in an inbox."""
-        self._try(self.host.nudge, execution_id)
+        """Something lies in an inbox; it may be told before the start, which is then waited for."""
+        self._try(self._lines.exchange, _REPLICA, News(nudges=[execution_id]))
+
+    async def _begin(self, start: Start) -> None:
+        with _defects_told():
+            if start.fields:
+                await self.host.start(start.execution_id, start.definition, start.fields)
+            else:
+                await self.host.claim(start.execution_id)
+
+    async def _nudge(self, execution_id: str) -> None:
+        with _defects_told():
+            await self.host.nudge(execution_id)
 
     def pick_up(self) -> None:
         """Executions wait for an owner."""
@@ -250,6 +264,19 @@ async def _unheard(method: Callable[..., Awaitable[Any]], arguments: tuple[Any, 
         await method(*arguments)
     except StoreError:
         return
+
+
+@contextlib.contextmanager
+def _defects_told() -> Iterator[None]:
+    """Any other error than the store's is a defect, though the engine survives it."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        what = {"message": "an owner was told of something", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(what)
+        raise
 
 
 def _lease_on(owner: SimulatedOwner, process: Process, granted_to: str = "") -> SimulatedLease:
