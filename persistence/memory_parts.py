@@ -187,8 +187,10 @@ class _Owner:
 class Roster:
     """Owners, their leases and what each has."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], changed: Callable[[], None]) -> None:
+        """`changed` is called when an owner has come or gone."""
         self._now_ms = now_ms
+        self._changed = changed
         self._owners: dict[str, _Owner] = {}
 
     def renew(self, owner: str, lease_ms: int, *, known: bool, by_ms: int | None) -> bool:
@@ -198,14 +200,11 @@ class Roster:
             if known or (by_ms is not None and now > by_ms):
                 return False
             self._owners[owner] = _Owner()
+            self._changed()
         if self._owners[owner].emptying:
             return False
         self._owners[owner].lease_ms = now + lease_ms
         return True
-
-    def knows(self, owner: str) -> bool:
-        """Whether it is on the roster, if only until it has been emptied."""
-        return owner in self._owners
 
     def has(self, owner: str) -> bool:
         """Whether it is an owner: it has registered, and has not been found dead since."""
@@ -217,7 +216,8 @@ class Roster:
         entry = self._owners.get(owner)
         if entry and entry.executions:
             return False
-        self._owners.pop(owner, None)
+        if self._owners.pop(owner, None):
+            self._changed()
         return True
 
     def start_emptying(self, owner: str) -> None:

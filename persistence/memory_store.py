@@ -62,7 +62,7 @@ class MemoryStore(MemoryLog):
         self._indexes = Indexes()
         self._definitions = Definitions(self._now_ms)
         self._documents = Documents(self._definitions, self._indexes)
-        self._roster = Roster(self._now_ms)
+        self._roster = Roster(self._now_ms, self._take_from_aside)
         self._buckets = TokenBuckets(self._now_ms)
         self._executions: dict[str, StoredExecution] = {}
         self._entries = Entries(self._now_ms, log_entries_max)
@@ -308,13 +308,7 @@ class MemoryStore(MemoryLog):
         """See `Store.renew_owner`."""
         checks.check_name("owner", owner)
         checks.check_count("lease_ms", lease_ms)
-        was_known = self._roster.knows(owner)
-        is_renewed = self._roster.renew(owner, lease_ms, known=known, by_ms=by_ms)
-        if is_renewed and not was_known:
-            for execution in self._by_number(self._aside)[:ASIDE_MAX]:
-                self._aside.discard(execution.execution_id)
-                self._enqueue(execution)
-        return is_renewed
+        return self._roster.renew(owner, lease_ms, known=known, by_ms=by_ms)
 
     async def retire_owner(self, owner: str) -> bool:
         """See `Store.retire_owner`."""
@@ -488,6 +482,11 @@ class MemoryStore(MemoryLog):
         if stays_alone:
             self._roster.isolate(owner, execution.execution_id)
         return execution.loaded(INBOX_MAX)
+
+    def _take_from_aside(self) -> None:
+        for execution in self._by_number(self._aside)[:ASIDE_MAX]:
+            self._aside.discard(execution.execution_id)
+            self._enqueue(execution)
 
     def _enqueue(self, execution: StoredExecution) -> None:
         (self._suspects if execution.crashes else self._waiting).add(execution.execution_id)

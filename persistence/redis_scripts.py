@@ -41,7 +41,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "put_document": ("definitions", "indexes"),
     "read_checkpoint": ("time", "holdings", "reading"),
     "renew_owner": ("time", "queues", "owners"),
-    "retire_owner": (),
+    "retire_owner": ("queues",),
     "take_checkpoint": ("time", "definitions", "indexes", "holdings", "documents", "copies"),
     "take_tokens": (),
 }

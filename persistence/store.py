@@ -420,7 +420,7 @@ class Store(Retention, EventLog, Inbox, Protocol):
         """Let another owner have an execution, if the epoch is still this one.
 
         It waits for its next owner like a new one. `blame`: it counts a crash more. `aside`: no
-        owner that is there now is of use to it; it waits for the next one that registers.
+        owner that is there now is of use to it; it waits until one registers, retires or dies.
         """
         ...
 

@@ -197,14 +197,19 @@ class AttemptRules(ExecutionState):
             self._drop(task, at_ms)
 
     def _why_stopped(self, task: int, at_ms: int) -> StopReason | None:
-        started_ms, timeout_ms = self.rows[task].started_ms, self.workflow.tasks[task].timeout_ms
-        if started_ms is not None and timeout_ms and started_ms + timeout_ms <= at_ms:
-            return StopReason.TIMEOUT
-        deadline_ms, error = self.head.deadline_ms, self.head.error
-        if error is None or deadline_ms is None:
+        """What runs is stopped for a cancel, which is known, or because time has run out."""
+        head = self.head
+        if task not in self._running or head.status is ExecutionStatus.CANCELLING:
             return None
-        is_over = error["code"] == TIMED_OUT or deadline_ms <= at_ms
-        return StopReason.CANCELLED if is_over else None
+        error, deadline_ms = head.error, head.deadline_ms
+        is_over = (
+            error is not None
+            and deadline_ms is not None
+            and (error["code"] == TIMED_OUT or deadline_ms <= at_ms)
+        )
+        if is_over:
+            return StopReason.CANCELLED
+        return StopReason.TIMEOUT if self.workflow.tasks[task].timeout_ms else None
 
     def _tell_midway(self, stimulus: st.ProgressReported | st.LinesReported) -> None:
         if isinstance(stimulus, st.LinesReported):

@@ -18,15 +18,15 @@ DETAILS_BYTES_MAX = 32_000
 
 
 def safe_text(value: object, chars_max: int = MESSAGE_CHARS_MAX) -> str:
-    """A value as text: cut to `chars_max` characters, lone surrogates written out."""
+    """A value as text: lone surrogates written out, then cut to `chars_max` characters."""
     try:
         text = value if type(value) is str else str(value)
     except Exception:
         # Whatever is raised by a foreign object's own method, there is still something to say.
         text = f"<{type(value).__name__} that cannot be shown>"
-    if len(text) > chars_max:
-        text = text[: chars_max - 1] + "…"
-    return text.encode("utf-8", "backslashreplace").decode()
+    # Longer ones are cut first, too: what is written out takes more characters than before.
+    text = text[: chars_max + 1].encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def safe_details(details: object) -> dict[str, Any]:

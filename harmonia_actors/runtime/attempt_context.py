@@ -56,6 +56,8 @@ class LiveAttempt:
         self._flush_later = flush_later
         self._lock = threading.Lock()
         self._cancelled = False
+        #: Whether it is only to stop because its process ends.
+        self.is_lost = False
         self._callbacks: list[Callable[[], None]] = []
         self._reported_s = -math.inf
         #: The latest progress, and what of it was held back because it came too soon.
@@ -114,6 +116,11 @@ class LiveAttempt:
     def cancelled(self) -> bool:
         """True once the attempt is to stop."""
         return self._cancelled
+
+    def end(self) -> None:
+        """As `cancel`, because the process ends: nobody wanted this attempt to stop."""
+        self.is_lost = not self._cancelled
+        self.cancel()
 
     def cancel(self) -> None:
         """Tell the action to stop; callbacks run in the calling thread."""

@@ -161,12 +161,19 @@ class AttemptRunner:
                 _log.warning("the blob of a former attempt is not removed now: %s", error)
                 return
 
+    def stopped(self, order: AttemptOrder, live: LiveAttempt) -> st.AttemptStimulus:
+        """The outcome of an attempt that did stop: whoever takes it in may not know why."""
+        now_ms = self.clock.now_ms()
+        if live.is_lost:
+            return st.AttemptLost(order.task, order.attempt, now_ms, "its process was ended")
+        return st.AttemptStopped(order.task, order.attempt, now_ms)
+
     def _failure(
         self, order: AttemptOrder, live: LiveAttempt, error: BaseException
     ) -> st.AttemptStimulus:
         now_ms = self.clock.now_ms()
         if live.cancelled:
-            return st.AttemptStopped(order.task, order.attempt, now_ms)
+            return self.stopped(order, live)
         if isinstance(error, ResolveFailed):
             return st.AttemptFailed(order.task, order.attempt, now_ms, error.failure)
         if isinstance(error, StoreError):

@@ -323,7 +323,7 @@ class ExecutionHost:
     async def _drive(self, loaded: Loaded, *, is_new: bool = False) -> None:
         """Make a driver for what was claimed, and let it run.
 
-        What cannot be read is set aside, and tried again by the next owner that registers.
+        What cannot be read is set aside, and tried again when an owner comes or goes.
         """
         execution_id = loaded.execution_id
         given = _Given(execution_id, loaded.epoch, loaded.crashes)

@@ -168,7 +168,7 @@ class SharedTaskHost:
         """The process is about to end."""
         self.take_back()
         for live, task in list(self._live.values()):
-            live.cancel()
+            live.end()
             task.cancel()
 
     async def asked(self, question: Callable[[SharedTaskHost], _T]) -> _T:
@@ -221,8 +221,7 @@ class SharedTaskHost:
         try:
             outcome = await self._runner.run_async(order, live)
         except asyncio.CancelledError:
-            now_ms = self._runner.clock.now_ms()
-            outcome = st.AttemptStopped(order.task, order.attempt, now_ms)
+            outcome = self._runner.stopped(order, live)
         ended = Report(order.execution_id, outcome)
         self._live.pop(order.id, None)
         closing = [started, *live.last_reports(), ended]

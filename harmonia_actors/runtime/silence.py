@@ -30,6 +30,9 @@ _T = TypeVar("_T")
 
 #: Parts of a silence; one in which this process stood still does not count.
 _PARTS = 4
+_PART_LEAST_S = 0.005
+#: A loop with much to do may come so late without having stood still.
+_LATE_S = 0.05
 
 
 class Gone(Exception):
@@ -103,14 +106,14 @@ async def unless_silent(
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(answer)
-    part_s, silent_parts = silent_s / _PARTS, 0
+    part_s, silent_parts = max(silent_s / _PARTS, _PART_LEAST_S), 0
     try:
         while silent_parts < _PARTS:
             begun_s = loop.time()
             await asyncio.wait([task], timeout=part_s)
             if task.done():
                 return task.result()
-            if may_judge() and loop.time() - begun_s < 2 * part_s:
+            if may_judge() and loop.time() - begun_s < 2 * part_s + _LATE_S:
                 silent_parts += 1
         raise TimeoutError
     finally:

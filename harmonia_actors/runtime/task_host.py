@@ -311,8 +311,8 @@ class TaskHost:
             is_unstarted = any(order.id == attempt for order in self._stretch.rest)
             if is_unstarted:
                 self._never.add(attempt)
-            elif live is None and not self._has_been_here(attempt):
-                # This call has overtaken the one that brings the attempt.
+            elif live is None and not self._held.of_attempts([attempt]):
+                # This call has overtaken the one that brings the attempt, perhaps once more.
                 self._stopped_early.add(attempt)
                 return True
             if attempt[0] == self._stretch.execution_id:
@@ -362,7 +362,7 @@ class TaskHost:
             self._stretch.rest.clear()
             live = self._live
         if live is not None:
-            live.cancel()
+            live.end()
 
     def close(self) -> None:
         """End the reporter thread: nothing is run here any more."""
@@ -382,10 +382,6 @@ class TaskHost:
                 self._never.add(attempt)
                 return True
         return False
-
-    def _has_been_here(self, attempt: AttemptId) -> bool:
-        is_back = attempt in self._returned or attempt in self._taken_back
-        return is_back or bool(self._held.of_attempts([attempt]))
 
     def _leave(self, order: AttemptOrder, entry: InboxEntry) -> bool:
         try:

@@ -17,6 +17,7 @@ end
 if redis.call('ZCARD', OWNED .. owner) == 0 then
   redis.call('ZREM', OWNERS, owner)
   redis.call('ZREM', LEASES, owner)
+  take_from_aside()
 else
   note_load(owner)
 end

@@ -1,7 +1,7 @@
 -- Executions without an owner wait in one of two queues. Those that were there when an owner died,
 -- and have not shown since that it was not their doing, are suspects: each gets an owner that has
 -- nothing else, and that owner nothing else while it is under suspicion (ISOLATED). What no owner
--- that is there can read is in neither of them until another one comes (ASIDE).
+-- that is there can read is in neither of them until one comes or goes (ASIDE).
 
 local function leave_queue(id)
   redis.call('ZREM', WAITING, id)
@@ -39,4 +39,14 @@ end
 
 local function is_isolated(id, owner)
   return redis.call('HGET', ISOLATED, owner) == id
+end
+
+-- Whoever comes may be of another version than those that could not read them, and whoever goes may
+-- have been the one who could not.
+local function take_from_aside()
+  local aside = redis.call('ZRANGE', ASIDE, 0, 999, 'WITHSCORES')
+  for at = 1, #aside, 2 do
+    redis.call('ZREM', ASIDE, aside[at])
+    enter_queue(aside[at], aside[at + 1])
+  end
 end

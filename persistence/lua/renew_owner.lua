@@ -7,12 +7,5 @@ if not lease and now > tonumber(ARGV[4]) then return 0 end
 
 redis.call('ZADD', LEASES, now + ARGV[2], ARGV[1])
 note_load(ARGV[1])
-if not lease then
-  -- It may be of another version than those that could not read them.
-  local aside = redis.call('ZRANGE', ASIDE, 0, 999, 'WITHSCORES')
-  for at = 1, #aside, 2 do
-    redis.call('ZREM', ASIDE, aside[at])
-    enter_queue(aside[at], aside[at + 1])
-  end
-end
+if not lease then take_from_aside() end
 return 1

@@ -377,6 +377,19 @@ class SuspectContract:
         assert await store.claim("e1", "o") is not None
         assert await store.waiting_executions() == 0
 
+    @pytest.mark.parametrize("dies", [True, False])
+    async def test_what_is_put_aside_waits_again_when_an_owner_goes(self, store: Store, dies: bool):
+        """It may have been the one that could not read it."""
+        for name in ("old", "new"):
+            await store.renew_owner(name, lease_ms=LEASE_MS)
+        loaded = await claimed(store, owner="old")
+        await store.give_on("e", epoch=loaded.epoch, aside=True)
+        assert await store.retire_owner("nobody")
+        assert await store.waiting_executions() == 0
+        await (store.orphan("old", limit=1) if dies else store.retire_owner("old"))
+        assert await store.waiting_executions() == 1
+        assert await store.claim_next("new", owners_max=1) is not None
+
     async def test_what_is_put_aside_can_be_claimed_by_its_name(self, store: Store):
         await store.renew_owner("o", lease_ms=LEASE_MS)
         loaded = await claimed(store, owner="o")

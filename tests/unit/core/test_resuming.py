@@ -121,15 +121,34 @@ def test_a_stop_for_a_timeout_that_took_effect_under_the_former_owner_is_one() -
     assert failure.code == "TIMEOUT"
 
 
-def test_a_stop_before_the_timeout_is_a_loss() -> None:
+def test_so_is_one_that_was_told_by_a_clock_that_is_behind() -> None:
     story = Story(workflow_of({"a": {"timeout": 5}}))
     story.start()
     story.started("a")
-    story.wait(4_999)
+    story.wait(4_900)
+    story.restart("a")
+    story.stopped("a")
+    assert story.statuses()["a"] == "failed"
+
+
+def test_a_stop_that_nothing_explains_is_a_loss() -> None:
+    story = Story(workflow_of({"a": ""}))
+    story.start()
+    story.started("a")
     story.restart("a")
     story.stopped("a")
     assert story.statuses()["a"] == "pending"
     assert story.ordered() == ["start a 2"]
+
+
+def test_what_was_stopped_for_a_cancel_is_cancelled_whatever_its_timeout() -> None:
+    story = Story(workflow_of({"a": {"timeout": 5}}))
+    story.start()
+    story.started("a")
+    story.cancel()
+    story.restart("a")
+    story.stopped("a")
+    assert (story.statuses()["a"], story.status()) == ("cancelled", "cancelled")
 
 
 def test_a_stop_at_the_deadline_that_took_effect_under_the_former_owner_is_no_loss() -> None:

@@ -31,6 +31,8 @@ def test_what_is_too_long_or_cannot_be_shown_is_cut_and_named() -> None:
     assert failure.details == {"note": "the details had 40010 bytes and were left out"}
     assert safe_text(Unspeakable()) == "<Unspeakable that cannot be shown>"
     assert safe_text("\ud800") == "\\ud800"
+    assert safe_text("\ud800" * 10, 20) == ("\\ud800" * 4)[:19] + "…"
+    assert safe_text(safe_text("x" * 15 + "\ud800", 20), 20) == safe_text("x" * 15 + "\ud800", 20)
 
 
 @pytest.mark.parametrize("details", [["a"], {"a": {1, 2}}, {"a": float("nan")}, {"a": "\ud800"}])

@@ -1,4 +1,4 @@
-"""A call that stops an attempt may overtake the one that brings it."""
+"""A call that stops an attempt may overtake the one that brings it, or the end of its process."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def test_a_stop_that_overtakes_its_batch_is_followed(bench: Bench) -> None:
     assert "Succeeded 1" in [shown(report) for report in again.result(10)[0]]
 
 
+def test_a_stop_that_overtakes_what_comes_once_more_is_followed(bench: Bench) -> None:
+    host = bench.host()
+    run = bench.start(host, order(0, "hold"), order(1))
+    bench.wait(bench.began("t0"))
+    assert host.take_back() == [order(1).id]
+    bench.gates.open("t0")
+    run.result(10)
+    assert host.stop(order(1).id, only_waiting=False)
+    reports, _ = bench.start(host, order(1)).result(10)
+    assert reports == []
+
+
 def test_a_stop_of_a_follower_that_overtakes_it_ends_the_stretch(bench: Bench) -> None:
     host = bench.host()
     assert host.stop(order(1).id, only_waiting=True)
@@ -48,3 +60,13 @@ def test_what_a_former_owner_stopped_early_is_not_held_against_the_next(bench: B
     assert host.census("exec-1", 2, "heir") == ([], [])
     reports, _ = bench.start(host, order(1, epoch=2)).result(10)
     assert "Succeeded 1" in [shown(report) for report in reports]
+
+
+def test_what_was_told_to_stop_before_its_process_ends_is_not_lost(bench: Bench) -> None:
+    host = bench.host()
+    run = bench.start(host, order(0, "hold"))
+    bench.wait(bench.began("t0"))
+    host.stop(order(0).id, only_waiting=False)
+    host.cancel_all()
+    reports, _ = run.result(10)
+    assert [shown(report) for report in reports] == ["Started 0", "Stopped 0"]

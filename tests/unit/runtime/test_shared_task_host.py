@@ -244,7 +244,7 @@ async def test_an_async_attempt_is_stopped(bench: Bench) -> None:
     host.cancel_all()
     await run
     found = await host.settled([("exec-1", 0, 1), ("exec-1", 1, 1)])
-    assert {"Stopped 0", "Stopped 1"} <= {shown(report) for report in found}
+    assert {"Stopped 0", "Lost 1"} <= {shown(report) for report in found}, "its process ended"
 
 
 async def test_an_async_attempt_that_is_stopped_at_once_says_so(bench: Bench) -> None:

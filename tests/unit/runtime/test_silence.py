@@ -129,3 +129,9 @@ async def test_who_stood_still_hears_first_what_he_was_told_meanwhile() -> None:
 
     loop.call_soon(stand_still)
     assert await unless_silent(heard.wait(), 0.1)
+
+
+@pytest.mark.parametrize("silent_s", [0, 0.001, 0.002, 0.02])
+async def test_however_short_the_patience_it_ends(silent_s: float) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(unless_silent(asyncio.Event().wait(), silent_s), 20)

@@ -179,7 +179,7 @@ def test_before_its_end_a_process_stops_what_runs_and_drops_what_waits(bench: Be
     bench.wait(bench.began("t0"))
     host.cancel_all()
     reports, _ = run.result(10)
-    assert [shown(report) for report in reports] == ["Started 0", "Stopped 0"]
+    assert [shown(report) for report in reports] == ["Started 0", "Lost 0"]
 
 
 def test_orders_of_an_owner_that_was_superseded_are_refused(bench: Bench) -> None:
