@@ -441,7 +441,8 @@ class MemoryStore(MemoryLog):
     async def tally(self) -> Tally:
         """See `Retention.tally`."""
         lives = self._lives
-        return Tally(lives.live, lives.ended, lives.expired, len(self._holdings.garbage()))
+        garbage, aside = len(self._holdings.garbage()), len(self._aside)
+        return Tally(lives.live, lives.ended, lives.expired, garbage, aside)
 
     async def compact(self, *, bytes_min: int) -> bool:
         """Nothing is on disk."""

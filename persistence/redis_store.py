@@ -444,15 +444,16 @@ class RedisStore(RedisLog):
 
     async def tally(self) -> Tally:
         """See `Retention.tally`."""
-        live, ended, expired, garbage = await self._client.commands(
+        live, ended, expired, garbage, aside = await self._client.commands(
             [
                 ("GET", self._keys.of("LIVE")),
                 ("ZCARD", self._keys.of("ENDED")),
                 ("GET", self._keys.of("EXPIRED")),
                 ("ZCARD", self._keys.of("GARBAGE")),
+                ("ZCARD", self._keys.of("ASIDE")),
             ]
         )
-        return Tally(int(live or 0), ended, int(expired or 0), garbage)
+        return Tally(int(live or 0), ended, int(expired or 0), garbage, aside)
 
     async def compact(self, *, bytes_min: int) -> bool:
         """See `Retention.compact`."""

@@ -27,6 +27,8 @@ class Tally:
     expired: int
     #: Ids under which something may still lie outside the store.
     garbage: int
+    #: Live ones that no owner that is there can read (`Store.give_on`).
+    aside: int = 0
 
 
 class Retention(Protocol):

@@ -435,7 +435,7 @@ class Store(Retention, EventLog, Inbox, Protocol):
         ...
 
     async def waiting_executions(self) -> int:
-        """How many executions wait for an owner."""
+        """How many executions wait for an owner that is there; what is put aside does not."""
         ...
 
     # Checkpoints -------------------------------------------------------------------------------

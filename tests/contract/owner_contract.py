@@ -366,6 +366,7 @@ class SuspectContract:
         assert second.execution_id == "e0"
         await store.give_on("e0", epoch=second.epoch, aside=True)
         assert (await store.waiting_executions(), await loads(store)) == (0, {"o": 0})
+        assert (await store.tally()).aside == 2
         assert await store.renew_owner("o", lease_ms=LEASE_MS)
         assert await store.claim_next("o", owners_max=1) is None
         assert await create(store, "e2") == "o", "nothing else stands behind it"

@@ -170,6 +170,7 @@ class InstallationGateway(CheckpointService, AuditService, TemplateService, KeyS
         gauges["harmonia_executions_ended_kept"] = float(tally.ended)
         gauges["harmonia_executions_expired"] = float(tally.expired)
         gauges["harmonia_garbage_waiting"] = float(tally.garbage)
+        gauges["harmonia_executions_set_aside"] = float(tally.aside)
         kept = (await self._promise.now()).promise
         for promise in PROMISES:
             gauges[f"harmonia_store_promise_{promise}"] = float(promise == kept)
