@@ -29,15 +29,21 @@ class LossAuditor:
         self._given_up = given_up
         self._begun_on: dict[AttemptId, SimulatedTaskActor] = {}
         #: What runs of each task, as far as its process lives.
-        self._running: dict[TaskId, dict[AttemptId, SimulatedTaskActor]] = {}
+        self._running: dict[TaskId, dict[AttemptId, tuple[SimulatedTaskActor, int]]] = {}
 
     def begun(self, actor: SimulatedTaskActor, order: AttemptOrder) -> Iterator[str]:
-        """An attempt begins. Yields what is wrong."""
+        """An attempt begins. Yields what is wrong.
+
+        An owner that is only thought dead may still give out what it had decided, to a task actor
+        that has come since its successor asked: nobody can know better there. That whoever was
+        asked refuses it, is judged elsewhere.
+        """
         running = self._running.setdefault((order.execution_id, order.task), {})
-        for other, where in running.items():
-            if self._is_there(where):
+        for other, (where, epoch) in running.items():
+            if self._is_there(where) and epoch <= order.epoch:
                 yield f"{order.id} begins while {other} runs on {where.name}"
-        running[order.id] = self._begun_on[order.id] = actor
+        running[order.id] = actor, order.epoch
+        self._begun_on[order.id] = actor
 
     def ended(self, order: AttemptOrder) -> None:
         """An attempt has ended in a process that lives."""
