@@ -145,7 +145,7 @@ class Auditor:
         for problem in (
             *self._clocks.begun(order.id, order.epoch),
             *self._stops.begun(order, self.suspicion_s()),
-            *self._losses.begun(actor, order),
+            *self._losses.begun(actor, order, self._known[order.execution_id].epoch),
         ):
             self._report(order.execution_id, problem)
         self.counts["attempts begun"] += 1

@@ -29,25 +29,26 @@ class LossAuditor:
         self._given_up = given_up
         self._begun_on: dict[AttemptId, SimulatedTaskActor] = {}
         #: What runs of each task, as far as its process lives.
-        self._running: dict[TaskId, dict[AttemptId, tuple[SimulatedTaskActor, int]]] = {}
+        self._running: dict[TaskId, dict[AttemptId, SimulatedTaskActor]] = {}
 
-    def begun(self, actor: SimulatedTaskActor, order: AttemptOrder) -> Iterator[str]:
-        """An attempt begins. Yields what is wrong.
+    def begun(self, actor: SimulatedTaskActor, order: AttemptOrder, epoch: int) -> Iterator[str]:
+        """An attempt begins, while this is its execution's epoch. Yields what is wrong.
 
         An owner that is only thought dead may still give out what it had decided, to a task actor
         that has come since its successor asked: nobody can know better there. That whoever was
         asked refuses it, is judged elsewhere.
         """
+        if order.epoch < epoch:
+            return
         running = self._running.setdefault((order.execution_id, order.task), {})
-        for other, (where, epoch) in running.items():
-            if self._is_there(where) and epoch <= order.epoch:
+        for other, where in running.items():
+            if self._is_there(where):
                 yield f"{order.id} begins while {other} runs on {where.name}"
-        running[order.id] = actor, order.epoch
-        self._begun_on[order.id] = actor
+        running[order.id] = self._begun_on[order.id] = actor
 
     def ended(self, order: AttemptOrder) -> None:
         """An attempt has ended in a process that lives."""
-        self._running[(order.execution_id, order.task)].pop(order.id, None)
+        self._running.get((order.execution_id, order.task), {}).pop(order.id, None)
 
     def told(self, execution_id: str, raw: Mapping[str, Any]) -> Iterator[str]:
         """An event is stored. Yields what is wrong."""
