@@ -22,6 +22,8 @@ __all__ = ["HEAVY", "LIGHT", "Faults"]
 _STOP_S = 32.0
 #: How long such a one may still take to notice, once it goes on.
 _OWNER_END_S = 30.0
+#: After so long an execution actor has registered, however busy the machine.
+_SERVES_S = 10.0
 _STORE_STOP_S_MAX = 5.0
 _OUTAGE_S = 60.0
 
@@ -43,10 +45,13 @@ class Faults:
         self._random = random
         self._settings = settings
         self._timers: list[threading.Timer] = []
+        #: Execution actors, since when each was seen.
+        self._owners_since_s: dict[psutil.Process, float] = {}
         self._stopped: list[psutil.Process] = []
 
     def land(self, kind: str) -> bool:
         """Let one land; False if there is nothing that it could hit just now."""
+        self._serving_owners()
         has_landed = {**LIGHT, **HEAVY}[kind](self)
         self.landed[kind] += has_landed
         return has_landed
@@ -111,13 +116,19 @@ class Faults:
         return has_landed
 
     def stop_owner(self) -> bool:
-        found = self.actors("ExecutionActor")
+        found = self._serving_owners()
         # Somebody must be left to go on: with all of them still, nothing would be tried at all.
         if len(found) < 2:
             return False
         owner = self._random.choice(found)
         self.stopped_owners[owner] = time.time()
         return self._stop(owner, _STOP_S)
+
+    def _serving_owners(self) -> list[psutil.Process]:
+        """Those that have been there for a while: who is yet to register has nothing to lose."""
+        found, now_s = self.actors("ExecutionActor"), time.monotonic()
+        self._owners_since_s = {each: self._owners_since_s.get(each, now_s) for each in found}
+        return [each for each in found if now_s - self._owners_since_s[each] >= _SERVES_S]
 
     def stop_store(self, seconds: float = 0.0) -> bool:
         seconds = seconds or self._random.uniform(0.1, _STORE_STOP_S_MAX)
