@@ -38,13 +38,14 @@ class LossAuditor:
         that has come since its successor asked: nobody can know better there. That whoever was
         asked refuses it, is judged elsewhere.
         """
+        self._begun_on[order.id] = actor
         if order.epoch < epoch:
             return
         running = self._running.setdefault((order.execution_id, order.task), {})
         for other, where in running.items():
             if self._is_there(where):
                 yield f"{order.id} begins while {other} runs on {where.name}"
-        running[order.id] = self._begun_on[order.id] = actor
+        running[order.id] = actor
 
     def ended(self, order: AttemptOrder) -> None:
         """An attempt has ended in a process that lives."""
