@@ -28,6 +28,22 @@ STORE_MUTANTS: tuple[Mutant, ...] = (
         f"{REDIS}::test_a_stale_epoch_is_refused_and_nothing_moves",
     ),
     mutant(
+        "owner, memory",
+        "so it is if a server that lost its last second has given the epoch to another one, too",
+        "persistence/memory_execution.py",
+        'if self.owner not in ("", commit.owner):',
+        "if False:",
+        f"{MEMORY}::test_another_owner_is_refused_whatever_its_epoch",
+    ),
+    mutant(
+        "owner, Lua",
+        "the same",
+        f"{_LUA}/commit.lua",
+        "if head[4] ~= '' and head[4] ~= ARGV[8] then return {'owner', head[4]} end\n",
+        "",
+        f"{REDIS}::test_another_owner_is_refused_whatever_its_epoch",
+    ),
+    mutant(
         "claim, memory",
         "a claim raises the epoch",
         "persistence/memory_store.py",
