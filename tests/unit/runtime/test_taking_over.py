@@ -12,8 +12,9 @@ import pytest
 from harmonia_actors.core import jsontext
 from harmonia_actors.runtime.host import ExecutionHost
 from harmonia_actors.runtime.host_limits import HostLimits
+from harmonia_actors.runtime.notes import encode_note
 from persistence.memory_store import MemoryStore
-from persistence.store import Commit
+from persistence.store import Commit, InboxEntry
 from tests.support.gates import Gates
 from tests.support.local import LocalInstallation
 from tests.support.scripted_actors import settle, until
@@ -75,7 +76,8 @@ async def test_a_cancel_that_comes_while_its_driver_is_made_is_heard(world: Worl
     heir = await heir_of(world)
     taking = asyncio.create_task(heir.pick_up())
     await until(lambda: definitions.waiting)
-    await world.gateway.cancel_execution(execution_id)
+    note = InboxEntry("cancel", encode_note("cancel", 5))
+    assert await world.store.append_inbox(execution_id, note) == heir.owner
     await heir.nudge(execution_id)
     definitions.waiting[0].set()
     await taking
