@@ -7,12 +7,17 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from persistence.embedded import EmbeddedServer
 from tests.support.ray_environment import prepare_ray_environment
 
 # Before any module of a test is imported, because it may import Ray.
 prepare_ray_environment()
+
+# No example has a deadline: how fast the machine is says nothing about what is tested.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 # A test run that a script has put into the background ignores interrupts, and so would all that
 # its tests start and interrupt.

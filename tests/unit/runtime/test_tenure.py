@@ -222,6 +222,7 @@ def test_who_was_given_nothing_waits_until_he_hears_that_he_is_registered(tmp_pa
             assert await store.retire_owner(name)
             await pass_time(10 * lease_s)
             assert not keeper.done()
+            assert await store.owners() == [], "whoever serves registers first"
             await host.register()
             await pass_time(10 * lease_s)
             assert host.tenure.is_certain
