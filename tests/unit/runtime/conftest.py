@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.unit.runtime.driver_rig import Rig
 from tests.unit.runtime.pool_rig import World
+from tests.unit.runtime.test_task_host import Bench
 
 
 @pytest.fixture
@@ -25,3 +27,12 @@ async def world() -> AsyncIterator[World]:
     yield made
     for pool in made.pools:
         await pool.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """What task hosts run on; whatever still waits at a gate goes on at the end."""
+    made = Bench(tmp_path)
+    yield made
+    made.gates.open(*(f"t{number}" for number in range(20)))
+    made.close()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from harmonia_actors.core import stimuli as st
 from harmonia_actors.runtime.orders import Report
@@ -15,14 +11,6 @@ from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import HeldOutcomes
 from tests.support.scripted_actors import until
 from tests.unit.runtime.test_task_host import SLOW, Bench, order, shown
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.gates.open(*(f"t{number}" for number in range(20)))
-    made.close()
 
 
 def test_one_census_of_many_executions_tells_of_those_that_are_here(bench: Bench) -> None:

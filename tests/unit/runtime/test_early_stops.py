@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from tests.unit.runtime.test_task_host import Bench, order, shown
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.gates.open(*(f"t{number}" for number in range(20)))
-    made.close()
 
 
 def test_a_stop_that_overtakes_its_batch_is_followed(bench: Bench) -> None:

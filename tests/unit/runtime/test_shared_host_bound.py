@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from harmonia_actors.runtime.shared_task_host import SharedTaskHost
 from harmonia_actors.runtime.task_host import TaskHostLimits
@@ -17,14 +13,6 @@ from tests.unit.runtime.test_task_host import Bench, order, shown
 TWO = TaskHostLimits(
     start_report_ms=60_000, outcome_report_ms=60_000, progress_interval_ms=0, live_attempts_max=2
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.gates.open(*(f"t{number}" for number in range(20)))
-    made.close()
 
 
 def begun(bench: Bench) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,6 @@ from persistence.blobs import FileBlobs
 from tests.support.holding_up import Blocking
 from tests.support.scripted_actors import until
 from tests.unit.runtime.test_task_host import SLOW, Bench, fractions, order, shown
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.gates.open(*(f"t{number}" for number in range(20)))
-    made.close()
 
 
 async def test_async_attempts_run_at_once_and_are_told_as_they_end(bench: Bench) -> None:
