@@ -59,6 +59,7 @@ SYSTEMS: Final = (
         "D2",
         "The same on a store with `appendfsync everysec`.",
         arguments=("everysec",),
+        reach=10_000,
     ),
     Entry(
         "harmonia-nodes",
@@ -67,6 +68,7 @@ SYSTEMS: Final = (
         "D3",
         "The same on a Ray cluster of three raylets with one CPU each, all on this machine, which "
         "has not three cores: what work across nodes costs, not what more nodes give.",
+        reach=10_000,
     ),
     Entry(
         "ray",

@@ -40,7 +40,6 @@ _SOURCES: dict[str, Callable[[Path], Source]] = {
     "surface": lambda _directory: Surface(),
     "floor": lambda _directory: Floor(),
 }
-_WRITTEN = ("benchmarks/README.md", "benchmarks/results")
 _NAME = "events"
 
 
@@ -50,7 +49,7 @@ def main() -> int:
     chosen = _arguments()
     header = {
         "form": _NAME,
-        "commit": machine.commit(ROOT, _WRITTEN),
+        "commit": machine.commit(ROOT),
         "machine": machine.facts(),
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,

@@ -37,12 +37,21 @@ def facts() -> dict[str, Any]:
     }
 
 
-def commit(root: Path, but: tuple[str, ...]) -> str:
-    """The version of the code, with a + if more than `but` has changed; empty if it is unknown."""
-    spared = [f":!{path}" for path in but]
+#: What is measured, and by what. Other changes, to tests or to pages, make no other version of it.
+_MEASURED = (
+    *("harmonia_actors", "harmonia_serve", "persistence", "benchmarks"),
+    *("examples/wfcommons.py", "pyproject.toml", "requirements.lock"),
+)
+#: What a run writes itself does not make it a run of something else.
+_WRITTEN = ("benchmarks/README.md", "benchmarks/results")
+
+
+def commit(root: Path) -> str:
+    """The commit that last changed what is measured; + if it has changed since, "" if unknown."""
+    paths = [*_MEASURED, *(f":!{path}" for path in _WRITTEN)]
     try:
-        version = _git(root, "rev-parse", "--short", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", ".", *spared)
+        version = _git(root, "log", "-1", "--format=%h", "--abbrev=7", "--", *paths)
+        changed = _git(root, "status", "--porcelain", "--", *paths)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return version + ("+" if changed else "")

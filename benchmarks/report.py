@@ -35,7 +35,7 @@ Harmonia, raw Ray and other engines on the same machine, in the same run. Anyone
 
 ```sh
 make bench                                  # Harmonia, raw Ray, DBOS: about ten minutes
-make bench-full                             # all systems and sizes: hours; a second call goes on
+make bench-full                             # all systems, sizes: 3 hours; a second call goes on
 make bench BENCH="--systems harmonia --workloads W4 --rounds 1"     # a part
 make bench-full WFINSTANCES=path/to/folder  # with recorded workflows in WfFormat, for W5
 make bench-events                           # events to 1,000 subscribers (W8): ten minutes
@@ -43,7 +43,9 @@ make bench-events                           # events to 1,000 subscribers (W8): 
 
 Peers are installed from PyPI into environments of their own, in the versions of
 `benchmarks/peers/*/requirements.txt`. This page, the plots and the JSON are written by such a run
-into `benchmarks/results`: nobody edits them.
+into `benchmarks/results`: nobody edits them. What a run has measured so far is in a ledger beside
+them; the one of the full form, `full.jsonl`, may be committed and gone on with on another day, for
+as long as what is measured, the machine and the choice are the same.
 """
 
 _METHOD = """\

@@ -12,21 +12,19 @@ from benchmarks.workloads.workload import Case, Column, Form, Measured, Workload
 __all__ = ["WORKLOAD"]
 
 _GRAINS_US = (250, 1_000, 2_000, 4_000, 16_000)
-_GRAINS_US_FULL = tuple(125 * 2**power for power in range(11))
+_GRAINS_US_FULL = tuple(125 * 2**power for power in range(10))
 _STEPS = 100
-_STEPS_FULL = 1_000
+_STEPS_FULL = 300
 #: However long the tasks, one run has no more work than this for each core.
 _WORK_S_MAX = 2.5
-_WORK_S_MAX_FULL = 10.0
 
 
 def cases(form: Form, reach: int) -> list[Case]:
     grains = _GRAINS_US_FULL if form.full else _GRAINS_US
-    work_s = _WORK_S_MAX_FULL if form.full else _WORK_S_MAX
     most = min(_STEPS_FULL if form.full else _STEPS, max(reach // form.cores, 10))
     found = []
     for grain_us in grains:
-        steps = max(10, min(most, int(work_s * 1e6 / grain_us)))
+        steps = max(10, min(most, int(_WORK_S_MAX * 1e6 / grain_us)))
         graph = stencil(form.cores, steps, "work", round(grain_us / 1e6 / form.work_s))
         found.append(Case(f"{grain_us} µs × {steps} steps", RunGraph(graph, times=False)))
     return found

@@ -45,11 +45,12 @@ def measure(form: Form, case: Case, outcome: Outcome) -> Measured:
 
 def derive(points: Sequence[dict[str, float]]) -> dict[str, float]:
     sizes = [(p["width"], p["seconds"]) for p in points if "width" in p]
-    found = growth_exponent(sizes)
-    if found is None:
+    if not sizes:
         return {}
     most = max(points, key=lambda p: p.get("width", 0))
-    return {"exponent": found, "tasks_per_s_at_most": most["tasks_per_s"], "at": most["width"]}
+    found = {"tasks_per_s_at_most": most["tasks_per_s"], "at": most["width"]}
+    exponent = growth_exponent(sizes)
+    return found if exponent is None else {"exponent": exponent, **found}
 
 
 WORKLOAD = Workload(

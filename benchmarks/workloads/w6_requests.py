@@ -12,10 +12,10 @@ from benchmarks.workloads.workload import Case, Column, Form, Measured, Workload
 __all__ = ["WORKLOAD"]
 
 _RATES = (5, 25, 100, 200, 400)
-_RATES_FULL = (5, 10, 25, 50, 100, 200, 300, 400, 600, 800)
+_RATES_FULL = (5, 25, 50, 100, 150, 200, 300, 400, 600)
 _CHAIN_RATES = (100, 200, 300, 400)
 _SECONDS = 3.0
-_SECONDS_FULL = 15.0
+_SECONDS_FULL = 6.0
 _SHARE_KEPT = 0.95
 #: A rate that nobody should fail at.
 _EASY = 25

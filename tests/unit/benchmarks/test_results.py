@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.catalogue import SYSTEMS, WORKLOADS
 from benchmarks.jobs import job_of, to_json
 from benchmarks.ledger import Ledger, Line
+from benchmarks.machine import commit
 from benchmarks.report import FOLDER, RESULTS, events_of, newest, page, write_report
 from benchmarks.summary import IDLE, summarise
 from benchmarks.tables import cases_table, table
@@ -63,6 +65,13 @@ def test_a_document_has_medians_spread_and_what_is_derived() -> None:
     assert by_id["W3"]["derived"]["harmonia"]["exponent"] == pytest.approx(1)
     assert by_id["W3"]["derived"]["harmonia"]["at"] == 1_000
     assert "W2" not in by_id
+
+
+def test_of_a_system_with_one_size_its_rate_is_known_and_no_growth() -> None:
+    figures = {"width": 100, "seconds": 1.0, "tasks_per_s": 100.0}
+    document = summarise(HEADER, [*lines(), Line(0, "ray", "W3", "1 → 100 → 1", figures=figures)])
+    (workload,) = (found for found in document["workloads"] if found["id"] == "W3")
+    assert workload["derived"]["ray"] == {"tasks_per_s_at_most": 100.0, "at": 100}
 
 
 def test_aims_are_judged_by_what_was_measured() -> None:
@@ -132,6 +141,38 @@ def test_another_version_begins_anew(tmp_path: Path) -> None:
     assert not again.lines
     assert again.replaced is not None, "hours of work are not thrown away"
     assert "1000 steps" in again.replaced.read_text()
+
+
+def test_a_version_is_of_what_is_measured(tmp_path: Path) -> None:
+    """A run may go on after other commits: to tests, to pages, and of its own results."""
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        command = ["git", *who, *arguments]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    def change(*paths: str) -> None:
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            with (tmp_path / path).open("a") as file:
+                file.write("more\n")
+
+    def commit_all() -> str:
+        git("add", ".")
+        git("commit", "--message", "x")
+        return commit(tmp_path)
+
+    assert commit(tmp_path) == "", "nothing is known without a repository"
+    git("init", "--quiet")
+    change("persistence/store.py", "tests/test_store.py")
+    first = commit_all()
+    assert first
+    change("tests/test_store.py", "benchmarks/README.md", "benchmarks/results/full.jsonl")
+    assert commit(tmp_path) == first
+    assert commit_all() == first
+    change("persistence/store.py")
+    assert commit(tmp_path) == f"{first}+"
+    assert commit_all() not in (first, f"{first}+", "")
 
 
 @pytest.mark.parametrize("full", [False, True])
