@@ -16,17 +16,19 @@ from tests.support.running import RunningService, until
 
 __all__ = ["begins", "cancel", "running_chains"]
 
-_CHAIN_TASKS = 5_000
+_TASKS = 5_000
 _TASK_S = 0.05
 #: An execution that has begun so many tasks is well under way.
 _UNDER_WAY = 40
 
 
 @contextlib.contextmanager
-def running_chains(service: RunningService, journal: Path, count: int) -> Iterator[list[str]]:
-    """So many executions that are under way, by their ids; cancelled in the end."""
+def running_chains(
+    service: RunningService, journal: Path, count: int, tasks: int = _TASKS
+) -> Iterator[list[str]]:
+    """So many executions of so many tasks under way, by their ids; cancelled in the end."""
     journal.touch()
-    workflow_id = _chain(service, journal)
+    workflow_id = _chain(service, journal, tasks)
     running = [service.start(workflow_id) for _ in range(count)]
     until(lambda: _under_way(journal) == count, 60, "all chains under way")
     try:
@@ -55,9 +57,9 @@ def cancel(service: RunningService, execution_ids: Sequence[str]) -> None:
                 cancelled = answer.status_code in (httpx.codes.OK, httpx.codes.CONFLICT)
 
 
-def _chain(service: RunningService, journal: Path) -> str:
+def _chain(service: RunningService, journal: Path, count: int) -> str:
     tasks: dict[str, Any] = {}
-    for index in range(_CHAIN_TASKS):
+    for index in range(count):
         tasks[f"t{index}"] = {
             "component": "testing",
             "action": "record_async",

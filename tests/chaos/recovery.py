@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=5, help="how often each fault lands")
     parser.add_argument("--heavy", type=int, default=3, help="the same for those that end all Ray")
     parser.add_argument("--chains", type=int, default=16, help="executions that are under way")
+    parser.add_argument("--tasks", type=int, default=5_000, help="of each, to outlast all")
     parser.add_argument("--only", nargs="*", help="kinds of faults; none: only the cold restart")
     given = parser.parse_args(arguments)
     prepare_ray_environment()
@@ -89,7 +90,7 @@ def _measure_kind(faults: Faults, kind: str, directory: Path, given: argparse.Na
     times = given.heavy if kind in HEAVY else given.times
     # Others each time: one that was aboard at many deaths is held under suspicion for longer.
     journals = [directory / f"{kind} {number}" for number in range(times)]
-    _tell(kind, [_measure_once(faults, kind, journal, given.chains) for journal in journals])
+    _tell(kind, [_measure_once(faults, kind, journal, given) for journal in journals])
 
 
 def _measure_nodes(kind: str, directory: Path, given: argparse.Namespace) -> None:
@@ -98,18 +99,23 @@ def _measure_nodes(kind: str, directory: Path, given: argparse.Namespace) -> Non
     for number in range(given.heavy):
         with service_on_nodes(directory / f"{kind} {number}") as faults:
             journal = directory / f"{kind} {number}" / "journal"
-            measured.append(_measure_once(faults, kind, journal, given.chains))
+            measured.append(_measure_once(faults, kind, journal, given))
     _tell(kind, measured)
 
 
 def _tell(kind: str, measured: Sequence[_Measured]) -> None:
+    for each in measured:
+        print("  " + ", ".join(f"{seconds:.2f}" for seconds in each), flush=True)
     columns = [f"{median(times):.2f}, {max(times):.2f}" for times in zip(*measured, strict=True)]
     print(" | ".join([kind, *columns]), flush=True)
 
 
-def _measure_once(faults: Faults | NodeFaults, kind: str, journal: Path, chains: int) -> _Measured:
+def _measure_once(
+    faults: Faults | NodeFaults, kind: str, journal: Path, given: argparse.Namespace
+) -> _Measured:
     """How long executions were held up, and clients turned away."""
-    with running_chains(faults.service, journal, chains), _Asker(faults.service) as asker:
+    chains = running_chains(faults.service, journal, given.chains, given.tasks)
+    with chains, _Asker(faults.service) as asker:
         until(lambda: faults.land(kind), 60, f"something that '{kind}' can hit")
         until(
             lambda: _all_go_on(journal, faults.landed_s),
