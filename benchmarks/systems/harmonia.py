@@ -36,6 +36,8 @@ _LOOK_S = 0.2
 #: The limits that the workloads pass on purpose; nothing about speed or durability.
 SETTINGS = {
     "HARMONIA_WORKFLOW_TASKS_MAX": "20000",
+    "HARMONIA_ASYNC_ATTEMPTS_MAX": "20000",
+    "HARMONIA_EXECUTIONS_PER_ACTOR_MAX": "5000",
     "HARMONIA_RATE_LIMIT_PER_S": "1000000",
     "HARMONIA_LOG_LEVEL": "ERROR",
 }
