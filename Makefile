@@ -66,7 +66,7 @@ rpc-failures: $(STAMP) ## Lose Ray's own calls of each kind in each way, then ju
 bench: $(STAMP) ## Compare with raw Ray and DBOS, in about ten minutes
 	@$(BIN)/python -m benchmarks.run $(BENCH)
 
-bench-full: $(STAMP) ## Compare with all peers; three hours, and a second call goes on
+bench-full: $(STAMP) ## Compare with all peers; hours, and a second call goes on
 	@$(BIN)/python -m benchmarks.run --form full $(BENCH)
 
 bench-events: $(STAMP) ## Send events to 1,000 subscribers, beside a bare server; ten minutes

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,14 +47,6 @@ class Inbox:
         self.begun.append(len(self.bench.gates.began))
         self.entries.append(entry)
         return True
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.gates.open(*(f"t{number}" for number in range(20)))
-    made.close()
 
 
 @pytest.fixture
