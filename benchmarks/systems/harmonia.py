@@ -33,7 +33,8 @@ _PAGE = 100
 _OPEN_REQUESTS_MAX = 2_000
 _SUBMITTED_AT_ONCE = 64
 _LOOK_S = 0.2
-#: The limits that the workloads pass on purpose; nothing about speed or durability.
+#: The limits that the workloads pass on purpose, as far as they pass them: how many may be at once,
+#: and nothing about how they are run or made durable.
 SETTINGS = {
     "HARMONIA_WORKFLOW_TASKS_MAX": "20000",
     "HARMONIA_ASYNC_ATTEMPTS_MAX": "20000",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.catalogue import SYSTEMS, WORKLOADS
-from benchmarks.jobs import job_of, to_json
+from benchmarks.jobs import Outcome, job_of, to_json
 from benchmarks.ledger import Ledger, Line
 from benchmarks.machine import commit
 from benchmarks.report import FOLDER, RESULTS, events_of, newest, page, write_report
@@ -141,6 +141,17 @@ def test_another_version_begins_anew(tmp_path: Path) -> None:
     assert not again.lines
     assert again.replaced is not None, "hours of work are not thrown away"
     assert "1000 steps" in again.replaced.read_text()
+
+
+@pytest.mark.parametrize(("by_hold", "took_turns"), [(1.5, False), (2.0, True)])
+def test_executions_that_waited_after_one_another_are_a_problem(
+    by_hold: float, took_turns: bool
+) -> None:
+    (w7,) = (workload for workload in WORKLOADS if workload.id == "W7")
+    form = Form("full", 1, True, 2, 1e-7)
+    for case in w7.cases(form, 20_000)[1:]:
+        seconds = by_hold * case.job.graph[0].amount
+        assert bool(w7.measure(form, case, Outcome(seconds)).problems) is took_turns
 
 
 def test_a_version_is_of_what_is_measured(tmp_path: Path) -> None:
